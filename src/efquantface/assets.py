@@ -1,0 +1,171 @@
+"""Default parts for a newcomer: fetched through pip as pinned packages, checked, kept in a cache.
+
+Only single files are taken out of the downloaded archives; nothing in them is imported or run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from efquantface.errors import AssetError
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One file of one pinned package.
+
+    Attributes:
+        name: what users call it.
+        requirement: the pip requirement, pinned.
+        archive_sha256: checksum of the downloaded archive.
+        member: path of the wanted file inside the archive.
+        sha256: checksum of the file itself.
+        about, licence: shown by ``efq models list``.
+    """
+
+    name: str
+    requirement: str
+    archive_sha256: str
+    member: str
+    sha256: str
+    about: str
+    licence: str
+
+
+DLIB_RESNET = Asset(
+    name="dlib-resnet",
+    requirement="face-recognition-models==0.3.0",
+    archive_sha256="b79bd200a88c87c9a9d446c990ae71c5a626d1f3730174e6d570157ff1d896cf",
+    member="face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
+    sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+    about="teacher: dlib's face-recognition ResNet, 29 convolutions, 150x150 RGB, 128-d",
+    licence="CC0",
+)
+FACE_GENERATOR = Asset(
+    name="dcgan-faces",
+    requirement="gan-face-generate==1.1.1",
+    archive_sha256="24102f4be41d164e44251168ede0458a45e498a888c81493e2aea48529640569",
+    member="gan_face_generate/weights.tar",
+    sha256="0c3b90b138cfc4e8a73310b9fd5ce2a8f1f3a542a037de277412307fcd28771f",
+    about="synthetic faces: DCGAN generator trained on DigiFace-1M, 64x64 RGB",
+    licence="MIT",
+)
+ALL: dict[str, Asset] = {a.name: a for a in (DLIB_RESNET, FACE_GENERATOR)}
+MODELS: dict[str, Asset] = {DLIB_RESNET.name: DLIB_RESNET}
+
+
+def cache_dir() -> Path:
+    """Where default parts are kept; ``EFQ_CACHE`` overrides the user's cache directory."""
+    override = os.environ.get("EFQ_CACHE")
+    return Path(override) if override else user_cache_path("efquantface")
+
+
+def cached(asset: Asset) -> Path | None:
+    """The cached file, or None where it has not been fetched."""
+    path = cache_dir() / asset.name / Path(asset.member).name
+    return path if path.is_file() else None
+
+
+def verify(asset: Asset) -> Path:
+    """The cached file, after checking its sha256.
+
+    Raises:
+        AssetError: it is not there or has been changed.
+    """
+    path = cached(asset)
+    if path is None:
+        raise AssetError(f"{asset.name} is not fetched yet; run: efq models fetch {asset.name}")
+    found = _sha256(path)
+    if found != asset.sha256:
+        raise AssetError(
+            f"{path}: sha256 is {found}, expected {asset.sha256}; run: efq models fetch "
+            f"--force {asset.name}"
+        )
+    return path
+
+
+def path_of(asset: Asset) -> Path:
+    """The file, fetched first where it is missing."""
+    return cached(asset) or fetch(asset)
+
+
+def fetch(asset: Asset, *, force: bool = False, say: Callable[[str], None] = lambda _: None) -> Path:
+    """Download through pip, check both checksums and keep the file in the cache.
+
+    Raises:
+        AssetError: pip cannot download it, or a checksum differs.
+    """
+    if not force and cached(asset) is not None:
+        return verify(asset)
+    target = cache_dir() / asset.name / Path(asset.member).name
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AssetError(f"{target.parent}: cannot be made ({error}); set EFQ_CACHE") from None
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        say(f"downloading {asset.requirement} with pip")
+        archive = _download(asset, Path(folder))
+        content = _member(archive, asset)
+        if hashlib.sha256(content).hexdigest() != asset.sha256:
+            raise AssetError(f"{asset.member} in {archive.name} does not have the expected sha256")
+        temporary = Path(folder) / "content"
+        temporary.write_bytes(content)
+        os.replace(temporary, target)
+    return target
+
+
+def _download(asset: Asset, folder: Path) -> Path:
+    # pip checks the hash before it looks inside, so that no other package's setup code can run
+    wanted = folder / "requirements.txt"
+    wanted.write_text(f"{asset.requirement} --hash=sha256:{asset.archive_sha256}\n")
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
+        *("--ignore-requires-python", "--dest", str(folder), "-r", str(wanted)),
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise AssetError(f"pip could not be run to fetch {asset.requirement}: {error}") from None
+    archives = [p for p in folder.iterdir() if p.suffix in (".whl", ".gz", ".zip")]
+    if done.returncode or len(archives) != 1:
+        lines = [line for line in done.stderr.splitlines() if "ERROR" in line]
+        reason = lines[-1] if lines else f"pip ended with code {done.returncode}"
+        raise AssetError(
+            f"{asset.requirement} could not be fetched ({reason}). Check the network and pip's "
+            f"index, or on another machine run 'pip download --no-deps {asset.requirement}' and "
+            f"put {Path(asset.member).name} of the archive into {cache_dir() / asset.name}"
+        )
+    return archives[0]
+
+
+def _member(archive: Path, asset: Asset) -> bytes:
+    """The wanted file's bytes; members are read, never extracted to their own paths."""
+    if archive.suffix in (".whl", ".zip"):
+        with zipfile.ZipFile(archive) as wheel:
+            return wheel.read(asset.member)
+    with tarfile.open(archive) as tar:
+        for entry in tar:
+            if entry.isfile() and entry.name.split("/", 1)[-1] == asset.member:
+                stream = tar.extractfile(entry)
+                assert stream is not None
+                return stream.read()
+    raise AssetError(f"{archive.name} does not hold {asset.member}")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,141 @@
+"""FaceContract: what a recognition network expects of a crop. It travels with every model file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from efquantface.errors import ContractError
+
+Color = Literal["RGB", "BGR"]
+TEMPLATES = ("arcface112", "dlib150", "unknown")
+
+# The preprocessing of the field's model families, by the name used on the command line.
+PREPROCESS: dict[str, tuple[Color, tuple[float, float, float], tuple[float, float, float]]] = {
+    "insightface": ("RGB", (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+    "adaface": ("BGR", (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+    "imagenet": ("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "raw": ("RGB", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+
+METADATA_KEY = "efquantface.contract"
+
+
+@dataclass(frozen=True)
+class FaceContract:
+    """Preprocessing and shape of a face-recognition network, as data.
+
+    A uint8 RGB crop of ``height x width`` becomes the network's float input as
+    ``(pixel - mean) / std`` per channel after reordering to ``color``, in NCHW layout.
+
+    Attributes:
+        height, width: crop size in pixels.
+        color: channel order of the network's input.
+        mean, std: per-channel constants in grey levels (0..255), in the order of ``color``.
+        template: landmark template that crops are aligned to.
+        embedding_size: length D of the embedding.
+        input_name, output_name: names in the deployed file; a student keeps its teacher's.
+        source: how the contract was found ("declared", "graph constants", "assumed", ...).
+        licence: the teacher's licence note, if one was given.
+    """
+
+    height: int
+    width: int
+    embedding_size: int
+    color: Color = "RGB"
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    template: str = "arcface112"
+    input_name: str = "input"
+    output_name: str = "embedding"
+    source: str = "declared"
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1 or self.embedding_size < 1:
+            raise ContractError(
+                f"contract sizes must be positive, got {self.height}x{self.width} and "
+                f"embedding size {self.embedding_size}"
+            )
+        if self.color not in ("RGB", "BGR"):
+            raise ContractError(f"contract color must be RGB or BGR, got {self.color!r}")
+        if self.template not in TEMPLATES:
+            raise ContractError(f"template must be one of {TEMPLATES}, got {self.template!r}")
+        if len(self.mean) != 3 or len(self.std) != 3:
+            raise ContractError("contract mean and std need three values each")
+        if not np.isfinite([*self.mean, *self.std]).all() or min(self.std) <= 0:
+            raise ContractError(f"contract std must be positive and finite, got {self.std}")
+
+    @property
+    def is_raw_pixels(self) -> bool:
+        """True where the network's input is the pixels themselves, 0..255."""
+        return self.mean == (0.0, 0.0, 0.0) and self.std == (1.0, 1.0, 1.0)
+
+    def pixels(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Reorder crops (N,H,W,3) uint8 RGB to NCHW uint8 in the contract's channel order.
+
+        Raises:
+            ContractError: if the crops have another dtype or size.
+        """
+        if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[3] != 3:
+            raise ContractError(
+                f"faces must be uint8 RGB of shape (N,H,W,3), got {faces.dtype} {faces.shape}"
+            )
+        if faces.shape[1:3] != (self.height, self.width):
+            raise ContractError(
+                f"faces are {faces.shape[1]}x{faces.shape[2]}, the network takes "
+                f"{self.height}x{self.width}; align them with: efq align PHOTOS -o FACES "
+                f"--template {self.template}"
+            )
+        channels = faces if self.color == "RGB" else faces[..., ::-1]
+        return np.ascontiguousarray(channels.transpose(0, 3, 1, 2))
+
+    def normalize(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Turn crops (N,H,W,3) uint8 RGB into the network's float32 NCHW input."""
+        pixels = self.pixels(faces).astype(np.float32)
+        if self.is_raw_pixels:
+            return pixels
+        mean = np.asarray(self.mean, np.float32).reshape(1, 3, 1, 1)
+        std = np.asarray(self.std, np.float32).reshape(1, 3, 1, 1)
+        return np.asarray((pixels - mean) / std, np.float32)
+
+    def with_preprocess(self, name: str) -> FaceContract:
+        """The same contract with the preprocessing of a model family (see ``PREPROCESS``)."""
+        if name not in PREPROCESS:
+            raise ContractError(f"unknown preprocessing {name!r}; choose from {list(PREPROCESS)}")
+        color, mean, std = PREPROCESS[name]
+        return replace(self, color=color, mean=mean, std=std)
+
+    def describe(self) -> str:
+        """One line for logs and reports."""
+        return (
+            f"{self.width}x{self.height} {self.color}, (x - {_short(self.mean)}) / "
+            f"{_short(self.std)}, template {self.template}, embedding {self.embedding_size}-d "
+            f"[{self.source}]"
+        )
+
+    def to_json(self) -> str:
+        """JSON for a model file's metadata."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "metadata") -> FaceContract:
+        """Read back what :meth:`to_json` wrote; ``where`` names the file in errors."""
+        try:
+            raw: dict[str, Any] = json.loads(text)
+            known = {f.name for f in fields(cls)}
+            values = {k: v for k, v in raw.items() if k in known}
+            values["mean"] = tuple(float(v) for v in values["mean"])
+            values["std"] = tuple(float(v) for v in values["std"])
+            return cls(**values)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ContractError(f"{where}: the stored face contract cannot be read ({error})") from None
+
+
+def _short(values: tuple[float, float, float]) -> str:
+    texts = [f"{v:g}" for v in values]
+    return texts[0] if len(set(texts)) == 1 else "[" + ", ".join(texts) + "]"

@@ -1,0 +1,59 @@
+"""The errors a user can meet. Each says what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class EfqError(Exception):
+    """Base of every error that a user can cause; the CLI prints it without a traceback."""
+
+
+class RecipeError(EfqError):
+    """A recipe or a flag holds a value that cannot be used."""
+
+
+class AssetError(EfqError):
+    """A default part could not be fetched or does not have the expected checksum."""
+
+
+class ModelFileError(EfqError):
+    """A model file is damaged, foreign, or not a face-recognition network."""
+
+
+class UnsupportedOperatorError(ModelFileError):
+    """A graph holds operators that the importer does not know; all of them are named."""
+
+
+class ContractError(EfqError):
+    """A model and the faces, or a model and its declared preprocessing, do not fit together."""
+
+
+class DataError(EfqError):
+    """A folder, a pair list or an image set cannot be used."""
+
+
+class CropError(DataError):
+    """Faces are not crops aligned to the contract's template."""
+
+
+class EvaluationError(EfqError):
+    """A protocol cannot be scored, for example because an embedding is not finite."""
+
+
+class ExportError(EfqError):
+    """A student cannot be written as the wanted file."""
+
+
+class ParityError(ExportError):
+    """An exported file does not compute what the student computed; it is not delivered as good."""
+
+
+class TrainingError(EfqError):
+    """Fine-tuning met a value that is not finite, or cannot continue."""
+
+
+class RunError(EfqError):
+    """A run's directory cannot be used: it exists, is incomplete, or belongs to another recipe."""
+
+
+class RuntimeMissingError(EfqError):
+    """A runtime, a provider or a device that was asked for is not on this machine."""

@@ -1,0 +1,354 @@
+"""Writes a canonical graph as ONNX: a student in integers (QDQ form), or a float network.
+
+The file keeps the teacher's input and output names and its pixel range. Integer weights and biases
+are initializers; a value that an integer kernel reads is a QuantizeLinear directly on the producer's
+output and a DequantizeLinear in front of each reader, which the runtimes fuse into integer kernels.
+Pooling, flattening, padding and ``min(x, 0)`` work on the codes themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper
+from torch import Tensor, fx, nn
+
+from efquantface.contract import METADATA_KEY, FaceContract
+from efquantface.errors import ExportError
+from efquantface.export.values import OnnxBuilder, Value
+from efquantface.models.graph import INPUT, module_nodes, name_of, output_name
+from efquantface.models.model import FaceModel
+from efquantface.models.ops import (
+    Add,
+    Affine,
+    Clamp,
+    Flatten,
+    GlobalAvgPool,
+    Normalize,
+    PReLU,
+    ZeroPad,
+)
+from efquantface.quantize.fake_quant import (
+    BIAS_LIMIT,
+    ActivationQuantizer,
+    InputQuantizer,
+    QuantConv2d,
+    QuantLinear,
+)
+
+OPSET = 17
+IR_VERSION = 8
+_SLOPE_LIMIT = 127
+
+
+def write_onnx(model: FaceModel, path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write ``model`` (quantized or float) to ``path``; it appears whole or not at all."""
+    proto = to_onnx(model, metadata)
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        onnx.save(proto, str(temporary))
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ExportError(f"{path}: could not be written ({error})") from None
+
+
+def to_onnx(model: FaceModel, metadata: dict[str, str] | None = None) -> onnx.ModelProto:
+    """The ONNX form of a model, with dynamic batch and fixed height and width.
+
+    Raises:
+        ExportError: the graph holds an operator that has no ONNX form here.
+    """
+    return _Writer(model).write(metadata or {})
+
+
+class _Writer:
+    def __init__(self, model: FaceModel) -> None:
+        self.model, self.contract = model, model.contract
+        self.out = OnnxBuilder()
+        self.out.taken |= {self.contract.input_name, self.contract.output_name}
+        self.values: dict[str, Value] = {}
+
+    def write(self, metadata: dict[str, str]) -> onnx.ModelProto:
+        contract = self.contract
+        self.values[INPUT] = Value(contract.input_name)
+        for node, module in module_nodes(self.model.graph):
+            emit = _EMITTERS.get(type(module))
+            if emit is None:
+                raise ExportError(f"{node.target}: {type(module).__name__} has no ONNX form")
+            inputs = [self.values[name_of(a)] for a in node.args if isinstance(a, fx.Node)]
+            self.values[name_of(node)] = emit(self, str(node.target), module, inputs)
+        result = self.values[output_name(self.model.graph)]
+        self._name_output(self.out.dequantize(result, "output"))
+        self._name_for_loaders()
+        graph = helper.make_graph(
+            self.out.nodes,
+            "efquantface",
+            [_tensor_info(contract.input_name, ["batch", 3, contract.height, contract.width])],
+            [_tensor_info(contract.output_name, ["batch", contract.embedding_size])],
+            self.out.initializers,
+        )
+        proto = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="efquantface"
+        )
+        proto.ir_version = IR_VERSION
+        stored = {METADATA_KEY: contract.to_json(), **metadata}
+        if contract.licence:
+            stored["teacher_licence"] = contract.licence
+        helper.set_model_props(proto, stored)
+        onnx.checker.check_model(proto)
+        return proto
+
+    def _name_output(self, result: str) -> None:
+        for node in self.out.nodes:
+            for index, name in enumerate(node.output):
+                if name == result:
+                    node.output[index] = self.contract.output_name
+                    return
+        raise ExportError("the graph has no operator that gives the embedding")
+
+    def _name_for_loaders(self) -> None:
+        """InsightFace's loader feeds raw pixels to files whose first nodes are named Sub and Mul."""
+        if self.contract.is_raw_pixels:
+            for node, prefix in zip(self.out.nodes, ("Sub_", "Mul_"), strict=False):
+                node.name = prefix + node.name.replace("/", "_")
+
+    # the file's input in terms of pixels ---------------------------------------------------
+
+    def input_affine(self, source: str, weight: Any, bias: Any, name: str) -> str:
+        """``source * weight + bias`` per channel, leaving out what does nothing."""
+        weight, bias = (np.asarray(v, np.float64).reshape(1, 3, 1, 1) for v in (weight, bias))
+        if not np.allclose(weight, 1, rtol=1e-6, atol=0):
+            constant = self.out.constant(f"{name}.factor", weight, np.float32)
+            source = self.out.node("Mul", (source, constant), f"{name}_factor")
+        if not np.allclose(bias, 0, rtol=0, atol=1e-7):
+            constant = self.out.constant(f"{name}.offset", bias, np.float32)
+            source = self.out.node("Add", (source, constant), f"{name}_offset")
+        return source
+
+
+def _tensor_info(name: str, shape: list[str | int]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _normalize(w: _Writer, name: str, m: Normalize, inputs: list[Value]) -> Value:
+    """From the file's input, ``(p - mean) / std`` of the contract, to the graph's own."""
+    contract = w.contract
+    mean, std = _array(m.mean), _array(m.std)
+    weight = np.asarray(contract.std) / std
+    bias = (np.asarray(contract.mean) - mean) / std
+    return Value(w.input_affine(inputs[0].name, weight, bias, name))
+
+
+def _input_quantizer(w: _Writer, name: str, m: InputQuantizer, inputs: list[Value]) -> Value:
+    contract, source = w.contract, inputs[0].name
+    step, zero = m.qparams()
+    if not m.pixels:
+        weight = np.asarray(contract.std) / _array(m.std)
+        bias = (np.asarray(contract.mean) - _array(m.mean)) / _array(m.std)
+        source = w.input_affine(source, weight, bias, name)
+        return w.out.quantize(source, name, step, zero, 255)
+    # codes are the pixels: shift (and, with unequal std, scale) the input back to them
+    mean, std = np.asarray(contract.mean), np.asarray(contract.std)
+    if (std == std[0]).all():
+        source = w.input_affine(source, np.ones(3), mean / std, name)
+        pixels = w.out.quantize(source, name, 1 / float(std[0]), 0, 255)
+    else:
+        source = w.input_affine(source, std, mean, name)
+        pixels = w.out.quantize(source, name, 1.0, 0, 255)
+    return Value(pixels.name, step, zero)
+
+
+def _quantizer(w: _Writer, name: str, m: ActivationQuantizer, inputs: list[Value]) -> Value:
+    step, zero = m.qparams()
+    return w.out.quantize(inputs[0].name, name, step, zero, m.levels)
+
+
+def _quant_conv(w: _Writer, name: str, m: QuantConv2d, inputs: list[Value]) -> Value:
+    codes, steps = m.weight_codes()
+    operands = _operands(w, name, inputs[0], _array(codes), _array(steps), _array(m.bias))
+    return Value(w.out.node("Conv", operands, name, **_conv_attrs(m)))
+
+
+def _quant_linear(w: _Writer, name: str, m: QuantLinear, inputs: list[Value]) -> Value:
+    codes, steps = m.weight_codes()
+    operands = _operands(w, name, inputs[0], _array(codes), _array(steps), _array(m.bias))
+    return Value(w.out.node("Gemm", operands, name, transB=1))
+
+
+def _operands(
+    w: _Writer,
+    name: str,
+    source: Value,
+    codes: npt.NDArray[Any],
+    steps: npt.NDArray[Any],
+    bias: npt.NDArray[Any],
+) -> tuple[str, str, str]:
+    """Dequantized input, weight and bias of an integer layer."""
+    assert source.step is not None, f"{name} reads a float tensor"
+    bias_steps = (np.float32(source.step) * steps.astype(np.float32)).astype(np.float32)
+    return (
+        w.out.dequantize(source, name),
+        w.out.weight(codes.astype(np.int8), steps, name),
+        w.out.bias(bias, bias_steps, name),
+    )
+
+
+def _affine(w: _Writer, name: str, m: Affine, inputs: list[Value]) -> Value:
+    """A per-channel affine on codes is a depthwise 1x1 convolution, its weights exact in int8.
+
+    Each channel has one weight, which is then +-127 steps; only where the int32 bias would
+    overflow is the step larger and the weight rounded.
+    """
+    weight, bias = _array(m.weight), _array(m.bias)
+    if not inputs[0].is_codes:
+        shaped = (1, -1, 1, 1)
+        factor = w.out.constant(f"{name}.factor", weight.reshape(shaped), np.float32)
+        offset = w.out.constant(f"{name}.offset", bias.reshape(shaped), np.float32)
+        scaled = w.out.node("Mul", (inputs[0].name, factor), f"{name}_factor")
+        return Value(w.out.node("Add", (scaled, offset), f"{name}_offset"))
+    step = np.float32(inputs[0].step or 0)
+    steps = np.maximum(np.abs(weight) / _SLOPE_LIMIT, np.abs(bias) / (step * BIAS_LIMIT))
+    steps = np.maximum(steps, 1e-12).astype(np.float32)
+    codes = np.rint(weight / steps).reshape(-1, 1, 1, 1)
+    operands = _operands(w, name, inputs[0], codes, steps, bias)
+    return Value(w.out.node("Conv", operands, name, group=m.channels, kernel_shape=[1, 1]))
+
+
+def _add(w: _Writer, name: str, m: Add, inputs: list[Value]) -> Value:
+    operands = [w.out.dequantize(v, f"{name}.{i}") for i, v in enumerate(inputs)]
+    return Value(w.out.node("Add", operands, name))
+
+
+def _clamp(w: _Writer, name: str, m: Clamp, inputs: list[Value]) -> Value:
+    value = inputs[0]
+    if value.is_codes and m.low is None and m.high == 0:
+        return w.out.clip(value, 0, value.zero_point, name)
+    if value.is_codes and m.low == 0 and m.high is None:
+        return w.out.clip(value, value.zero_point, value.levels, name)
+    source = w.out.dequantize(value, name)
+    if m.low == 0 and m.high is None:
+        return Value(w.out.node("Relu", (source,), name))
+    low = "" if m.low is None else w.out.constant(f"{name}.low", m.low, np.float32)
+    high = "" if m.high is None else w.out.constant(f"{name}.high", m.high, np.float32)
+    return Value(w.out.node("Clip", (source, low, high), name))
+
+
+def _pad(w: _Writer, name: str, m: ZeroPad, inputs: list[Value]) -> Value:
+    pads = [0, 0, m.top, m.left, 0, m.channels, m.bottom, m.right]
+    value = inputs[0]
+    amounts = w.out.constant(f"{name}.pads", pads, np.int64)
+    fill = w.out.constant(
+        f"{name}.value", value.zero_point, np.uint8 if value.is_codes else np.float32
+    )
+    return value.renamed(w.out.node("Pad", (value.name, amounts, fill), name))
+
+
+def _max_pool(w: _Writer, name: str, m: nn.MaxPool2d, inputs: list[Value]) -> Value:
+    return inputs[0].renamed(w.out.node("MaxPool", (inputs[0].name,), name, **_pool_attrs(m)))
+
+
+def _avg_pool(w: _Writer, name: str, m: nn.AvgPool2d, inputs: list[Value]) -> Value:
+    source = w.out.dequantize(inputs[0], name)
+    attrs = {**_pool_attrs(m), "count_include_pad": int(m.count_include_pad)}
+    return Value(w.out.node("AveragePool", (source,), name, **attrs))
+
+
+def _global_pool(w: _Writer, name: str, m: GlobalAvgPool, inputs: list[Value]) -> Value:
+    source = w.out.dequantize(inputs[0], name)
+    return Value(w.out.node("GlobalAveragePool", (source,), name))
+
+
+def _flatten(w: _Writer, name: str, m: Flatten, inputs: list[Value]) -> Value:
+    return inputs[0].renamed(w.out.node("Flatten", (inputs[0].name,), name, axis=1))
+
+
+def _conv(w: _Writer, name: str, m: nn.Conv2d, inputs: list[Value]) -> Value:
+    assert m.bias is not None
+    weight = w.out.constant(f"{name}.weight", _array(m.weight), np.float32)
+    bias = w.out.constant(f"{name}.bias", _array(m.bias), np.float32)
+    return Value(w.out.node("Conv", (inputs[0].name, weight, bias), name, **_conv_attrs(m)))
+
+
+def _linear(w: _Writer, name: str, m: nn.Linear, inputs: list[Value]) -> Value:
+    weight = w.out.constant(f"{name}.weight", _array(m.weight), np.float32)
+    bias = w.out.constant(f"{name}.bias", _array(m.bias), np.float32)
+    return Value(w.out.node("Gemm", (inputs[0].name, weight, bias), name, transB=1))
+
+
+def _prelu(w: _Writer, name: str, m: PReLU, inputs: list[Value]) -> Value:
+    """``a x + (1 - a) relu(x)``: what ONNX Runtime runs several times faster than its PRelu."""
+    slope = _array(m.slope).reshape(-1, 1, 1)
+    factor = w.out.constant(f"{name}.slope", slope, np.float32)
+    rest = w.out.constant(f"{name}.rest", 1 - slope, np.float32)
+    positive = w.out.node("Relu", (inputs[0].name,), name)
+    linear = w.out.node("Mul", (inputs[0].name, factor), f"{name}_linear")
+    bent = w.out.node("Mul", (positive, rest), f"{name}_bent")
+    return Value(w.out.node("Add", (linear, bent), name))
+
+
+def _array(tensor: Tensor) -> npt.NDArray[Any]:
+    return np.asarray(tensor.detach().cpu().numpy())
+
+
+def _conv_attrs(m: QuantConv2d | nn.Conv2d) -> dict[str, Any]:
+    padding = [int(p) for p in m.padding]
+    return {
+        "kernel_shape": list(m.kernel_size),
+        "strides": list(m.stride),
+        "pads": padding + padding,
+        "dilations": list(m.dilation),
+        "group": m.groups,
+    }
+
+
+def _pool_attrs(m: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
+    def pair(value: Any) -> list[int]:
+        return [int(v) for v in value] if isinstance(value, tuple) else [int(value)] * 2
+
+    return {
+        "kernel_shape": pair(m.kernel_size),
+        "strides": pair(m.stride),
+        "pads": pair(m.padding) * 2,
+        "ceil_mode": int(m.ceil_mode),
+    }
+
+
+_EMITTERS: dict[type[nn.Module], Callable[[_Writer, str, Any, list[Value]], Value]] = {
+    Normalize: _normalize,
+    InputQuantizer: _input_quantizer,
+    ActivationQuantizer: _quantizer,
+    QuantConv2d: _quant_conv,
+    QuantLinear: _quant_linear,
+    Affine: _affine,
+    Add: _add,
+    Clamp: _clamp,
+    ZeroPad: _pad,
+    nn.MaxPool2d: _max_pool,
+    nn.AvgPool2d: _avg_pool,
+    GlobalAvgPool: _global_pool,
+    Flatten: _flatten,
+    nn.Conv2d: _conv,
+    nn.Linear: _linear,
+    PReLU: _prelu,
+}
+
+
+def insightface_loader_normalization(node_names: tuple[str, ...]) -> tuple[float, float]:
+    """(mean, std) that InsightFace's Python loader chooses from the names of the first 8 nodes."""
+    first = node_names[:8]
+    subtracts = any(n.startswith(("Sub", "_minus")) for n in first)
+    multiplies = any(n.startswith(("Mul", "_mul")) for n in first)
+    return (0.0, 1.0) if subtracts and multiplies else (127.5, 127.5)
+
+
+def matches_insightface_loader(contract: FaceContract) -> bool:
+    """Whether InsightFace's loader can feed this contract at all (raw pixels, or 127.5)."""
+    plain = contract.mean == contract.std == (127.5, 127.5, 127.5)
+    return contract.color == "RGB" and (contract.is_raw_pixels or plain)

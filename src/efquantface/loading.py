@@ -1,0 +1,153 @@
+"""Whatever a user calls a model - a file, the name of a default, an ``nn.Module`` - as a FaceModel."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+from torch import fx, nn
+
+from efquantface import assets
+from efquantface.contract import METADATA_KEY, FaceContract
+from efquantface.errors import ContractError, ModelFileError
+from efquantface.models.checkpoint import load_checkpoint
+from efquantface.models.dlib_resnet import load_dlib_resnet
+from efquantface.models.fx_import import import_module
+from efquantface.models.graph import module_nodes
+from efquantface.models.model import FaceModel
+from efquantface.models.onnx_import import ImportedOnnx, import_onnx
+from efquantface.models.ops import Normalize
+from efquantface.models.passes import canonicalize, prepend_normalize
+from efquantface.quantize import kinds as _quantized_kinds  # noqa: F401  makes them loadable
+
+_BAKED_IN = 8.0  # a graph that starts by dividing pixels by this or more, or subtracting it
+
+
+def load_model(
+    model: str | Path | nn.Module | FaceModel,
+    *,
+    contract: FaceContract | None = None,
+    preprocess: str | None = None,
+) -> FaceModel:
+    """Load a network from a file, from the name of a default part, or from a module.
+
+    Args:
+        model: an ``.onnx`` file, an efquantface ``.safetensors`` checkpoint, a run's directory,
+            dlib's ``.dat``, the name of a default (see ``efq models list``), or an ``nn.Module``.
+        contract: required for an ``nn.Module``; overrides what a file says otherwise.
+        preprocess: one of ``insightface``, ``adaface``, ``imagenet``, ``raw``, for files that do
+            not say how pixels are normalized.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, foreign or not a face-recognition network.
+        ContractError: an ``nn.Module`` without a contract.
+    """
+    if isinstance(model, FaceModel):
+        return model
+    if isinstance(model, nn.Module):
+        if contract is None:
+            raise ContractError("an nn.Module needs contract=FaceContract(...)")
+        graph = import_module(model, contract)
+        return FaceModel(_over_pixels(graph, contract), contract)
+    path = resolve(model)
+    if path.suffix == ".onnx":
+        return _from_onnx(path, contract, preprocess)
+    if path.suffix == ".safetensors":
+        return load_checkpoint(path)
+    if path.suffix == ".dat":
+        graph, found = load_dlib_resnet(path)
+        return FaceModel(canonicalize(graph, found.height, found.width), found, path)
+    raise ModelFileError(f"{path}: {_advice(path)}")
+
+
+def resolve(model: str | Path) -> Path:
+    """The file that a name, a run's directory or a path stands for.
+
+    Raises:
+        ModelFileError: there is no such file.
+    """
+    if isinstance(model, str) and model in assets.MODELS:
+        return assets.path_of(assets.MODELS[model])
+    path = Path(model)
+    if path.is_dir():
+        student = path / "student.safetensors"
+        if not student.is_file():
+            raise ModelFileError(f"{path}: a folder without student.safetensors is not a run")
+        return student
+    if not path.is_file():
+        names = ", ".join(assets.MODELS)
+        raise ModelFileError(f"{path}: no such file, and not the name of a default ({names})")
+    return path
+
+
+def _from_onnx(path: Path, contract: FaceContract | None, preprocess: str | None) -> FaceModel:
+    imported = import_onnx(path)
+    found, notes = _find_contract(imported, path, contract, preprocess)
+    graph = _over_pixels(imported.graph, found)
+    return FaceModel(graph, found, path, False, imported.node_names, notes)
+
+
+def _over_pixels(graph: fx.GraphModule, contract: FaceContract) -> fx.GraphModule:
+    """The graph with its contract's normalization in front, folded into what is there."""
+    graph = prepend_normalize(graph, contract.mean, contract.std)
+    return canonicalize(graph, contract.height, contract.width)
+
+
+def _find_contract(
+    imported: ImportedOnnx, path: Path, contract: FaceContract | None, preprocess: str | None
+) -> tuple[FaceContract, list[str]]:
+    """Stored in the file, declared by the user, read off the graph's constants, or assumed."""
+    base = FaceContract(
+        height=imported.height,
+        width=imported.width,
+        embedding_size=imported.embedding_size,
+        template="arcface112" if imported.height == imported.width == 112 else "unknown",
+        input_name=imported.input_name,
+        output_name=imported.output_name,
+    )
+    if contract is not None:
+        if contract.embedding_size != imported.embedding_size:
+            raise ContractError(
+                f"{path}: embeddings have {imported.embedding_size} values, the contract says "
+                f"{contract.embedding_size}"
+            )
+        return replace(
+            contract, input_name=imported.input_name, output_name=imported.output_name
+        ), []
+    if preprocess is not None:
+        return replace(base.with_preprocess(preprocess), source=f"--preprocess {preprocess}"), []
+    if METADATA_KEY in imported.metadata:
+        return FaceContract.from_json(imported.metadata[METADATA_KEY], str(path)), []
+    baked = _front_constants(imported)
+    if baked is not None:
+        mean, std = baked
+        note = f"preprocessing is in the graph: (x - {mean:g}) / {std:g} on pixels 0..255"
+        return replace(base.with_preprocess("raw"), source="graph constants"), [note]
+    note = (
+        "preprocessing is not in the file: assumed RGB, (x - 127.5) / 127.5; "
+        "say --preprocess insightface|adaface|imagenet|raw if you know it"
+    )
+    return replace(base, source="assumed"), [note]
+
+
+def _front_constants(imported: ImportedOnnx) -> tuple[float, float] | None:
+    """(mean, std) of the pixel normalization that the file's own graph starts with, if any."""
+    probe = canonicalize(
+        prepend_normalize(copy.deepcopy(imported.graph), (0.0,) * 3, (1.0,) * 3),
+        imported.height,
+        imported.width,
+    )
+    first = module_nodes(probe)[0][1]
+    assert isinstance(first, Normalize)
+    mean, std = float(first.mean.mean()), float(first.std.mean())
+    return (mean, std) if max(abs(mean), std) >= _BAKED_IN else None
+
+
+def _advice(path: Path) -> str:
+    if path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
+        return (
+            "a PyTorch checkpoint holds weights without their architecture; export the network to "
+            "ONNX, or call efquantface.compress with your nn.Module and a FaceContract"
+        )
+    return "not a file that efquantface reads (.onnx, .safetensors, .dat)"

@@ -1,0 +1,73 @@
+"""Our own checkpoint: a safetensors file with the graph as JSON in its metadata. No code, no pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from efquantface.contract import METADATA_KEY, FaceContract
+from efquantface.errors import ModelFileError
+from efquantface.models.graph import NodeSpec, build, output_name, specs_of
+from efquantface.models.model import FaceModel
+
+GRAPH_KEY = "efquantface.graph"
+FORMAT_KEY = "efquantface.format"
+FORMAT = "1"
+
+
+def save_checkpoint(model: FaceModel, path: Path) -> None:
+    """Write graph, contract and weights; the file appears whole or not at all."""
+    graph = {
+        "nodes": [asdict(spec) for spec in specs_of(model.graph)],
+        "output": output_name(model.graph),
+        "quantized": model.quantized,
+        "node_names": list(model.node_names[:8]),
+    }
+    metadata = {
+        FORMAT_KEY: FORMAT,
+        GRAPH_KEY: json.dumps(graph),
+        METADATA_KEY: model.contract.to_json(),
+    }
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.graph.state_dict().items()}
+    temporary = path.with_name(path.name + ".partial")
+    save_file(tensors, str(temporary), metadata)
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: Path) -> FaceModel:
+    """Read what :func:`save_checkpoint` wrote.
+
+    Raises:
+        ModelFileError: the file is damaged, foreign, or its weights do not fit its graph.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path}: not a readable safetensors file ({error})") from None
+    if metadata.get(FORMAT_KEY) != FORMAT:
+        raise ModelFileError(
+            f"{path}: a safetensors file without efquantface's graph (format {FORMAT}); give the "
+            "network as ONNX, or call efquantface.compress with your nn.Module"
+        )
+    where = str(path)
+    try:
+        raw = json.loads(metadata[GRAPH_KEY])
+        specs = [
+            NodeSpec(n["name"], n["kind"], tuple(n["inputs"]), n["attrs"]) for n in raw["nodes"]
+        ]
+        output, quantized, names = raw["output"], bool(raw["quantized"]), raw["node_names"]
+        contract = FaceContract.from_json(metadata[METADATA_KEY], where)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{path}: the stored graph cannot be read ({error})") from None
+    graph = build(specs, output, where)
+    missing, unexpected = graph.load_state_dict(tensors, strict=False)
+    if missing or unexpected:
+        raise ModelFileError(f"{path}: weights missing {missing}, unexpected {unexpected}")
+    return FaceModel(graph, contract, path, quantized, tuple(names))

@@ -1,0 +1,181 @@
+"""ONNX files to canonical graphs: our own importer, with every problem named in one error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+from torch import fx
+
+from efquantface.errors import ModelFileError, UnsupportedOperatorError
+from efquantface.models.graph import INPUT, GraphBuilder
+from efquantface.models.ops import Flatten
+from efquantface.models.onnx_ops import HANDLERS, Array, Context, NotCanonical, Operands
+
+_QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QGemm")
+DEFAULT_SIZE = 112
+
+
+@dataclass(frozen=True)
+class ImportedOnnx:
+    """A canonical graph over the file's own input, and what the file says about itself."""
+
+    graph: fx.GraphModule
+    height: int
+    width: int
+    embedding_size: int
+    input_name: str
+    output_name: str
+    node_names: tuple[str, ...]
+    metadata: dict[str, str]
+
+
+def load_proto(path: Path) -> onnx.ModelProto:
+    """Parse an ONNX file without running anything.
+
+    Raises:
+        ModelFileError: the file is missing, empty, truncated or not ONNX.
+    """
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such file")
+    try:
+        model = onnx.load(str(path))
+    except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
+        raise ModelFileError(f"{path}: not a readable ONNX file ({error})") from None
+    if not model.graph.node:
+        raise ModelFileError(f"{path}: holds no network (an ONNX file without nodes)")
+    return model
+
+
+def import_onnx(path: Path) -> ImportedOnnx:
+    """Read an ONNX face-recognition network as a trainable canonical graph.
+
+    The graph takes the file's own float input (N,3,H,W) and gives (N,D); any batch that was baked
+    into the file is freed.
+
+    Raises:
+        ModelFileError: not a network with one image input and one embedding output, values that
+            are not finite, or already quantized.
+        UnsupportedOperatorError: naming every node that has no canonical form.
+    """
+    return import_proto(load_proto(path), path)
+
+
+def import_proto(model: onnx.ModelProto, path: Path) -> ImportedOnnx:
+    """Like :func:`import_onnx`, for a model already in memory; ``path`` is named in errors."""
+    graph = model.graph
+    quantized = sorted({n.op_type for n in graph.node if n.op_type in _QUANTIZED})
+    if quantized:
+        raise ModelFileError(
+            f"{path}: is already quantized ({', '.join(quantized)}); compress the float network "
+            "that it was made from"
+        )
+    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    constants = {i.name: np.asarray(numpy_helper.to_array(i)) for i in graph.initializer}
+    for name, value in constants.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise ModelFileError(f"{path}: weight {name!r} holds values that are not finite")
+    inputs = [i for i in graph.input if i.name not in constants]
+    height, width = _input_size(inputs, path)
+    if len(graph.output) != 1:
+        names = [o.name for o in graph.output]
+        raise ModelFileError(f"{path}: has outputs {names}; one embedding is expected")
+
+    builder = GraphBuilder()
+    context = Context(builder, {INPUT: torch.zeros(1, 3, height, width)}, constants)
+    context.names[inputs[0].name] = INPUT
+    _import_nodes(model, context, opset, path)
+
+    output = graph.output[0].name
+    if output not in context.names:
+        raise ModelFileError(f"{path}: the output {output!r} does not depend on the input")
+    result = context.names[output]
+    shape = tuple(context.examples[result].shape)
+    if len(shape) == 4 and shape[2:] == (1, 1):
+        result = context.add(f"{output}_flatten", Flatten(), result)
+        shape = shape[:2]
+    if len(shape) != 2 or shape[0] != 1:
+        raise ModelFileError(
+            f"{path}: the output {output!r} has shape {shape}, not one embedding a face (N, D)"
+        )
+    return ImportedOnnx(
+        graph=builder.finish(result),
+        height=height,
+        width=width,
+        embedding_size=shape[1],
+        input_name=inputs[0].name,
+        output_name=output,
+        node_names=tuple(n.name for n in graph.node),
+        metadata={p.key: p.value for p in model.metadata_props},
+    )
+
+
+def _input_size(inputs: list[onnx.ValueInfoProto], path: Path) -> tuple[int, int]:
+    if len(inputs) != 1:
+        raise ModelFileError(
+            f"{path}: has inputs {[i.name for i in inputs]}; one image input is expected"
+        )
+    tensor = inputs[0].type.tensor_type
+    dims = [d.dim_value for d in tensor.shape.dim]
+    if tensor.elem_type != onnx.TensorProto.FLOAT:
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+        raise ModelFileError(f"{path}: the input is {kind}, a float image is expected")
+    if len(dims) != 4 or dims[1] not in (0, 3):
+        raise ModelFileError(
+            f"{path}: the input has shape {dims}, a face network takes (N, 3, height, width)"
+        )
+    return dims[2] or DEFAULT_SIZE, dims[3] or DEFAULT_SIZE
+
+
+def _import_nodes(model: onnx.ModelProto, context: Context, opset: int, path: Path) -> None:
+    """Run every node's handler; nodes with constant inputs only are folded."""
+    problems: list[str] = []
+    unknown: set[str] = set()
+    for node in model.graph.node:
+        used = [i for i in node.input if i]
+        if any(i in unknown for i in used):
+            # still name operators that are unknown in themselves
+            if node.op_type not in HANDLERS:
+                problems.append(f"{node.op_type} {node.name!r}")
+            unknown.update(node.output)
+            continue
+        try:
+            if node.op_type == "Shape" and used[0] in context.names:
+                shape = context.examples[context.names[used[0]]].shape
+                context.constants[node.output[0]] = np.asarray(shape, np.int64)
+            elif all(i in context.constants for i in used):
+                _fold(node, context, model)
+            elif node.op_type in HANDLERS:
+                attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+                operands = Operands(node, context, attrs, opset)
+                context.names[node.output[0]] = HANDLERS[node.op_type](operands)
+            else:
+                raise NotCanonical("")
+        except NotCanonical as error:
+            reason = f" ({error})" if str(error) else ""
+            problems.append(f"{node.op_type} {node.name!r}{reason}")
+            unknown.update(node.output)
+    if problems:
+        raise UnsupportedOperatorError(
+            f"{path}: {len(problems)} nodes are not supported: " + "; ".join(problems)
+        )
+
+
+def _fold(node: onnx.NodeProto, context: Context, model: onnx.ModelProto) -> None:
+    """Compute a node of constants with ONNX's reference evaluator."""
+    feeds: dict[str, Any] = {i: context.constants[i] for i in node.input if i}
+    try:
+        results: list[Array] = ReferenceEvaluator(
+            node, opsets={o.domain: o.version for o in model.opset_import}
+        ).run(None, feeds)
+    except Exception as error:  # the reference evaluator raises many kinds
+        raise NotCanonical(f"cannot be computed from its constants: {error}") from None
+    for name, value in zip(node.output, results, strict=True):
+        context.constants[name] = np.asarray(value)

@@ -1,0 +1,1 @@
+"""Quantization: scheme, fake quantizers, placement and ranges."""

@@ -1,0 +1,124 @@
+"""Cross-layer equalization that understands PReLU: channels of one tensor get similar ranges.
+
+PReLU and ReLU commute with a positive factor per channel, so a channel can be divided by ``r`` in
+the layer that makes it and multiplied by ``r`` in the layer that reads it without changing the
+embedding (Nagel et al. 2019, section 4.1). Per-tensor activation ranges gain where one channel
+dwarfs the others. For a depthwise reader it is free: its weights have one step a channel anyway.
+A dense reader pays with the spread of its weights over input channels, so there only the square
+root of the range is evened out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from efquantface.models.graph import module_nodes, module_of, name_of
+from efquantface.models.ops import Affine, Clamp, Flatten, PReLU
+
+_DENSE_POWER = 0.5
+_MAX_FACTOR = 1e3  # channels that are (nearly) always zero are not blown up further
+
+
+@dataclass(frozen=True)
+class _Chain:
+    maker: nn.Conv2d | nn.Linear | Affine
+    tensors: tuple[str, ...]  # names of the values that scale with the maker's channels
+    reader: nn.Conv2d | nn.Linear
+    spread: int  # reader inputs per channel (a flattened map)
+
+
+@torch.no_grad()
+def equalize(
+    gm: fx.GraphModule,
+    batches: list[Tensor],
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> int:
+    """Equalize a float canonical graph in place; returns how many layer pairs were changed.
+
+    The embedding stays the same up to float rounding. ``batches`` are pixels (N,3,H,W).
+    """
+    chains = _find_chains(gm)
+    wanted = {name for chain in chains for name in chain.tensors}
+    ranges = _channel_ranges(gm, batches, wanted, progress)
+    for chain in chains:
+        channel = torch.stack([ranges[name] for name in chain.tensors]).amax(dim=0)
+        _rescale(chain, channel)
+    return len(chains)
+
+
+def _rescale(chain: _Chain, channel: Tensor) -> None:
+    maker, reader = chain.maker, chain.reader
+    largest = channel.max()
+    if not largest > 0:
+        return
+    depthwise = isinstance(reader, nn.Conv2d) and reader.groups == reader.in_channels
+    factor = (channel / largest).clamp(min=1 / _MAX_FACTOR) ** (1.0 if depthwise else _DENSE_POWER)
+    maker.weight.div_(factor.view(-1, *(1,) * (maker.weight.dim() - 1)))
+    assert maker.bias is not None
+    maker.bias.div_(factor)
+    if depthwise:
+        reader.weight.mul_(factor.view(-1, 1, 1, 1))
+    elif isinstance(reader, nn.Conv2d):
+        reader.weight.mul_(factor.view(1, -1, 1, 1))
+    else:
+        reader.weight.mul_(factor.repeat_interleave(chain.spread))
+
+
+def _find_chains(gm: fx.GraphModule) -> list[_Chain]:
+    """maker -> (PReLU | ReLU | pooling | flatten)* -> reader, each with one reader only."""
+    chains = []
+    for node, maker in module_nodes(gm):
+        if not isinstance(maker, nn.Conv2d | nn.Linear | Affine):
+            continue
+        tensors, at, spread = [name_of(node)], node, 1
+        while len(at.users) == 1:
+            at = next(iter(at.users))
+            module = module_of(gm, at)
+            if isinstance(module, PReLU) or (
+                isinstance(module, Clamp) and module.low == 0 and module.high is None
+            ):
+                tensors.append(name_of(at))
+            elif isinstance(module, Flatten):
+                spread = -1  # known only from the reader
+            elif isinstance(module, nn.Linear):
+                channels = maker.weight.shape[0]
+                width = module.in_features // channels if spread < 0 else 1
+                chains.append(_Chain(maker, tuple(tensors), module, width))
+                break
+            elif isinstance(module, nn.Conv2d) and module.groups in (1, module.in_channels):
+                if module.groups == 1 or module.out_channels == module.in_channels:
+                    chains.append(_Chain(maker, tuple(tensors), module, 1))
+                break
+            elif not isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+                break
+    return chains
+
+
+def _channel_ranges(
+    gm: fx.GraphModule,
+    batches: list[Tensor],
+    wanted: set[str],
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Tensor]:
+    """Largest absolute value (C,) of each wanted tensor's channels over all batches."""
+    found: dict[str, Tensor] = {}
+
+    class _Watcher(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> object:
+            result = super().run_node(n)
+            name = name_of(n)
+            if n.op == "call_module" and name in wanted:
+                assert isinstance(result, Tensor)
+                flat = result.abs().transpose(0, 1).flatten(1).amax(dim=1)
+                found[name] = torch.maximum(found[name], flat) if name in found else flat
+            return result
+
+    device = next(gm.parameters()).device
+    for index, batch in enumerate(batches):
+        _Watcher(gm).run(batch.to(device).float())
+        progress("equalizing channels", index + 1, len(batches))
+    return found

@@ -1,0 +1,47 @@
+"""Registers the quantized operators in the vocabulary of graphs, so that checkpoints hold them."""
+
+from __future__ import annotations
+
+from efquantface.models.graph import KINDS, OpKind, tuples
+from efquantface.quantize.fake_quant import (
+    ActivationQuantizer,
+    InputQuantizer,
+    QuantConv2d,
+    QuantLinear,
+)
+
+KINDS["quantizer"] = OpKind(
+    ActivationQuantizer,
+    lambda m: {"bits": m.bits, "rectified": m.rectified, "max_value": m.max_value},
+    ActivationQuantizer,
+)
+KINDS["input_quantizer"] = OpKind(
+    InputQuantizer,
+    lambda m: {
+        "mean": m.mean.tolist(),
+        "std": m.std.tolist(),
+        "step": m.step_value,
+        "zero_point": m.zero_value,
+        "pixels": m.pixels,
+    },
+    InputQuantizer,
+)
+KINDS["quant_conv"] = OpKind(
+    QuantConv2d,
+    lambda m: {
+        "in_channels": m.in_channels,
+        "out_channels": m.out_channels,
+        "kernel_size": list(m.kernel_size),
+        "stride": list(m.stride),
+        "padding": list(m.padding),
+        "dilation": list(m.dilation),
+        "groups": m.groups,
+        "bits": m.bits,
+    },
+    lambda **a: QuantConv2d(**tuples(a)),
+)
+KINDS["quant_linear"] = OpKind(
+    QuantLinear,
+    lambda m: {"in_features": m.in_features, "out_features": m.out_features, "bits": m.bits},
+    QuantLinear,
+)

@@ -1,0 +1,158 @@
+"""Ranges without training: for every quantizer the range that loses least (squared error)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx, nn
+
+from efquantface.errors import TrainingError
+from efquantface.models.graph import module_nodes
+from efquantface.quantize.fake_quant import (
+    ActivationQuantizer,
+    InputQuantizer,
+    QuantConv2d,
+    QuantLinear,
+)
+from efquantface.quantize.placement import guard_biases
+
+_SAMPLES_A_BATCH = 16384  # values kept of each tensor and batch
+_MAX_SAMPLES = 131072
+
+
+def set_ranges(
+    gm: fx.GraphModule,
+    batches: list[Tensor],
+    *,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> None:
+    """Set the steps of all weights and the ranges of all activations.
+
+    Activation ranges come from the float network's values on ``batches`` of pixels (N,3,H,W):
+    both ends are searched for the least mean squared error. Weight steps are searched per channel.
+
+    Raises:
+        TrainingError: an activation of the network is not finite.
+    """
+    samples = _observe(gm, batches, seed, progress)
+    quantizers = [
+        (str(n.target), m) for n, m in module_nodes(gm) if isinstance(m, ActivationQuantizer)
+    ]
+    for index, (name, quantizer) in enumerate(quantizers):
+        values, low, high = samples[name]
+        quantizer.set_range(*search_range(values, low, high, quantizer.levels, quantizer.rectified))
+        progress("searching ranges", index + 1, len(quantizers))
+    for _, module in module_nodes(gm):
+        if isinstance(module, QuantConv2d | QuantLinear):
+            module.set_step(search_weight_steps(module.weight.detach(), module.limit))
+    guard_biases(gm)
+
+
+@torch.no_grad()
+def search_range(
+    values: Tensor, low: float, high: float, levels: int, rectified: bool
+) -> tuple[float, float]:
+    """(low, high) with the least mean squared quantization error on ``values`` (1-D).
+
+    Coordinate descent over shrunk ends, starting from the full range, with zero kept a code.
+    """
+    low, high = (0.0 if rectified else min(low, 0.0)), max(high, 0.0)
+    if high - low <= 0:
+        return 0.0, 1.0
+    best, best_error = (low, high), _error(values, low, high, levels)
+    fractions = torch.linspace(1.0, 0.1, 46).tolist()
+    for _ in range(2):
+        for end in (1, 0):
+            if rectified and end == 0:
+                continue
+            start = best
+            for fraction in fractions:
+                trial = (start[0], high * fraction) if end else (low * fraction, start[1])
+                if trial[1] - trial[0] <= 0:
+                    continue
+                error = _error(values, *trial, levels)
+                if error < best_error:
+                    best, best_error = trial, error
+    return best
+
+
+@torch.no_grad()
+def search_weight_steps(weight: Tensor, limit: int) -> Tensor:
+    """Steps (O,) with the least squared error for each output channel of ``weight`` (O,...)."""
+    flat = weight.flatten(1)
+    largest = flat.abs().amax(dim=1).clamp(min=1e-12)
+    best = largest / limit
+    best_error = torch.full_like(best, float("inf"))
+    for fraction in torch.linspace(1.0, 0.4, 61).tolist():
+        step = (largest * fraction / limit).unsqueeze(1)
+        codes = torch.round(flat / step).clamp(-limit, limit)
+        error = (codes * step - flat).square().sum(dim=1)
+        better = error < best_error
+        best = torch.where(better, step.squeeze(1), best)
+        best_error = torch.where(better, error, best_error)
+    return best
+
+
+def _error(values: Tensor, low: float, high: float, levels: int) -> float:
+    step = (high - low) / levels
+    zero = min(max(round(-low / step), 0), levels)
+    codes = torch.clamp(torch.round(values / step) + zero, 0, levels)
+    return float(((codes - zero) * step - values).square().mean())
+
+
+@torch.no_grad()
+def _observe(
+    gm: fx.GraphModule,
+    batches: list[Tensor],
+    seed: int,
+    progress: Callable[[str, int, int], None],
+) -> dict[str, tuple[Tensor, float, float]]:
+    """Random values and extremes of what arrives at each quantizer, quantizers switched off."""
+    generator = torch.Generator().manual_seed(seed)
+    kept: dict[str, list[Tensor]] = {}
+    extremes: dict[str, tuple[float, float]] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0].detach()
+            assert isinstance(module, ActivationQuantizer)
+            if module.rectified:
+                x = x.clamp(0, module.max_value)
+            x = x.flatten()
+            low, high = float(x.min()), float(x.max())
+            if not (abs(low) < float("inf") and abs(high) < float("inf")):
+                raise TrainingError(f"the network's values before {name} are not finite")
+            before = extremes.get(name, (low, high))
+            extremes[name] = (min(low, before[0]), max(high, before[1]))
+            pick = torch.randint(x.numel(), (min(_SAMPLES_A_BATCH, x.numel()),), generator=generator)
+            kept.setdefault(name, []).append(x[pick.to(x.device)])
+
+        return hook
+
+    hooks = [
+        module.register_forward_pre_hook(watch(str(node.target)))
+        for node, module in module_nodes(gm)
+        if isinstance(module, ActivationQuantizer)
+    ]
+    enable(gm, False)
+    try:
+        device = next(gm.parameters()).device
+        for index, batch in enumerate(batches):
+            gm(batch.to(device).float())
+            progress("observing activations", index + 1, len(batches))
+    finally:
+        enable(gm, True)
+        for handle in hooks:
+            handle.remove()
+    return {
+        name: (torch.cat(parts)[:_MAX_SAMPLES], *extremes[name]) for name, parts in kept.items()
+    }
+
+
+def enable(gm: fx.GraphModule, on: bool) -> None:
+    """Switch all quantizers on or off; off, the graph computes the float network."""
+    for module in gm.modules():
+        if isinstance(module, ActivationQuantizer | InputQuantizer | QuantConv2d | QuantLinear):
+            module.enabled = on

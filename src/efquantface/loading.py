@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +13,8 @@ from efquantface.errors import ContractError, ModelFileError
 from efquantface.models.checkpoint import load_checkpoint
 from efquantface.models.dlib_resnet import load_dlib_resnet
 from efquantface.models.fx_import import import_module
-from efquantface.models.graph import module_nodes
 from efquantface.models.model import FaceModel
-from efquantface.models.onnx_import import ImportedOnnx, import_onnx
-from efquantface.models.ops import Normalize
+from efquantface.models.onnx_import import OnnxFacts, import_onnx, read_facts
 from efquantface.models.passes import canonicalize, prepend_normalize
 from efquantface.quantize import kinds as _quantized_kinds  # noqa: F401  makes them loadable
 
@@ -81,11 +78,36 @@ def resolve(model: str | Path) -> Path:
     return path
 
 
+def onnx_contract(
+    path: Path, contract: FaceContract | None = None, preprocess: str | None = None
+) -> FaceContract:
+    """The contract of an ONNX or OpenVINO file, without needing to import all its operators.
+
+    Raises:
+        ModelFileError: the file cannot be read.
+        ContractError: an OpenVINO file without a declared contract.
+    """
+    if path.suffix == ".xml":
+        return contract or _openvino_contract(path)
+    facts = read_facts(path)
+    return _find_contract(facts, path, contract, preprocess)[0]
+
+
+def _openvino_contract(path: Path) -> FaceContract:
+    """The contract that export wrote beside (``NAME.contract.json``) an OpenVINO file."""
+    beside = path.with_suffix(".contract.json")
+    if not beside.is_file():
+        raise ContractError(
+            f"{path}: OpenVINO files keep no contract; {beside.name} is missing beside it"
+        )
+    return FaceContract.from_json(beside.read_text(), str(beside))
+
+
 def _from_onnx(path: Path, contract: FaceContract | None, preprocess: str | None) -> FaceModel:
     imported = import_onnx(path)
-    found, notes = _find_contract(imported, path, contract, preprocess)
+    found, notes = _find_contract(imported.facts, path, contract, preprocess)
     graph = _over_pixels(imported.graph, found)
-    return FaceModel(graph, found, path, False, imported.node_names, notes)
+    return FaceModel(graph, found, path, False, imported.facts.node_names, notes)
 
 
 def _over_pixels(graph: fx.GraphModule, contract: FaceContract) -> fx.GraphModule:
@@ -95,7 +117,7 @@ def _over_pixels(graph: fx.GraphModule, contract: FaceContract) -> fx.GraphModul
 
 
 def _find_contract(
-    imported: ImportedOnnx, path: Path, contract: FaceContract | None, preprocess: str | None
+    imported: OnnxFacts, path: Path, contract: FaceContract | None, preprocess: str | None
 ) -> tuple[FaceContract, list[str]]:
     """Stored in the file, declared by the user, read off the graph's constants, or assumed."""
     base = FaceContract(
@@ -119,9 +141,8 @@ def _find_contract(
         return replace(base.with_preprocess(preprocess), source=f"--preprocess {preprocess}"), []
     if METADATA_KEY in imported.metadata:
         return FaceContract.from_json(imported.metadata[METADATA_KEY], str(path)), []
-    baked = _front_constants(imported)
-    if baked is not None:
-        mean, std = baked
+    mean, std = imported.front
+    if max(abs(mean), std) >= _BAKED_IN:
         note = f"preprocessing is in the graph: (x - {mean:g}) / {std:g} on pixels 0..255"
         return replace(base.with_preprocess("raw"), source="graph constants"), [note]
     note = (
@@ -129,19 +150,6 @@ def _find_contract(
         "say --preprocess insightface|adaface|imagenet|raw if you know it"
     )
     return replace(base, source="assumed"), [note]
-
-
-def _front_constants(imported: ImportedOnnx) -> tuple[float, float] | None:
-    """(mean, std) of the pixel normalization that the file's own graph starts with, if any."""
-    probe = canonicalize(
-        prepend_normalize(copy.deepcopy(imported.graph), (0.0,) * 3, (1.0,) * 3),
-        imported.height,
-        imported.width,
-    )
-    first = module_nodes(probe)[0][1]
-    assert isinstance(first, Normalize)
-    mean, std = float(first.mean.mean()), float(first.std.mean())
-    return (mean, std) if max(abs(mean), std) >= _BAKED_IN else None
 
 
 def _advice(path: Path) -> str:

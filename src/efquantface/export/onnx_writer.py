@@ -35,16 +35,15 @@ from efquantface.models.ops import (
     ZeroPad,
 )
 from efquantface.quantize.fake_quant import (
-    BIAS_LIMIT,
     ActivationQuantizer,
     InputQuantizer,
+    QuantAffine,
     QuantConv2d,
     QuantLinear,
 )
 
 OPSET = 17
 IR_VERSION = 8
-_SLOPE_LIMIT = 127
 
 
 def write_onnx(model: FaceModel, path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -85,7 +84,7 @@ class _Writer:
             inputs = [self.values[name_of(a)] for a in node.args if isinstance(a, fx.Node)]
             self.values[name_of(node)] = emit(self, str(node.target), module, inputs)
         result = self.values[output_name(self.model.graph)]
-        self._name_output(self.out.dequantize(result, "output"))
+        self._name_output(self.out.dequantize(result))
         self._name_for_loaders()
         graph = helper.make_graph(
             self.out.nodes,
@@ -125,10 +124,10 @@ class _Writer:
         """``source * weight + bias`` per channel, leaving out what does nothing."""
         weight, bias = (np.asarray(v, np.float64).reshape(1, 3, 1, 1) for v in (weight, bias))
         if not np.allclose(weight, 1, rtol=1e-6, atol=0):
-            constant = self.out.constant(f"{name}.factor", weight, np.float32)
+            constant = self.out.constant(weight, np.float32)
             source = self.out.node("Mul", (source, constant), f"{name}_factor")
         if not np.allclose(bias, 0, rtol=0, atol=1e-7):
-            constant = self.out.constant(f"{name}.offset", bias, np.float32)
+            constant = self.out.constant(bias, np.float32)
             source = self.out.node("Add", (source, constant), f"{name}_offset")
         return source
 
@@ -171,58 +170,42 @@ def _quantizer(w: _Writer, name: str, m: ActivationQuantizer, inputs: list[Value
 
 
 def _quant_conv(w: _Writer, name: str, m: QuantConv2d, inputs: list[Value]) -> Value:
-    codes, steps = m.weight_codes()
-    operands = _operands(w, name, inputs[0], _array(codes), _array(steps), _array(m.bias))
-    return Value(w.out.node("Conv", operands, name, **_conv_attrs(m)))
+    return Value(w.out.node("Conv", _operands(w, name, inputs[0], m), name, **_conv_attrs(m)))
 
 
 def _quant_linear(w: _Writer, name: str, m: QuantLinear, inputs: list[Value]) -> Value:
-    codes, steps = m.weight_codes()
-    operands = _operands(w, name, inputs[0], _array(codes), _array(steps), _array(m.bias))
-    return Value(w.out.node("Gemm", operands, name, transB=1))
+    return Value(w.out.node("Gemm", _operands(w, name, inputs[0], m), name, transB=1))
 
 
 def _operands(
-    w: _Writer,
-    name: str,
-    source: Value,
-    codes: npt.NDArray[Any],
-    steps: npt.NDArray[Any],
-    bias: npt.NDArray[Any],
-) -> tuple[str, str, str]:
+    w: _Writer, name: str, source: Value, m: QuantConv2d | QuantLinear | QuantAffine
+) -> tuple[str, ...]:
     """Dequantized input, weight and bias of an integer layer."""
     assert source.step is not None, f"{name} reads a float tensor"
-    bias_steps = (np.float32(source.step) * steps.astype(np.float32)).astype(np.float32)
-    return (
-        w.out.dequantize(source, name),
-        w.out.weight(codes.astype(np.int8), steps, name),
-        w.out.bias(bias, bias_steps, name),
-    )
+    codes, steps = (_array(t) for t in m.weight_codes())
+    operands = (w.out.dequantize(source), w.out.weight(codes, steps))
+    bias = _array(m.bias)
+    if not bias.any() and isinstance(m, QuantAffine):  # a PReLU's slopes
+        return operands
+    return (*operands, w.out.bias(bias, (np.float32(source.step) * steps).astype(np.float32), name))
 
 
 def _affine(w: _Writer, name: str, m: Affine, inputs: list[Value]) -> Value:
-    """A per-channel affine on codes is a depthwise 1x1 convolution, its weights exact in int8.
+    shaped = (1, -1, 1, 1)
+    factor = w.out.constant(_array(m.weight).reshape(shaped), np.float32)
+    offset = w.out.constant(_array(m.bias).reshape(shaped), np.float32)
+    scaled = w.out.node("Mul", (inputs[0].name, factor), f"{name}_factor")
+    return Value(w.out.node("Add", (scaled, offset), f"{name}_offset"))
 
-    Each channel has one weight, which is then +-127 steps; only where the int32 bias would
-    overflow is the step larger and the weight rounded.
-    """
-    weight, bias = _array(m.weight), _array(m.bias)
-    if not inputs[0].is_codes:
-        shaped = (1, -1, 1, 1)
-        factor = w.out.constant(f"{name}.factor", weight.reshape(shaped), np.float32)
-        offset = w.out.constant(f"{name}.offset", bias.reshape(shaped), np.float32)
-        scaled = w.out.node("Mul", (inputs[0].name, factor), f"{name}_factor")
-        return Value(w.out.node("Add", (scaled, offset), f"{name}_offset"))
-    step = np.float32(inputs[0].step or 0)
-    steps = np.maximum(np.abs(weight) / _SLOPE_LIMIT, np.abs(bias) / (step * BIAS_LIMIT))
-    steps = np.maximum(steps, 1e-12).astype(np.float32)
-    codes = np.rint(weight / steps).reshape(-1, 1, 1, 1)
-    operands = _operands(w, name, inputs[0], codes, steps, bias)
-    return Value(w.out.node("Conv", operands, name, group=m.channels, kernel_shape=[1, 1]))
+
+def _quant_affine(w: _Writer, name: str, m: QuantAffine, inputs: list[Value]) -> Value:
+    """A per-channel affine of codes is a depthwise 1x1 convolution."""
+    operands = _operands(w, name, inputs[0], m)
+    return Value(w.out.node("Conv", operands, name, group=m.channels))
 
 
 def _add(w: _Writer, name: str, m: Add, inputs: list[Value]) -> Value:
-    operands = [w.out.dequantize(v, f"{name}.{i}") for i, v in enumerate(inputs)]
+    operands = [w.out.dequantize(v) for v in inputs]
     return Value(w.out.node("Add", operands, name))
 
 
@@ -232,21 +215,19 @@ def _clamp(w: _Writer, name: str, m: Clamp, inputs: list[Value]) -> Value:
         return w.out.clip(value, 0, value.zero_point, name)
     if value.is_codes and m.low == 0 and m.high is None:
         return w.out.clip(value, value.zero_point, value.levels, name)
-    source = w.out.dequantize(value, name)
+    source = w.out.dequantize(value)
     if m.low == 0 and m.high is None:
         return Value(w.out.node("Relu", (source,), name))
-    low = "" if m.low is None else w.out.constant(f"{name}.low", m.low, np.float32)
-    high = "" if m.high is None else w.out.constant(f"{name}.high", m.high, np.float32)
+    low = "" if m.low is None else w.out.constant(m.low, np.float32)
+    high = "" if m.high is None else w.out.constant(m.high, np.float32)
     return Value(w.out.node("Clip", (source, low, high), name))
 
 
 def _pad(w: _Writer, name: str, m: ZeroPad, inputs: list[Value]) -> Value:
     pads = [0, 0, m.top, m.left, 0, m.channels, m.bottom, m.right]
     value = inputs[0]
-    amounts = w.out.constant(f"{name}.pads", pads, np.int64)
-    fill = w.out.constant(
-        f"{name}.value", value.zero_point, np.uint8 if value.is_codes else np.float32
-    )
+    amounts = w.out.constant(pads, np.int64)
+    fill = w.out.constant(value.zero_point, np.uint8 if value.is_codes else np.float32)
     return value.renamed(w.out.node("Pad", (value.name, amounts, fill), name))
 
 
@@ -255,13 +236,13 @@ def _max_pool(w: _Writer, name: str, m: nn.MaxPool2d, inputs: list[Value]) -> Va
 
 
 def _avg_pool(w: _Writer, name: str, m: nn.AvgPool2d, inputs: list[Value]) -> Value:
-    source = w.out.dequantize(inputs[0], name)
+    source = w.out.dequantize(inputs[0])
     attrs = {**_pool_attrs(m), "count_include_pad": int(m.count_include_pad)}
     return Value(w.out.node("AveragePool", (source,), name, **attrs))
 
 
 def _global_pool(w: _Writer, name: str, m: GlobalAvgPool, inputs: list[Value]) -> Value:
-    source = w.out.dequantize(inputs[0], name)
+    source = w.out.dequantize(inputs[0])
     return Value(w.out.node("GlobalAveragePool", (source,), name))
 
 
@@ -271,22 +252,22 @@ def _flatten(w: _Writer, name: str, m: Flatten, inputs: list[Value]) -> Value:
 
 def _conv(w: _Writer, name: str, m: nn.Conv2d, inputs: list[Value]) -> Value:
     assert m.bias is not None
-    weight = w.out.constant(f"{name}.weight", _array(m.weight), np.float32)
-    bias = w.out.constant(f"{name}.bias", _array(m.bias), np.float32)
+    weight = w.out.constant(_array(m.weight), np.float32)
+    bias = w.out.constant(_array(m.bias), np.float32)
     return Value(w.out.node("Conv", (inputs[0].name, weight, bias), name, **_conv_attrs(m)))
 
 
 def _linear(w: _Writer, name: str, m: nn.Linear, inputs: list[Value]) -> Value:
-    weight = w.out.constant(f"{name}.weight", _array(m.weight), np.float32)
-    bias = w.out.constant(f"{name}.bias", _array(m.bias), np.float32)
+    weight = w.out.constant(_array(m.weight), np.float32)
+    bias = w.out.constant(_array(m.bias), np.float32)
     return Value(w.out.node("Gemm", (inputs[0].name, weight, bias), name, transB=1))
 
 
 def _prelu(w: _Writer, name: str, m: PReLU, inputs: list[Value]) -> Value:
     """``a x + (1 - a) relu(x)``: what ONNX Runtime runs several times faster than its PRelu."""
     slope = _array(m.slope).reshape(-1, 1, 1)
-    factor = w.out.constant(f"{name}.slope", slope, np.float32)
-    rest = w.out.constant(f"{name}.rest", 1 - slope, np.float32)
+    factor = w.out.constant(slope, np.float32)
+    rest = w.out.constant(1 - slope, np.float32)
     positive = w.out.node("Relu", (inputs[0].name,), name)
     linear = w.out.node("Mul", (inputs[0].name, factor), f"{name}_linear")
     bent = w.out.node("Mul", (positive, rest), f"{name}_bent")
@@ -298,14 +279,16 @@ def _array(tensor: Tensor) -> npt.NDArray[Any]:
 
 
 def _conv_attrs(m: QuantConv2d | nn.Conv2d) -> dict[str, Any]:
+    """Attributes that differ from ONNX's defaults."""
     padding = [int(p) for p in m.padding]
-    return {
-        "kernel_shape": list(m.kernel_size),
+    attrs: dict[str, Any] = {
         "strides": list(m.stride),
         "pads": padding + padding,
         "dilations": list(m.dilation),
         "group": m.groups,
     }
+    defaults = {"strides": [1, 1], "pads": [0] * 4, "dilations": [1, 1], "group": 1}
+    return {key: value for key, value in attrs.items() if value != defaults[key]}
 
 
 def _pool_attrs(m: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
@@ -327,6 +310,7 @@ _EMITTERS: dict[type[nn.Module], Callable[[_Writer, str, Any, list[Value]], Valu
     QuantConv2d: _quant_conv,
     QuantLinear: _quant_linear,
     Affine: _affine,
+    QuantAffine: _quant_affine,
     Add: _add,
     Clamp: _clamp,
     ZeroPad: _pad,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from efquantface.errors import ExportError
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 
@@ -19,12 +20,14 @@ class Value:
         name: tensor name in the file.
         step, zero_point: None for a float tensor.
         levels: largest code.
+        constants: the initializers of step and zero point, shared by all readers.
     """
 
     name: str
     step: float | None = None
     zero_point: int = 0
     levels: int = 255
+    constants: tuple[str, str] | None = None  # names of step and zero point in the file
 
     @property
     def is_codes(self) -> bool:
@@ -32,29 +35,33 @@ class Value:
 
     def renamed(self, name: str) -> Value:
         """The same codes under another name."""
-        return Value(name, self.step, self.zero_point, self.levels)
+        return replace(self, name=name)
 
 
 @dataclass
 class OnnxBuilder:
-    """Collects nodes and initializers with unique names."""
+    """Collects nodes and initializers.
+
+    Tensors get short numbered names, since a small network's names would be a tenth of its file;
+    nodes keep the layer's name where it tells something.
+    """
 
     nodes: list[NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
+    count: int = 0
 
-    def unique(self, name: str) -> str:
-        """``name``, with a counter where it is taken already."""
-        candidate, count = name, 1
-        while candidate in self.taken:
-            count += 1
-            candidate = f"{name}.{count}"
-        self.taken.add(candidate)
-        return candidate
+    def unique(self, prefix: str) -> str:
+        """A short name that is not taken yet."""
+        while True:
+            self.count += 1
+            candidate = f"{prefix}{self.count}"
+            if candidate not in self.taken:
+                return candidate
 
-    def constant(self, name: str, value: npt.ArrayLike, dtype: Any) -> str:
+    def constant(self, value: npt.ArrayLike, dtype: Any) -> str:
         """Add an initializer and return its name."""
-        unique = self.unique(name)
+        unique = self.unique("c")
         array = np.ascontiguousarray(np.asarray(value, dtype=dtype))
         array = array.reshape(np.shape(value))
         self.initializers.append(numpy_helper.from_array(array, unique))
@@ -62,54 +69,59 @@ class OnnxBuilder:
 
     def node(self, op: str, inputs: Sequence[str], name: str, **attrs: Any) -> str:
         """Add a node and return its output; the node is named ``op/name`` in lower case."""
-        output = self.unique(f"{name}.{op.lower()}")
-        label = f"{op.lower()}/{name}"
+        output = self.unique("t")
+        label = f"{op.lower()}/{name}" if name else ""
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=label, **attrs))
         return output
 
     def quantize(self, source: str, name: str, step: float, zero_point: int, levels: int) -> Value:
         """Float tensor to codes; below 8 bits the codes are limited by an integer Clip."""
-        scale = self.constant(f"{name}.scale", step, np.float32)
-        zero = self.constant(f"{name}.zero_point", zero_point, np.uint8)
-        codes = self.node("QuantizeLinear", (source, scale, zero), name)
-        value = Value(codes, step, zero_point, levels)
+        constants = self.parameters(step, zero_point)
+        codes = self.node("QuantizeLinear", (source, *constants), name)
+        value = Value(codes, step, zero_point, levels, constants)
         return value if levels == 255 else self.clip(value, 0, levels, name)
+
+    def parameters(self, step: float, zero_point: int) -> tuple[str, str]:
+        """Initializers of a step and a uint8 zero point."""
+        return (
+            self.constant(step, np.float32),
+            self.constant(zero_point, np.uint8),
+        )
 
     def clip(self, value: Value, low: int, high: int, name: str) -> Value:
         """Limit codes to [low, high] in integers (both bounds given, as the runtimes want)."""
         bounds = (
-            self.constant(f"{name}.low", low, np.uint8),
-            self.constant(f"{name}.high", high, np.uint8),
+            self.constant(low, np.uint8),
+            self.constant(high, np.uint8),
         )
         return value.renamed(self.node("Clip", (value.name, *bounds), name))
 
-    def dequantize(self, value: Value, name: str) -> str:
+    def dequantize(self, value: Value) -> str:
         """Codes to float: the form that runtimes fuse into the integer kernel that follows."""
         if not value.is_codes:
             return value.name
-        scale = self.constant(f"{name}.in_scale", value.step or 0.0, np.float32)
-        zero = self.constant(f"{name}.in_zero_point", value.zero_point, np.uint8)
-        return self.node("DequantizeLinear", (value.name, scale, zero), name)
+        assert value.step is not None
+        constants = value.constants or self.parameters(value.step, value.zero_point)
+        return self.node("DequantizeLinear", (value.name, *constants), "")
 
-    def weight(
-        self, codes: npt.NDArray[np.int8], steps: npt.NDArray[np.float32], name: str
-    ) -> str:
-        """int8 weight codes with one step an output channel (axis 0), dequantized."""
-        stored = self.constant(f"{name}.weight", codes, np.int8)
-        scale = self.constant(f"{name}.weight_scale", steps, np.float32)
-        zero = self.constant(f"{name}.weight_zero_point", np.zeros(len(steps)), np.int8)
-        return self.node("DequantizeLinear", (stored, scale, zero), f"{name}.weight", axis=0)
+    def weight(self, codes: npt.NDArray[np.int8], steps: npt.NDArray[np.float32]) -> str:
+        """int8 weight codes with one step an output channel (axis 0), dequantized.
 
-    def bias(
-        self, bias: npt.NDArray[np.float32], steps: npt.NDArray[np.float32], name: str
-    ) -> str:
+        The zero points are zeros; a convolution is fused without them, a Gemm is not.
+        """
+        operands = [self.constant(codes, np.int8), self.constant(steps, np.float32)]
+        if codes.ndim == 2:
+            operands.append(self.constant(np.zeros(len(steps)), np.int8))
+        return self.node("DequantizeLinear", operands, "", axis=0)
+
+    def bias(self, bias: npt.NDArray[np.float32], steps: npt.NDArray[np.float32], name: str) -> str:
         """int32 bias in units of input step times weight step, dequantized.
 
-        The caller keeps it in range (see ``guard_biases``); an overflow here is a defect.
+        Raises:
+            ExportError: a code does not fit into int32.
         """
         codes = np.rint(bias.astype(np.float64) / steps.astype(np.float64))
-        assert np.abs(codes).max(initial=0) < 2**31, f"bias of {name} overflows int32"
-        stored = self.constant(f"{name}.bias", codes, np.int32)
-        scale = self.constant(f"{name}.bias_scale", steps, np.float32)
-        zero = self.constant(f"{name}.bias_zero_point", np.zeros(len(steps)), np.int32)
-        return self.node("DequantizeLinear", (stored, scale, zero), f"{name}.bias", axis=0)
+        if np.abs(codes).max(initial=0) >= 2**31:
+            raise ExportError(f"the bias of {name} overflows int32; refresh_biases was not called")
+        stored = self.constant(codes, np.int32)
+        return self.node("DequantizeLinear", (stored, self.constant(steps, np.float32)), "", axis=0)

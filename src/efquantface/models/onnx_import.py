@@ -24,17 +24,30 @@ DEFAULT_SIZE = 112
 
 
 @dataclass(frozen=True)
-class ImportedOnnx:
-    """A canonical graph over the file's own input, and what the file says about itself."""
+class OnnxFacts:
+    """What an ONNX file says about itself.
 
-    graph: fx.GraphModule
+    Attributes:
+        front: (mean, std) of the normalization that the graph starts with; (0, 1) where none.
+        node_names: names of all nodes, in order.
+    """
+
     height: int
     width: int
     embedding_size: int
     input_name: str
     output_name: str
+    front: tuple[float, float]
     node_names: tuple[str, ...]
     metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ImportedOnnx:
+    """A canonical graph over the file's own input, and what the file says about itself."""
+
+    graph: fx.GraphModule
+    facts: OnnxFacts
 
 
 def load_proto(path: Path) -> onnx.ModelProto:
@@ -77,7 +90,7 @@ def import_proto(model: onnx.ModelProto, path: Path) -> ImportedOnnx:
             f"{path}: is already quantized ({', '.join(quantized)}); compress the float network "
             "that it was made from"
         )
-    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    opset = _opset(model)
     constants = {i.name: np.asarray(numpy_helper.to_array(i)) for i in graph.initializer}
     for name, value in constants.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
@@ -105,16 +118,80 @@ def import_proto(model: onnx.ModelProto, path: Path) -> ImportedOnnx:
         raise ModelFileError(
             f"{path}: the output {output!r} has shape {shape}, not one embedding a face (N, D)"
         )
-    return ImportedOnnx(
-        graph=builder.finish(result),
-        height=height,
-        width=width,
-        embedding_size=shape[1],
-        input_name=inputs[0].name,
-        output_name=output,
-        node_names=tuple(n.name for n in graph.node),
+    facts = _facts(model, inputs[0].name, (height, width), shape[1], opset)
+    return ImportedOnnx(builder.finish(result), facts)
+
+
+def read_facts(path: Path) -> OnnxFacts:
+    """What a file says about itself, also where it holds operators that cannot be imported.
+
+    Raises:
+        ModelFileError: not a network with one image input and one embedding output.
+    """
+    model = load_proto(path)
+    constants = {i.name for i in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in constants]
+    size = _input_size(inputs, path)
+    if len(model.graph.output) != 1:
+        names = [o.name for o in model.graph.output]
+        raise ModelFileError(f"{path}: has outputs {names}; one embedding is expected")
+    dims = model.graph.output[0].type.tensor_type.shape.dim
+    width = dims[-1].dim_value if len(dims) == 2 else 0
+    return _facts(model, inputs[0].name, size, width or 1, _opset(model))
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+
+
+def _facts(
+    model: onnx.ModelProto, source: str, size: tuple[int, int], width: int, opset: int
+) -> OnnxFacts:
+    return OnnxFacts(
+        height=size[0],
+        width=size[1],
+        embedding_size=width,
+        input_name=source,
+        output_name=model.graph.output[0].name,
+        front=_front(model, source, size, opset),
+        node_names=tuple(n.name for n in model.graph.node),
         metadata={p.key: p.value for p in model.metadata_props},
     )
+
+
+_FRONT_OPS = ("Sub", "Add", "Mul", "Div", "BatchNormalization", "Identity", "Constant")
+
+
+def _front(
+    model: onnx.ModelProto, source: str, size: tuple[int, int], opset: int
+) -> tuple[float, float]:
+    """(mean, std) in the input's own units that the first nodes' constants amount to."""
+    context = Context(
+        GraphBuilder(),
+        {INPUT: torch.zeros(1, 3, *size)},
+        {i.name: np.asarray(numpy_helper.to_array(i)) for i in model.graph.initializer},
+    )
+    context.names[source] = last = INPUT
+    for node in model.graph.node:
+        if node.op_type not in _FRONT_OPS:
+            break
+        try:
+            if node.op_type == "Constant":
+                _fold(node, context, model)
+                continue
+            attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            last = HANDLERS[node.op_type](Operands(node, context, attrs, opset))
+            context.names[node.output[0]] = last
+        except NotCanonical:
+            break
+    if last == INPUT:
+        return 0.0, 1.0
+    graph = context.builder.finish(last)
+    with torch.no_grad():
+        zero = graph(torch.zeros(1, 3, 1, 1)).double().mean()
+        one = graph(torch.ones(1, 3, 1, 1)).double().mean()
+    slope = float(one - zero)
+    return (float(-zero) / slope, 1 / slope) if slope > 0 else (0.0, 1.0)
 
 
 def _input_size(inputs: list[onnx.ValueInfoProto], path: Path) -> tuple[int, int]:

@@ -49,6 +49,7 @@ def split_prelu(gm: fx.GraphModule) -> fx.GraphModule:
         product = Affine(module.channels)
         with torch.no_grad():
             product.weight.copy_(module.slope - 1)
+        product.bias.requires_grad_(False)  # a PReLU has none
         parts: list[tuple[str, nn.Module]] = [
             (f"{name}_negative", Clamp(None, 0.0)),
             (f"{name}_product", product),

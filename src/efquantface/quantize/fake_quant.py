@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 BIAS_LIMIT = 2.0**29  # int32 accumulators leave room for the products beside the bias
 _TINY = 1e-12
+_SMALLEST = 1e-30
 
 
 def round_through(x: Tensor) -> Tensor:
@@ -136,11 +137,78 @@ class InputQuantizer(nn.Module):
         return self.step_value, self.zero_value
 
 
-class _QuantizedWeight(nn.Module):
-    """Shared by convolution and linear: per-output-channel symmetric codes of a weight."""
+class _IntegerLayer(nn.Module):
+    """What integer layers share: an int32 bias in units of input step times weight step."""
 
     weight: nn.Parameter
     bias: nn.Parameter
+    input_step: Tensor
+
+    def _init_bias(self) -> None:
+        # a copy of the step of the quantizer in front, see ``refresh_biases``
+        self.register_buffer("input_step", torch.zeros(()))
+        self.enabled = True
+
+    def step(self) -> Tensor:
+        """Steps (O,) of the weight's output channels."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def refresh_bias(self, input_step: float) -> int:
+        """Follow the input quantizer; returns how many channels needed a larger weight step."""
+        self.input_step.fill_(input_step)
+        return 0
+
+    def quantized_bias(self) -> Tensor:
+        """The bias as the file's int32 stands for it."""
+        if not self.enabled:
+            return self.bias
+        step = (self.input_step * self.step().detach()).clamp(min=_SMALLEST)
+        return round_through(self.bias / step) * step
+
+
+class QuantAffine(_IntegerLayer):
+    """Per-channel scale and shift of codes: a depthwise 1x1 convolution in integers.
+
+    Each channel has one weight, which is +-127 steps exactly; its step is derived, not learned.
+    Only where the int32 bias would overflow is the step larger.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self._init_bias()
+
+    @property
+    def channels(self) -> int:
+        return self.weight.numel()
+
+    def step(self) -> Tensor:
+        floor = self.bias.abs() / (self.input_step * BIAS_LIMIT).clamp(min=_SMALLEST)
+        return torch.maximum(self.weight.abs() / 127, floor).clamp(min=_TINY)
+
+    def quantized_weight(self) -> Tensor:
+        """The weight (C,) as its int8 codes stand for it."""
+        if not self.enabled:
+            return self.weight
+        step = self.step().detach()
+        return round_through(self.weight / step) * step
+
+    @torch.no_grad()
+    def weight_codes(self) -> tuple[Tensor, Tensor]:
+        """(int8 codes (C,1,1,1), float32 steps (C,))."""
+        step = self.step()
+        return torch.round(self.weight / step).to(torch.int8).view(-1, 1, 1, 1), step
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (1, -1) + (1,) * (x.dim() - 2)
+        return x * self.quantized_weight().view(shape) + self.quantized_bias().view(shape)
+
+
+class _QuantizedWeight(_IntegerLayer):
+    """Shared by convolution and linear: per-output-channel symmetric codes of a weight."""
+
     log_step: nn.Parameter
     min_step: Tensor
     bits: int
@@ -151,7 +219,7 @@ class _QuantizedWeight(nn.Module):
         self.log_step = nn.Parameter(torch.zeros(channels))
         # keeps |bias| / (input step * weight step) inside int32 for channels that are nearly dead
         self.register_buffer("min_step", torch.zeros(channels))
-        self.enabled = True
+        self._init_bias()
 
     def step(self) -> Tensor:
         """Steps (O,) of the output channels."""
@@ -162,8 +230,9 @@ class _QuantizedWeight(nn.Module):
         self.log_step.copy_(step.clamp(min=_TINY).log())
 
     @torch.no_grad()
-    def guard_bias(self, input_step: float) -> int:
-        """Raise steps where the int32 bias would overflow; returns how many channels needed it."""
+    def refresh_bias(self, input_step: float) -> int:
+        """Follow the input quantizer, raising steps where the int32 bias would overflow."""
+        self.input_step.fill_(input_step)
         self.min_step.copy_(self.bias.abs() / (input_step * BIAS_LIMIT))
         return int((self.min_step > self.log_step.exp()).sum())
 
@@ -213,7 +282,7 @@ class QuantConv2d(_QuantizedWeight):
         return F.conv2d(
             x,
             self.quantized_weight(),
-            self.bias,
+            self.quantized_bias(),
             self.stride,
             self.padding,
             self.dilation,
@@ -232,4 +301,4 @@ class QuantLinear(_QuantizedWeight):
         self._init_quantizer(out_features, bits)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.quantized_weight(), self.bias)
+        return F.linear(x, self.quantized_weight(), self.quantized_bias())

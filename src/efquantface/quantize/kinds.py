@@ -6,6 +6,7 @@ from efquantface.models.graph import KINDS, OpKind, tuples
 from efquantface.quantize.fake_quant import (
     ActivationQuantizer,
     InputQuantizer,
+    QuantAffine,
     QuantConv2d,
     QuantLinear,
 )
@@ -45,3 +46,4 @@ KINDS["quant_linear"] = OpKind(
     lambda m: {"in_features": m.in_features, "out_features": m.out_features, "bits": m.bits},
     QuantLinear,
 )
+KINDS["quant_affine"] = OpKind(QuantAffine, lambda m: {"channels": m.channels}, QuantAffine)

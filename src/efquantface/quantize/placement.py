@@ -31,6 +31,7 @@ from efquantface.models.passes import split_prelu
 from efquantface.quantize.fake_quant import (
     ActivationQuantizer,
     InputQuantizer,
+    QuantAffine,
     QuantConv2d,
     QuantLinear,
 )
@@ -62,7 +63,7 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
         _place_output(gm, node, scheme)
     _requantize_clamps(gm, scheme)
     for node, module in module_nodes(gm):
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear | Affine):
             gm.set_submodule(str(node.target), _quantized_layer(module, scheme.weight_bits))
     tidy(gm)
     gm.train()
@@ -82,13 +83,17 @@ def quantizer_before(gm: fx.GraphModule, node: fx.Node) -> Quantizer:
     return module
 
 
-def guard_biases(gm: fx.GraphModule) -> list[str]:
-    """Keep every int32 bias in range (nearly dead channels); names of layers that needed it."""
+def refresh_biases(gm: fx.GraphModule) -> list[str]:
+    """Tell every layer the step of its input, which its int32 bias is a multiple of.
+
+    To be called after input steps have changed (ranges set, an epoch trained). Returns the layers
+    that had nearly dead channels, whose weight step was raised to keep the bias inside int32.
+    """
     guarded = []
     for node, module in module_nodes(gm):
-        if isinstance(module, QuantConv2d | QuantLinear):
+        if isinstance(module, QuantConv2d | QuantLinear | QuantAffine):
             step, _ = quantizer_before(gm, node).qparams()
-            count = module.guard_bias(step)
+            count = module.refresh_bias(step)
             if count:
                 guarded.append(f"{node.target} ({count})")
     return guarded
@@ -116,9 +121,12 @@ def _requantize_clamps(gm: fx.GraphModule, scheme: Scheme) -> None:
             insert_after(gm, node, f"{node.target}_q", quantizer)
 
 
-def _quantized_layer(layer: nn.Conv2d | nn.Linear, bits: int) -> nn.Module:
-    quantized: QuantConv2d | QuantLinear
-    if isinstance(layer, nn.Conv2d):
+def _quantized_layer(layer: nn.Conv2d | nn.Linear | Affine, bits: int) -> nn.Module:
+    quantized: QuantConv2d | QuantLinear | QuantAffine
+    if isinstance(layer, Affine):
+        quantized = QuantAffine(layer.channels)
+        quantized.bias.requires_grad_(layer.bias.requires_grad)
+    elif isinstance(layer, nn.Conv2d):
         quantized = QuantConv2d(
             layer.in_channels,
             layer.out_channels,

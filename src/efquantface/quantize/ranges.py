@@ -12,10 +12,11 @@ from efquantface.models.graph import module_nodes
 from efquantface.quantize.fake_quant import (
     ActivationQuantizer,
     InputQuantizer,
+    QuantAffine,
     QuantConv2d,
     QuantLinear,
 )
-from efquantface.quantize.placement import guard_biases
+from efquantface.quantize.placement import refresh_biases
 
 _SAMPLES_A_BATCH = 16384  # values kept of each tensor and batch
 _MAX_SAMPLES = 131072
@@ -47,7 +48,7 @@ def set_ranges(
     for _, module in module_nodes(gm):
         if isinstance(module, QuantConv2d | QuantLinear):
             module.set_step(search_weight_steps(module.weight.detach(), module.limit))
-    guard_biases(gm)
+    refresh_biases(gm)
 
 
 @torch.no_grad()
@@ -154,5 +155,5 @@ def _observe(
 def enable(gm: fx.GraphModule, on: bool) -> None:
     """Switch all quantizers on or off; off, the graph computes the float network."""
     for module in gm.modules():
-        if isinstance(module, ActivationQuantizer | InputQuantizer | QuantConv2d | QuantLinear):
+        if isinstance(module, ActivationQuantizer | InputQuantizer | QuantAffine | QuantConv2d | QuantLinear):
             module.enabled = on

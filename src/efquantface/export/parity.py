@@ -1,0 +1,184 @@
+"""Does the exported file compute what the student computed? Layer by layer, then end to end.
+
+Layer by layer, the runtime's own integers are fed to each operator of the student, whose codes may
+differ from the runtime's by one step at most: the runtimes multiply and round in another order, so
+a value that lies on the edge between two codes may fall to either. End to end these differences
+cascade, and the embeddings are compared against what quantization itself cost.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, fx, nn
+
+from efquantface.errors import ParityError
+from efquantface.models.graph import module_of, name_of
+from efquantface.models.model import FaceModel
+from efquantface.quantize.fake_quant import ActivationQuantizer
+from efquantface.runtime.sessions import onnxruntime_session
+
+QUARTER = 0.25  # of the student's own distance to the teacher
+CLOSE = 0.999  # mean cosine that is good enough however close the student is to the teacher
+_EMBEDDING_TOLERANCE = 1e-3  # of the largest value, for the float output of the last layer
+
+
+@dataclass(frozen=True)
+class LayerParity:
+    """One layer fed the runtime's integers: largest difference in steps, share of codes that differ."""
+
+    name: str
+    max_steps: int
+    differing: float
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The outcome of a check.
+
+    Attributes:
+        layers: one entry a quantized layer.
+        embedding_error: largest relative difference of the last layer's float output.
+        cosine: mean cosine between file and student, end to end.
+        student_cosine: mean cosine between student and teacher on the same crops.
+        operators: operators that the runtime really executes, by type.
+        convolutions: all convolutions, and how many of them run in integers.
+    """
+
+    layers: tuple[LayerParity, ...]
+    embedding_error: float
+    cosine: float
+    student_cosine: float
+    operators: dict[str, int]
+    convolutions: int
+    integer_convolutions: int
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the file must not be delivered as good; empty where it is."""
+        found = [
+            f"layer {layer.name} differs by {layer.max_steps} steps"
+            for layer in self.layers
+            if layer.max_steps > 1
+        ]
+        if self.embedding_error > _EMBEDDING_TOLERANCE:
+            found.append(f"the embedding layer differs by {self.embedding_error:.2g} (relative)")
+        if self.cosine < CLOSE and (1 - self.cosine) > QUARTER * (1 - self.student_cosine):
+            found.append(
+                f"end to end, 1 - cosine is {1 - self.cosine:.5f} between file and student, more "
+                f"than a quarter of the student's own {1 - self.student_cosine:.5f} to the teacher"
+            )
+        return found
+
+    def check(self, path: Path) -> None:
+        """Raise ParityError where there is a problem."""
+        if self.problems:
+            raise ParityError(f"{path}: fails the parity check: " + "; ".join(self.problems))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for metrics.json."""
+        return {**asdict(self), "problems": self.problems}
+
+
+def check_parity(
+    student: FaceModel, path: Path, faces: npt.NDArray[np.uint8], teacher: npt.NDArray[np.float32]
+) -> Parity:
+    """Compare an exported file in ONNX Runtime with the fake-quantized student on real crops.
+
+    Args:
+        student: the quantized model that was exported.
+        path: the exported file.
+        faces: uint8 RGB crops (N,H,W,3); a few dozen are enough.
+        teacher: the teacher's embeddings (N,D) of the same crops.
+    """
+    x = student.contract.normalize(faces)
+    pixels = torch.from_numpy(student.contract.pixels(faces)).float()
+    codes, embedding = _runtime_codes(path, student, x)
+    walker = _Walker(student.graph, codes)
+    expected = walker.run(pixels)
+    scale = float(np.abs(embedding).max()) or 1.0
+    own = student.embed_pixels(pixels).cpu().numpy()
+    session_ops, convolutions, integer = operators(path)
+    return Parity(
+        layers=tuple(walker.layers),
+        embedding_error=float(np.abs(expected.cpu().numpy() - embedding).max()) / scale,
+        cosine=_mean_cosine(own, embedding),
+        student_cosine=_mean_cosine(own, teacher),
+        operators=session_ops,
+        convolutions=convolutions,
+        integer_convolutions=integer,
+    )
+
+
+def operators(path: Path) -> tuple[dict[str, int], int, int]:
+    """(operators by type as ONNX Runtime runs them, all convolutions, those in integers)."""
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        onnxruntime_session(path, threads=1, optimized=optimized)
+        graph = onnx.load(str(optimized)).graph
+    counts = Counter(node.op_type for node in graph.node)
+    floats = sum(counts[op] for op in ("Conv", "FusedConv", "ConvInteger", "NhwcFusedConv"))
+    integer = counts["QLinearConv"]
+    return dict(sorted(counts.items())), floats + integer, integer
+
+
+def _runtime_codes(
+    path: Path, student: FaceModel, x: npt.NDArray[np.float32]
+) -> tuple[dict[str, npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+    """Every quantizer's codes as the runtime computes them, by quantizer name, and the embedding."""
+    model = onnx.load(str(path))
+    names: dict[str, str] = {}
+    for node in model.graph.node:
+        label = node.name.partition("/")[2]
+        if node.op_type in ("QuantizeLinear", "Clip") and label:
+            names[label] = node.output[0]  # where an integer Clip follows, its output is last
+    wanted = {
+        name_of(n): names[name_of(n)]
+        for n in student.graph.graph.nodes
+        if isinstance(module_of(student.graph, n), ActivationQuantizer)
+    }
+    for tensor in wanted.values():
+        model.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.UINT8, None))
+    session = onnxruntime_session(model.SerializeToString())
+    results = session.run(None, {student.contract.input_name: x})
+    embedding = np.asarray(results[0], np.float32)
+    return dict(zip(wanted, results[1:], strict=True)), embedding
+
+
+class _Walker(fx.Interpreter):
+    """Runs the student, replacing each quantizer's result by the runtime's after comparing them."""
+
+    def __init__(self, gm: fx.GraphModule, codes: dict[str, npt.NDArray[np.uint8]]) -> None:
+        super().__init__(gm)
+        self.codes, self.layers = codes, list[LayerParity]()
+
+    def run_node(self, n: fx.Node) -> Any:
+        module: nn.Module | None = module_of(self.module, n)  # type: ignore[arg-type]
+        if not isinstance(module, ActivationQuantizer):
+            return super().run_node(n)
+        with torch.no_grad():
+            source: Tensor = self.env[n.args[0]]  # type: ignore[index]
+            mine = module.codes(source)
+            theirs = torch.from_numpy(self.codes[name_of(n)]).to(mine.device)
+            steps = (mine.int() - theirs.int()).abs()
+            differing = float((steps > 0).float().mean())
+            self.layers.append(LayerParity(name_of(n), int(steps.max()), differing))
+            return module.dequantize(theirs)
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        with torch.no_grad():
+            return super().run(*args, **kwargs)
+
+
+def _mean_cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / np.maximum(norms, 1e-12)).mean())

@@ -1,0 +1,115 @@
+"""ONNX Runtime and OpenVINO behind one call: float32 input in, float32 embeddings out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from efquantface.errors import ModelFileError, RuntimeMissingError
+
+Float32 = npt.NDArray[np.float32]
+Run = Callable[[Float32], Float32]
+
+
+def default_threads() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def onnxruntime_session(
+    model: Path | bytes, threads: int | None = None, device: str = "cpu", optimized: Path | None = None
+) -> Any:
+    """An inference session on the CPU, or on CUDA where ``device`` says so.
+
+    Args:
+        model: a file, or serialized bytes.
+        threads: intra-op threads; all available cores where None.
+        optimized: where to write the graph as the runtime optimized it (to count operators).
+
+    Raises:
+        RuntimeMissingError: CUDA was asked for and this onnxruntime has no CUDA provider.
+        ModelFileError: ONNX Runtime refuses the file.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or default_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    providers = ["CPUExecutionProvider"]
+    if device.startswith("cuda"):
+        if "CUDAExecutionProvider" not in ort.get_available_providers():
+            raise RuntimeMissingError(
+                "this onnxruntime has no CUDA provider; install onnxruntime-gpu or use --device cpu"
+            )
+        providers.insert(0, "CUDAExecutionProvider")
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return ort.InferenceSession(source, options, providers=providers)
+    except Exception as error:  # onnxruntime raises its own classes, all from one base
+        name = "model in memory" if isinstance(model, bytes) else str(model)
+        text = str(error).splitlines()[0]
+        raise ModelFileError(f"{name}: ONNX Runtime does not load it ({text})") from None
+
+
+def run_onnxruntime(session: Any) -> Run:
+    """A function from the file's input (N,3,H,W) to its one output; fixed batches are respected."""
+    name = session.get_inputs()[0].name
+    batch = session.get_inputs()[0].shape[0]
+    output = session.get_outputs()[0].name
+
+    def run(x: Float32) -> Float32:
+        if not isinstance(batch, int):
+            return _rows(session.run([output], {name: x})[0])
+        parts = []
+        for start in range(0, len(x), batch):
+            part = x[start : start + batch]
+            missing = batch - len(part)
+            if missing:
+                part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+            parts.append(_rows(session.run([output], {name: part})[0])[: batch - missing])
+        return np.concatenate(parts)
+
+    return run
+
+
+def run_openvino(path: Path, threads: int | None = None, device: str = "cpu") -> Run:
+    """Like :func:`run_onnxruntime`, compiled by OpenVINO (reads ``.xml`` and ``.onnx``).
+
+    Raises:
+        RuntimeMissingError: OpenVINO is not installed.
+        ModelFileError: OpenVINO refuses the file.
+    """
+    try:
+        import openvino as ov
+    except ImportError:
+        raise RuntimeMissingError(
+            "OpenVINO is not installed; pip install 'efquantface[openvino]'"
+        ) from None
+    if device != "cpu":
+        raise RuntimeMissingError(f"OpenVINO runs on --device cpu here, not {device}")
+    core = ov.Core()
+    config = {"INFERENCE_NUM_THREADS": threads or default_threads(), "NUM_STREAMS": 1}
+    try:
+        compiled = core.compile_model(str(path), "CPU", config)
+    except RuntimeError as error:
+        text = str(error).splitlines()[-1]
+        raise ModelFileError(f"{path}: OpenVINO does not load it ({text})") from None
+    request = compiled.create_infer_request()
+
+    def run(x: Float32) -> Float32:
+        return _rows(np.array(request.infer({0: x})[0], np.float32))
+
+    return run
+
+
+def _rows(result: Any) -> Float32:
+    array = np.asarray(result, np.float32)
+    return array.reshape(len(array), -1)

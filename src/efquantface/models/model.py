@@ -45,5 +45,5 @@ class FaceModel:
         return sum(
             p.numel()
             for name, p in self.graph.named_parameters()
-            if not name.endswith(("log_step", "zero"))
+            if not name.endswith(("log_step", ".zero"))
         )

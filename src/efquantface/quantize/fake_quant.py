@@ -138,16 +138,53 @@ class InputQuantizer(nn.Module):
 
 
 class _IntegerLayer(nn.Module):
-    """What integer layers share: an int32 bias in units of input step times weight step."""
+    """What integer layers share: latent weights, and an int32 bias.
 
-    weight: nn.Parameter
-    bias: nn.Parameter
+    Weights are trained in units of their own initial quantization step, channel by channel
+    (``weight = latent * unit``). Folded BatchNorms and equalization leave channels of very
+    different size, which an optimizer with one learning rate would treat very differently; in
+    these units a learning rate means the same for each channel of each network.
+    """
+
+    latent: nn.Parameter
+    latent_bias: nn.Parameter
+    unit: Tensor
+    bias_unit: Tensor
     input_step: Tensor
+    limit: int
 
-    def _init_bias(self) -> None:
+    def _init_latents(self, shape: tuple[int, ...], bits: int) -> None:
+        self.bits, self.limit = bits, 2 ** (bits - 1) - 1
+        self.latent = nn.Parameter(torch.zeros(shape))
+        self.latent_bias = nn.Parameter(torch.zeros(shape[0]))
+        self.register_buffer("unit", torch.ones(shape[0]))
+        self.register_buffer("bias_unit", torch.ones(shape[0]))
         # a copy of the step of the quantizer in front, see ``refresh_biases``
         self.register_buffer("input_step", torch.zeros(()))
         self.enabled = True
+
+    def _shaped(self, per_channel: Tensor) -> Tensor:
+        return per_channel.view(-1, *(1,) * (self.latent.dim() - 1))
+
+    @property
+    def weight(self) -> Tensor:
+        """The real-valued weight (O,...)."""
+        return self.latent * self._shaped(self.unit)
+
+    @property
+    def bias(self) -> Tensor:
+        """The real-valued bias (O,)."""
+        return self.latent_bias * self.bias_unit
+
+    @torch.no_grad()
+    def set_weight(self, weight: Tensor, bias: Tensor, floor: float = _TINY) -> None:
+        """Take over a float layer's weight and bias; ``floor`` is the least size of a channel."""
+        largest = weight.flatten(1).abs().amax(dim=1) if weight.dim() > 1 else weight.abs()
+        largest = largest.clamp(min=floor)
+        self.unit.copy_(largest / self.limit)
+        self.bias_unit.copy_(torch.maximum(largest, bias.abs()))
+        self.latent.copy_(weight / self._shaped(self.unit))
+        self.latent_bias.copy_(bias / self.bias_unit)
 
     def step(self) -> Tensor:
         """Steps (O,) of the weight's output channels."""
@@ -176,17 +213,15 @@ class QuantAffine(_IntegerLayer):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self._init_bias()
+        self._init_latents((channels,), bits=8)
 
     @property
     def channels(self) -> int:
-        return self.weight.numel()
+        return self.latent.numel()
 
     def step(self) -> Tensor:
         floor = self.bias.abs() / (self.input_step * BIAS_LIMIT).clamp(min=_SMALLEST)
-        return torch.maximum(self.weight.abs() / 127, floor).clamp(min=_TINY)
+        return torch.maximum(self.weight.abs() / self.limit, floor).clamp(min=_TINY)
 
     def quantized_weight(self) -> Tensor:
         """The weight (C,) as its int8 codes stand for it."""
@@ -211,22 +246,19 @@ class _QuantizedWeight(_IntegerLayer):
 
     log_step: nn.Parameter
     min_step: Tensor
-    bits: int
 
-    def _init_quantizer(self, channels: int, bits: int) -> None:
-        self.bits = bits
-        self.limit = 2 ** (bits - 1) - 1
-        self.log_step = nn.Parameter(torch.zeros(channels))
+    def _init_quantizer(self, shape: tuple[int, ...], bits: int) -> None:
+        self._init_latents(shape, bits)
+        self.log_step = nn.Parameter(torch.zeros(shape[0]))
         # keeps |bias| / (input step * weight step) inside int32 for channels that are nearly dead
-        self.register_buffer("min_step", torch.zeros(channels))
-        self._init_bias()
+        self.register_buffer("min_step", torch.zeros(shape[0]))
 
     def step(self) -> Tensor:
-        """Steps (O,) of the output channels."""
         return torch.maximum(self.log_step.exp(), self.min_step)
 
     @torch.no_grad()
     def set_step(self, step: Tensor) -> None:
+        """Set the steps (O,) of the output channels."""
         self.log_step.copy_(step.clamp(min=_TINY).log())
 
     @torch.no_grad()
@@ -236,11 +268,19 @@ class _QuantizedWeight(_IntegerLayer):
         self.min_step.copy_(self.bias.abs() / (input_step * BIAS_LIMIT))
         return int((self.min_step > self.log_step.exp()).sum())
 
+    @torch.no_grad()
+    def rescale(self, factor: float) -> None:
+        """Multiply the layer's output by ``factor`` without changing a code."""
+        self.unit.mul_(factor)
+        self.bias_unit.mul_(factor)
+        self.log_step.add_(float(torch.tensor(factor, dtype=torch.float64).log()))
+        self.min_step.mul_(factor)
+
     def quantized_weight(self) -> Tensor:
         """The weight as the integers of the file stand for it."""
         if not self.enabled:
             return self.weight
-        step = self.step().view(-1, *(1,) * (self.weight.dim() - 1))
+        step = self._shaped(self.step())
         codes = torch.clamp(round_through(self.weight / step), -self.limit, self.limit)
         return codes * step
 
@@ -248,8 +288,7 @@ class _QuantizedWeight(_IntegerLayer):
     def weight_codes(self) -> tuple[Tensor, Tensor]:
         """(int8 codes of the weight's shape, float32 steps (O,))."""
         step = self.step()
-        shaped = step.view(-1, *(1,) * (self.weight.dim() - 1))
-        codes = torch.round(self.weight / shaped).clamp(-self.limit, self.limit)
+        codes = torch.round(self.weight / self._shaped(step)).clamp(-self.limit, self.limit)
         return codes.to(torch.int8), step
 
 
@@ -274,9 +313,7 @@ class QuantConv2d(_QuantizedWeight):
             kernel_size,
         )
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        self.weight = nn.Parameter(torch.zeros(out_channels, in_channels // groups, *kernel_size))
-        self.bias = nn.Parameter(torch.zeros(out_channels))
-        self._init_quantizer(out_channels, bits)
+        self._init_quantizer((out_channels, in_channels // groups, *kernel_size), bits)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(
@@ -296,9 +333,7 @@ class QuantLinear(_QuantizedWeight):
     def __init__(self, in_features: int, out_features: int, bits: int) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        self.weight = nn.Parameter(torch.zeros(out_features, in_features))
-        self.bias = nn.Parameter(torch.zeros(out_features))
-        self._init_quantizer(out_features, bits)
+        self._init_quantizer((out_features, in_features), bits)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.quantized_weight(), self.quantized_bias())

@@ -40,6 +40,7 @@ from efquantface.quantize.scheme import Scheme
 _QUANTIZED_OUTPUT = (nn.Conv2d, nn.Linear, Affine, Add, nn.AvgPool2d, GlobalAvgPool)
 _HANDS_ON_CODES = (nn.MaxPool2d, Flatten, ZeroPad, Clamp)
 Quantizer = ActivationQuantizer | InputQuantizer
+_LEAST_SLOPE = 0.01  # unit in which a channel's scale is trained where the scale itself is less
 
 
 def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
@@ -122,12 +123,14 @@ def _requantize_clamps(gm: fx.GraphModule, scheme: Scheme) -> None:
 
 
 def _quantized_layer(layer: nn.Conv2d | nn.Linear | Affine, bits: int) -> nn.Module:
-    quantized: QuantConv2d | QuantLinear | QuantAffine
     if isinstance(layer, Affine):
         quantized = QuantAffine(layer.channels)
-        quantized.bias.requires_grad_(layer.bias.requires_grad)
-    elif isinstance(layer, nn.Conv2d):
-        quantized = QuantConv2d(
+        quantized.latent_bias.requires_grad_(layer.bias.requires_grad)
+        quantized.set_weight(layer.weight.detach(), layer.bias.detach(), floor=_LEAST_SLOPE)
+        return quantized
+    layer_quantizer: QuantConv2d | QuantLinear
+    if isinstance(layer, nn.Conv2d):
+        layer_quantizer = QuantConv2d(
             layer.in_channels,
             layer.out_channels,
             (layer.kernel_size[0], layer.kernel_size[1]),
@@ -138,12 +141,10 @@ def _quantized_layer(layer: nn.Conv2d | nn.Linear | Affine, bits: int) -> nn.Mod
             bits,
         )
     else:
-        quantized = QuantLinear(layer.in_features, layer.out_features, bits)
-    with torch.no_grad():
-        quantized.weight.copy_(layer.weight)
-        assert layer.bias is not None
-        quantized.bias.copy_(layer.bias)
-    return quantized
+        layer_quantizer = QuantLinear(layer.in_features, layer.out_features, bits)
+    assert layer.bias is not None
+    layer_quantizer.set_weight(layer.weight.detach(), layer.bias.detach())
+    return layer_quantizer
 
 
 def _place_input(gm: fx.GraphModule) -> None:

@@ -1,0 +1,121 @@
+"""All pairs of a set of faces, in blocks: millions of impostor scores in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from efquantface.evaluation.metrics import Scores, unit
+
+BINS = 4000  # of the histogram over [-1, 1]
+_BLOCK = 2048
+_KEEP_FAR = 1e-2  # the largest FAR for which exact impostor scores are kept
+
+
+@dataclass(frozen=True)
+class AllPairs:
+    """Scores of all pairs of N embeddings.
+
+    Attributes:
+        genuine: all genuine scores, in the order of (i, j) with i < j.
+        top_impostors: the largest impostor scores, enough for every FAR up to ``kept_far``.
+        impostors: number of impostor pairs.
+        kept_far: the largest FAR that ``top_impostors`` gives exactly.
+        genuine_identity: (K,) identity of each genuine pair, for the bootstrap.
+        impostor_histogram: counts over [-1, 1] in ``BINS`` bins.
+    """
+
+    genuine: Scores
+    top_impostors: Scores
+    impostors: int
+    kept_far: float
+    genuine_identity: npt.NDArray[np.int64]
+    impostor_histogram: npt.NDArray[np.int64]
+
+
+def score_all_pairs(
+    embeddings: npt.NDArray[np.float32],
+    identities: npt.NDArray[np.int64],
+    progress: Callable[[int, int], None] | None = None,
+    probes: npt.NDArray[np.float32] | None = None,
+) -> AllPairs:
+    """Cosine similarity of every pair i < j.
+
+    Memory: one block of 2048 x 2048 scores, the genuine scores and the top percent of the impostors.
+
+    Args:
+        embeddings: (N,D), any length.
+        identities: (N,) integers; pairs of one number are genuine. All -1: no genuine pairs.
+        probes: embeddings that take the place of j (a student's, against a teacher's gallery).
+
+    Raises:
+        EvaluationError: an embedding that is not finite or has no length.
+    """
+    gallery = unit(embeddings)
+    second = gallery if probes is None else unit(probes)
+    labelled = bool((identities >= 0).all())
+    count = len(gallery)
+    _, sizes = np.unique(identities, return_counts=True)
+    genuine_total = int((sizes * (sizes - 1) // 2).sum()) if labelled else 0
+    impostor_total = count * (count - 1) // 2 - genuine_total
+    top = _TopScores(int(np.floor(_KEEP_FAR * impostor_total)) + 1)
+    histogram = np.zeros(BINS, np.int64)
+    genuine, owners = [], []
+    done, blocks = 0, range(0, count, _BLOCK)
+    total = len(blocks) * (len(blocks) + 1) // 2
+    for i in blocks:
+        for j in range(i, count, _BLOCK):
+            scores = gallery[i : i + _BLOCK] @ second[j : j + _BLOCK].T
+            valid = np.ones(scores.shape, bool)
+            if i == j:
+                valid = np.triu(valid, 1)
+            if labelled:
+                same = identities[i : i + _BLOCK, None] == identities[None, j : j + _BLOCK]
+                same &= valid
+                genuine.append(scores[same])
+                owners.append(identities[i : i + _BLOCK][np.nonzero(same)[0]])
+                valid &= ~same
+            values = scores[valid]
+            bins = np.clip(((values + 1) * (BINS / 2)).astype(np.int32), 0, BINS - 1)
+            histogram += np.bincount(bins, minlength=BINS)
+            top.add(values)
+            done += 1
+            if progress:
+                progress(done, total)
+    return AllPairs(
+        np.concatenate(genuine) if genuine else np.empty(0, np.float32),
+        top.finish(),
+        impostor_total,
+        _KEEP_FAR,
+        np.concatenate(owners) if owners else np.empty(0, np.int64),
+        histogram,
+    )
+
+
+class _TopScores:
+    """The ``size`` largest of many scores."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.cut = size, -np.inf
+        self.parts: list[Scores] = []
+        self.held = 0
+
+    def add(self, scores: Scores) -> None:
+        above = scores[scores > self.cut] if self.cut > -np.inf else scores
+        self.parts.append(above)
+        self.held += len(above)
+        if self.held > 4 * self.size:
+            self.parts = [self.finish()]
+            self.held = len(self.parts[0])
+            if self.held == self.size:
+                # scores equal to the smallest one kept can be left out: their number only
+                self.cut = float(self.parts[0].min())
+
+    def finish(self) -> Scores:
+        merged = np.concatenate(self.parts) if self.parts else np.empty(0, np.float32)
+        if len(merged) <= self.size:
+            return merged
+        return np.partition(merged, len(merged) - self.size)[len(merged) - self.size :]

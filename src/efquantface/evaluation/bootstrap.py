@@ -1,0 +1,73 @@
+"""Percentile bootstrap intervals (95 %), paired between teacher and student."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from efquantface.evaluation.metrics import Scores, tar_at_far
+
+REPEATS = 1000
+Interval = tuple[float, float]
+
+
+def interval(values: npt.NDArray[np.float64]) -> Interval:
+    """The central 95 % of bootstrap values."""
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def mean_interval(
+    values: npt.NDArray[np.float64], seed: int = 0, groups: npt.NDArray[np.int64] | None = None
+) -> Interval:
+    """Interval of the mean of ``values`` (K,), resampled one by one or by whole groups.
+
+    Groups (identities) matter where pairs of one person are not independent of each other.
+    """
+    rng = np.random.default_rng([seed, 20])
+    if groups is None:
+        count = len(values)
+        if set(np.unique(values)) <= {-1.0, 0.0, 1.0}:  # decisions: resample their counts
+            parts = np.array([(values == v).mean() for v in (-1.0, 0.0, 1.0)])
+            drawn = rng.multinomial(count, parts, REPEATS)
+            return interval((drawn[:, 2] - drawn[:, 0]) / count)
+        return interval(
+            np.array([values[rng.integers(0, count, count)].mean() for _ in range(REPEATS)])
+        )
+    _, inverse = np.unique(groups, return_inverse=True)
+    sums = np.bincount(inverse, weights=values)
+    sizes = np.bincount(inverse)
+    picks = rng.integers(0, len(sums), (REPEATS, len(sums)))
+    return interval(sums[picks].sum(axis=1) / sizes[picks].sum(axis=1))
+
+
+def tar_intervals(
+    scores: dict[str, tuple[Scores, Scores]], far: float, seed: int = 0
+) -> dict[str, Interval]:
+    """Intervals of TAR@FAR of several models on the same pairs, and of each loss to the first.
+
+    Both genuine and impostor pairs are resampled, with the same draws for every model, so the
+    threshold varies with the impostors drawn.
+
+    Args:
+        scores: genuine and impostor scores by model name; the first is the teacher.
+
+    Returns:
+        By name the interval of the TAR, and by ``name - first`` that of the difference.
+    """
+    rng = np.random.default_rng([seed, 21])
+    names = list(scores)
+    genuine_count, impostor_count = (len(s) for s in scores[names[0]])
+    tars = np.empty((REPEATS, len(names)))
+    for repeat in range(REPEATS):
+        g = rng.integers(0, genuine_count, genuine_count)
+        i = rng.integers(0, impostor_count, impostor_count)
+        for column, name in enumerate(names):
+            genuine, impostor = scores[name]
+            tars[repeat, column] = tar_at_far(genuine[g], impostor[i], far).tar
+    found = {name: interval(tars[:, column]) for column, name in enumerate(names)}
+    for column, name in enumerate(names[1:], start=1):
+        found[f"{name} - {names[0]}"] = interval(tars[:, column] - tars[:, 0])
+    return found
+
+

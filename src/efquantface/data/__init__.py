@@ -1,0 +1,1 @@
+"""Faces: decoding, folders, alignment, synthetic identities."""

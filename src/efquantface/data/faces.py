@@ -231,3 +231,15 @@ def split(
     count = min(max(round(len(unique) * fraction), 2), len(unique) - 2)
     held = np.isin(groups, rng.permutation(unique)[:count])
     return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def cap(faces: FaceSet, limit: int, seed: int) -> FaceSet:
+    """At most ``limit`` images: whole identities at random, or images if unlabelled."""
+    rng = np.random.default_rng([seed, 12])
+    groups = faces.identities if faces.has_identities else np.arange(len(faces), dtype=np.int64)
+    order = rng.permutation(np.unique(groups))
+    sizes = np.bincount(groups, minlength=int(groups.max()) + 1)[order]
+    chosen = order[np.cumsum(sizes) <= limit]
+    if len(chosen) == 0:  # one identity larger than the limit
+        return faces.subset(np.sort(rng.permutation(len(faces))[:limit]))
+    return faces.subset(np.flatnonzero(np.isin(groups, chosen)))

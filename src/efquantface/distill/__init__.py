@@ -1,0 +1,1 @@
+"""Distillation: losses, teacher bank, trainer."""

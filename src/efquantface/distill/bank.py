@@ -78,9 +78,7 @@ class TeacherBank:
         return cls(plain, mirrored, path)
 
 
-def _read(
-    path: Path, count: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
+def _read(path: Path, count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             plain, mirrored = stored["plain"], stored["mirrored"]
@@ -90,9 +88,7 @@ def _read(
     return (plain, mirrored) if fits and np.isfinite(plain).all() else None
 
 
-def _write(
-    path: Path, plain: npt.NDArray[np.float32], mirrored: npt.NDArray[np.float32]
-) -> None:
+def _write(path: Path, plain: npt.NDArray[np.float32], mirrored: npt.NDArray[np.float32]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")  # mode 0600
     try:

@@ -188,8 +188,7 @@ class _Trainer:
         self.history.compiled = wanted
         if wanted:
             self.say("compiling the training step (about a minute, once)")
-        module = torch.compile(graph, dynamic=False) if wanted else graph
-        self.forward: Any = module
+        module: Any = torch.compile(graph, dynamic=False) if wanted else graph
         return self.fabric.setup(module, optimizer)[0]
 
     def _batch_at(self, step: int) -> tuple[Tensor, Tensor]:

@@ -69,5 +69,3 @@ def tar_intervals(
     for column, name in enumerate(names[1:], start=1):
         found[f"{name} - {names[0]}"] = interval(tars[:, column] - tars[:, 0])
     return found
-
-

@@ -10,7 +10,9 @@ import numpy.typing as npt
 from efquantface.errors import EvaluationError
 
 Scores = npt.NDArray[np.float32]
-MIN_FALSE_ACCEPTS = 3  # a FAR is reported only where at least so many impostor pairs stand behind it
+MIN_FALSE_ACCEPTS = (
+    3  # a FAR is reported only where at least so many impostor pairs stand behind it
+)
 
 
 def unit(embeddings: npt.NDArray[np.float32], what: str = "embeddings") -> npt.NDArray[np.float32]:
@@ -45,7 +47,9 @@ class Operating:
     tar: float
 
 
-def tar_at_far(genuine: Scores, impostor: Scores, far: float, total: int | None = None) -> Operating:
+def tar_at_far(
+    genuine: Scores, impostor: Scores, far: float, total: int | None = None
+) -> Operating:
     """TAR@FAR: with k = floor(far * M) of M impostor scores accepted at most, ties rejected.
 
     Args:
@@ -64,7 +68,9 @@ def tar_at_far(genuine: Scores, impostor: Scores, far: float, total: int | None 
     if allowed >= len(impostor):
         if allowed >= count:
             return Operating(far, float(min(genuine.min(), impostor.min())), 1.0)
-        raise EvaluationError(f"FAR {far} needs {allowed + 1} impostor scores, {len(impostor)} kept")
+        raise EvaluationError(
+            f"FAR {far} needs {allowed + 1} impostor scores, {len(impostor)} kept"
+        )
     edge = np.partition(impostor, len(impostor) - 1 - allowed)[len(impostor) - 1 - allowed]
     threshold = float(np.nextafter(edge, np.float32(np.inf)))
     return Operating(far, threshold, float((genuine > edge).mean()))

@@ -256,9 +256,7 @@ def _all_pairs(
 
 def _all_pairs_tar(found: dict[str, AllPairs], far: float) -> Metric:
     """TAR at the exact threshold; intervals resample identities, thresholds held."""
-    points = {
-        n: tar_at_far(r.genuine, r.top_impostors, far, r.impostors) for n, r in found.items()
-    }
+    points = {n: tar_at_far(r.genuine, r.top_impostors, far, r.impostors) for n, r in found.items()}
     accepted = {n: (r.genuine >= points[n].threshold) for n, r in found.items()}
     groups = found["teacher"].genuine_identity
     return _metric(
@@ -318,9 +316,7 @@ def _gallery_metric(
     )
 
 
-def _at_threshold(
-    split: dict[str, tuple[Scores, Scores]], threshold: float | None
-) -> list[Metric]:
+def _at_threshold(split: dict[str, tuple[Scores, Scores]], threshold: float | None) -> list[Metric]:
     if threshold is None:
         return []
     rates = {n: rates_at(g, i, threshold) for n, (g, i) in split.items()}

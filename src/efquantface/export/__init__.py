@@ -1,0 +1,1 @@
+"""Export: ONNX files, parity with the trained student."""

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from efquantface.errors import ExportError
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from efquantface.errors import ExportError
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Networks as canonical graphs: importers, rewrites, checkpoints."""

@@ -10,7 +10,6 @@ read and checked: what is left over, missing or different is an error with its o
 from __future__ import annotations
 
 import math
-import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 

@@ -108,9 +108,7 @@ def _output(node: fx.Node, values: dict[fx.Node, str], what: str) -> str:
     return values[result]
 
 
-def _module(
-    context: Context, node: fx.Node, child: nn.Module, values: dict[fx.Node, str]
-) -> str:
+def _module(context: Context, node: fx.Node, child: nn.Module, values: dict[fx.Node, str]) -> str:
     source = values[node.all_input_nodes[0]]
     convert = next((c for kind, c in _MODULES.items() if isinstance(child, kind)), None)
     if child.__module__ == ops.__name__:
@@ -165,7 +163,8 @@ def _adaptive(m: Any, shape: tuple[int, ...]) -> nn.Module:
 
 
 def _copy(m: Any, shape: tuple[int, ...]) -> nn.Module:
-    return copy.deepcopy(m)
+    module: nn.Module = copy.deepcopy(m)
+    return module
 
 
 def _nothing(m: Any, shape: tuple[int, ...]) -> None:
@@ -232,8 +231,8 @@ def _reshape(context: Context, node: fx.Node, source: str, shape: tuple[int, ...
     last = node.args[-1] if len(node.args) > 1 else None
     if isinstance(last, tuple | list):
         last = last[-1]
-    flat = node.target in (torch.flatten, "flatten") and node.args[1:] in ((1,), ())
-    flat = flat and (node.args[1:] == (1,) or node.kwargs.get("start_dim") == 1)
+    start = node.args[1] if len(node.args) > 1 else node.kwargs.get("start_dim")
+    flat = node.target in (torch.flatten, "flatten") and start == 1
     squeezed = node.target == "squeeze" and shape[2:] in ((1, 1), ())
     reshaped = node.target in ("view", "reshape", torch.reshape) and last in (-1, features)
     if not (flat or squeezed or reshaped):

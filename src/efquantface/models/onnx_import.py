@@ -16,8 +16,8 @@ from torch import fx
 
 from efquantface.errors import ModelFileError, UnsupportedOperatorError
 from efquantface.models.graph import INPUT, GraphBuilder
+from efquantface.models.onnx_ops import HANDLERS, Context, NotCanonical, Operands
 from efquantface.models.ops import Flatten
-from efquantface.models.onnx_ops import HANDLERS, Array, Context, NotCanonical, Operands
 
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QGemm")
 DEFAULT_SIZE = 112
@@ -249,7 +249,7 @@ def _fold(node: onnx.NodeProto, context: Context, model: onnx.ModelProto) -> Non
     """Compute a node of constants with ONNX's reference evaluator."""
     feeds: dict[str, Any] = {i: context.constants[i] for i in node.input if i}
     try:
-        results: list[Array] = ReferenceEvaluator(
+        results: Any = ReferenceEvaluator(
             node, opsets={o.domain: o.version for o in model.opset_import}
         ).run(None, feeds)
     except Exception as error:  # the reference evaluator raises many kinds

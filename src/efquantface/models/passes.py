@@ -171,8 +171,10 @@ def _linear_tail(gm: fx.GraphModule, height: int, width: int) -> None:
         name = free_name(gm, f"{node.target}_linear")
         gm.add_module(name, linear)
         user.replace_input_with(node, source)
+        readers = list(user.users)
         with gm.graph.inserting_after(user):
             replacement = gm.graph.call_module(name, (user,))
-        user.replace_all_uses_with(replacement, delete_user_cb=lambda n: n is not replacement)
+        for reader in readers:
+            reader.replace_input_with(user, replacement)
         gm.graph.erase_node(node)
         found = shapes(tidy(gm), height, width)

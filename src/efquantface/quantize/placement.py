@@ -84,6 +84,15 @@ def quantizer_before(gm: fx.GraphModule, node: fx.Node) -> Quantizer:
     return module
 
 
+def output_layer(gm: fx.GraphModule) -> QuantLinear:
+    """The linear layer that gives the embedding."""
+    node = next(n for n in gm.graph.nodes if n.op == "output").args[0]
+    assert isinstance(node, fx.Node)
+    layer = module_of(gm, node)
+    assert isinstance(layer, QuantLinear)
+    return layer
+
+
 def refresh_biases(gm: fx.GraphModule) -> list[str]:
     """Tell every layer the step of its input, which its int32 bias is a multiple of.
 

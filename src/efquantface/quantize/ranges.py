@@ -73,7 +73,7 @@ def search_range(
                 trial = (start[0], high * fraction) if end else (low * fraction, start[1])
                 if trial[1] - trial[0] <= 0:
                     continue
-                error = _error(values, *trial, levels)
+                error = _error(values, trial[0], trial[1], levels)
                 if error < best_error:
                     best, best_error = trial, error
     return best
@@ -127,7 +127,9 @@ def _observe(
                 raise TrainingError(f"the network's values before {name} are not finite")
             before = extremes.get(name, (low, high))
             extremes[name] = (min(low, before[0]), max(high, before[1]))
-            pick = torch.randint(x.numel(), (min(_SAMPLES_A_BATCH, x.numel()),), generator=generator)
+            pick = torch.randint(
+                x.numel(), (min(_SAMPLES_A_BATCH, x.numel()),), generator=generator
+            )
             kept.setdefault(name, []).append(x[pick.to(x.device)])
 
         return hook
@@ -155,5 +157,51 @@ def _observe(
 def enable(gm: fx.GraphModule, on: bool) -> None:
     """Switch all quantizers on or off; off, the graph computes the float network."""
     for module in gm.modules():
-        if isinstance(module, ActivationQuantizer | InputQuantizer | QuantAffine | QuantConv2d | QuantLinear):
+        if isinstance(
+            module, ActivationQuantizer | InputQuantizer | QuantAffine | QuantConv2d | QuantLinear
+        ):
             module.enabled = on
+
+
+@torch.no_grad()
+def layer_errors(
+    gm: fx.GraphModule, start: fx.GraphModule, pixels: Tensor
+) -> list[tuple[str, float]]:
+    """Relative squared error of each quantized tensor, accumulated from the input on.
+
+    Args:
+        gm: the student.
+        start: a graph of the same layers whose quantizers are switched off for the comparison (the
+            untrained student, which then computes the teacher).
+        pixels: (N,3,H,W).
+    """
+    enable(start, False)
+    try:
+        expected = _tensors(start, pixels)
+    finally:
+        enable(start, True)
+    found = _tensors(gm, pixels)
+    return [
+        (name, float((found[name] - value).square().sum() / value.square().sum().clamp(min=1e-12)))
+        for name, value in expected.items()
+    ]
+
+
+def _tensors(gm: fx.GraphModule, pixels: Tensor) -> dict[str, Tensor]:
+    """Outputs of all activation quantizers."""
+    values: dict[str, Tensor] = {}
+    hooks = []
+    for node, module in module_nodes(gm):
+        if isinstance(module, ActivationQuantizer):
+            name = str(node.target)
+            hooks.append(
+                module.register_forward_hook(
+                    lambda _m, _i, output, name=name: values.__setitem__(name, output)
+                )
+            )
+    try:
+        gm(pixels.float())
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return values

@@ -1,0 +1,1 @@
+"""Running networks: Embedder, runtimes, benchmark, environment."""

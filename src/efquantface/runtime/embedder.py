@@ -82,9 +82,7 @@ class Embedder:
         name = loaded.source.name if loaded.source else type(model).__name__
         if backend == "onnxruntime":
             session = onnxruntime_session(to_onnx(loaded).SerializeToString(), threads, device)
-            return cls(
-                loaded.contract, name, backend, run_onnxruntime(session), loaded.source
-            )
+            return cls(loaded.contract, name, backend, run_onnxruntime(session), loaded.source)
         if backend == "openvino":
             raise RuntimeMissingError("OpenVINO takes .onnx and .xml files; export the model first")
         return cls(loaded.contract, name, "torch", _torch_run(loaded, device), loaded.source)

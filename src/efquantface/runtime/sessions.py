@@ -22,7 +22,10 @@ def default_threads() -> int:
 
 
 def onnxruntime_session(
-    model: Path | bytes, threads: int | None = None, device: str = "cpu", optimized: Path | None = None
+    model: Path | bytes,
+    threads: int | None = None,
+    device: str = "cpu",
+    optimized: Path | None = None,
 ) -> Any:
     """An inference session on the CPU, or on CUDA where ``device`` says so.
 

@@ -1,0 +1,337 @@
+"""The main job: teacher and faces in, a verified integer student and a report out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from efquantface.checks import check_preprocessing, model_digest, say_notes
+from efquantface.console import Console
+from efquantface.contract import FaceContract
+from efquantface.data.align import check_alignment
+from efquantface.data.faces import FaceSet, cap, split
+from efquantface.distill.bank import TeacherBank
+from efquantface.distill.trainer import History, TrainData, fine_tune
+from efquantface.evaluation.sets import EvalSet, load_eval
+from efquantface.evaluation.verify import ProtocolResult, embedding_lengths, evaluate_set
+from efquantface.export.onnx_writer import write_onnx
+from efquantface.export.parity import Parity, check_parity
+from efquantface.loading import load_model
+from efquantface.models.checkpoint import save_checkpoint
+from efquantface.models.model import FaceModel
+from efquantface.quantize.equalize import equalize
+from efquantface.quantize.placement import output_layer, quantize, refresh_biases
+from efquantface.quantize.ranges import layer_errors, set_ranges
+from efquantface.recipe import Recipe
+from efquantface.report.page import write_report
+from efquantface.report.results import Results, Sizes
+from efquantface.run_dir import RunDir
+from efquantface.runtime.benchmark import Timing, benchmark
+from efquantface.runtime.embedder import Embedder, check_device
+from efquantface.runtime.memory import keep_freed_memory
+from efquantface.sources import load_source
+
+_CALIBRATION_BATCH = 32
+_PARITY_FACES = 64
+
+
+@dataclass
+class CompressResult:
+    """What :func:`compress` gives back."""
+
+    run: RunDir
+    student: FaceModel
+    results: Results
+    parity: Parity
+
+
+def compress(
+    teacher: str | Path | nn.Module | FaceModel,
+    faces: str | Path | FaceSet,
+    output: str | Path = "efq-run",
+    *,
+    contract: FaceContract | None = None,
+    eval_sets: Sequence[EvalSet] = (),
+    recipe: Recipe | None = None,
+    force: bool = False,
+    resume: bool = False,
+    quiet: bool = False,
+    caveat: str = "",
+    **options: Any,
+) -> CompressResult:
+    """Compress a face-recognition network and prove what it lost.
+
+    Args:
+        teacher: an ONNX file, a checkpoint, the name of a default, or an ``nn.Module`` together
+            with ``contract``.
+        faces: a folder of aligned crops (one subfolder an identity, or unlabelled),
+            ``synthetic:COUNT``, or a :class:`FaceSet`.
+        output: the run's directory.
+        contract: what an ``nn.Module`` expects of its crops; overrides what a file says.
+        eval_sets: evaluation sets in memory, beside the recipe's ``eval``.
+        recipe: all options at once; otherwise ``options`` are its fields (``bits="w8a8"``,
+            ``eval=("lfw=DIR",)``, ``epochs=2``, ...).
+        force, resume: replace an existing run, or go on with it.
+        caveat: a sentence for the head of table and report.
+
+    Raises:
+        EfqError: a kind of it, saying what was wrong and what to do.
+    """
+    if recipe is None:
+        recipe = Recipe.create({"teacher": _name(teacher), "faces": _name(faces), **options})
+    run = RunDir.open(Path(output), recipe, force=force, resume=resume)
+    console = Console(quiet, run.log)
+    check_device(recipe.device)
+    keep_freed_memory()
+    torch.set_num_threads(recipe.threads or torch.get_num_threads())
+
+    model = load_model(teacher, contract=contract, preprocess=recipe.preprocess)
+    if recipe.licence:
+        model.contract = model.contract.with_licence(recipe.licence)
+    say_notes(model, console)
+    face_set = _faces(faces, model.contract, recipe, console)
+    sets = [*eval_sets, *_eval_sets(recipe, model.contract, console)]
+    check_preprocessing(model, face_set, console)
+
+    train, held = split(face_set, recipe.hold_out, recipe.seed)
+    if not sets:
+        console.say("no --eval given: all pairs of the held-out faces are the evaluation")
+        sets = [EvalSet("held-out", face_set.subset(held), None, True)]
+    bank = _bank(model, face_set, recipe, console)
+    student = _start(model, face_set, train, recipe, console)
+    start = copy.deepcopy(student.graph)
+    history = _train(student, face_set, train, held, bank, recipe, run, resume, console)
+    _restore_length(student, face_set, held, bank)
+
+    save_checkpoint(student, run.checkpoint)
+    parity = _export(student, run, face_set, held, bank, console)
+    results = _evaluate(teacher, model, student, run, sets, history, recipe, parity, console)
+    sample = torch.from_numpy(model.contract.pixels(face_set.images[held[:_PARITY_FACES]]))
+    results.layer_errors = layer_errors(student.graph, start, sample)
+    results.skipped = face_set.skipped
+    results.caveat = results.title = caveat
+    if recipe.benchmark:
+        results.timings = _benchmark(teacher, model, run, recipe, console)
+    run.write_metrics(results.as_dict())
+    write_report(run.report, results, sets if recipe.report_faces else [])
+    run.state.unlink(missing_ok=True)
+    console.say(f"student: {run.onnx}   report: {run.report}")
+    return CompressResult(run, student, results, parity)
+
+
+def _name(value: object) -> str:
+    return str(value) if isinstance(value, str | Path) else f"<{type(value).__name__}>"
+
+
+def _faces(
+    faces: str | Path | FaceSet, contract: FaceContract, recipe: Recipe, console: Console
+) -> FaceSet:
+    """Load, say what was found and skipped, cap, and check the alignment."""
+    found = load_source(faces, contract, resize=recipe.resize, seed=recipe.seed, console=console)
+    console.say(f"faces: {found.describe()}")
+    for name, why in found.skipped[:5]:
+        console.warn(f"skipped {name}: {why}")
+    if len(found.skipped) > 5:
+        console.warn(f"skipped {len(found.skipped) - 5} more files, listed in metrics.json")
+    if len(found) > recipe.max_images:
+        found = cap(found, recipe.max_images, recipe.seed)
+        console.say(f"capped to {len(found):,} images (--max-images)")
+    synthetic = isinstance(faces, FaceSet) or str(faces).startswith("synthetic:")
+    if recipe.check_alignment and not synthetic:
+        console.say(check_alignment(found, contract, recipe.seed))
+    return found
+
+
+def _eval_sets(recipe: Recipe, contract: FaceContract, console: Console) -> list[EvalSet]:
+    sets = []
+    for text in recipe.eval:
+        with console.bar(f"loading {text.partition('=')[0]}") as advance:
+            found = load_eval(text, contract, resize=recipe.resize, progress=advance)
+        if found.pairs is not None and found.pairs.dropped:
+            console.warn(f"{text}: {len(found.pairs.dropped)} pairs left out, unreadable images")
+        sets.append(found)
+    return sets
+
+
+def _bank(model: FaceModel, faces: FaceSet, recipe: Recipe, console: Console) -> TeacherBank:
+    """The teacher's embeddings, by the fastest form of the same network."""
+    backend = "torch" if recipe.device.startswith("cuda") else "onnxruntime"
+    embedder = Embedder.open(model, backend=backend, device=recipe.device, threads=recipe.threads)
+    with console.bar("teacher's embeddings") as advance:
+        bank = TeacherBank.build(
+            embedder, faces.images, key=model_digest(model), cache=recipe.cache, progress=advance
+        )
+    if bank.path is not None:
+        console.say(f"teacher embeddings (biometric data, mode 0600) cached in {bank.path}")
+    return bank
+
+
+def _start(
+    model: FaceModel,
+    faces: FaceSet,
+    train: np.ndarray[Any, np.dtype[np.int64]],
+    recipe: Recipe,
+    console: Console,
+) -> FaceModel:
+    """The untrained student: channels equalized, quantizers placed, ranges searched."""
+    rng = np.random.default_rng([recipe.seed, 50])
+    index = np.sort(rng.permutation(train)[: recipe.calibration_images])
+    pixels = torch.from_numpy(model.contract.pixels(faces.images[index]))
+    batches = list(torch.split(pixels, _CALIBRATION_BATCH))
+    start = copy.deepcopy(model)
+    with console.bar("equalizing channels") as advance:
+        equalize(start.graph, batches, lambda _, done, total: advance(done, total))
+    student = quantize(start, recipe.scheme)
+    with console.bar("searching ranges") as advance:
+        set_ranges(
+            student.graph,
+            batches,
+            seed=recipe.seed,
+            progress=lambda _, done, total: advance(done, total),
+        )
+    return student
+
+
+def _train(
+    student: FaceModel,
+    faces: FaceSet,
+    train: np.ndarray[Any, np.dtype[np.int64]],
+    held: np.ndarray[Any, np.dtype[np.int64]],
+    bank: TeacherBank,
+    recipe: Recipe,
+    run: RunDir,
+    resume: bool,
+    console: Console,
+) -> History:
+    pixels = student.contract.pixels(faces.images)
+    data = TrainData(
+        pixels[train], bank.plain[train], bank.mirrored[train], pixels[held], bank.plain[held]
+    )
+    with console.bar("fine-tuning") as advance:
+        return fine_tune(
+            student,
+            data,
+            recipe.train_settings(),
+            run.state,
+            resume=resume,
+            say=console.say,
+            progress=lambda step, total, loss: advance(step, total, f"loss {loss:.5f}"),
+        )
+
+
+def _restore_length(
+    student: FaceModel,
+    faces: FaceSet,
+    held: np.ndarray[Any, np.dtype[np.int64]],
+    bank: TeacherBank,
+) -> None:
+    """Give embeddings the teacher's mean length back, by the last layer's scale."""
+    student.graph.cpu()
+    own = Embedder.open(student).embed(faces.images[held[:256]])
+    ratio = embedding_lengths(bank.plain[held[:256]], own)["ratio"]
+    output_layer(student.graph).rescale(1 / ratio)
+    refresh_biases(student.graph)
+
+
+def _export(
+    student: FaceModel,
+    run: RunDir,
+    faces: FaceSet,
+    held: np.ndarray[Any, np.dtype[np.int64]],
+    bank: TeacherBank,
+    console: Console,
+) -> Parity:
+    """Write the ONNX file under a working name; it gets its own once it has passed."""
+    unchecked = run.path / "student.unchecked.onnx"
+    write_onnx(student, unchecked, {"efquantface.bits": Recipe.read(run.recipe).bits})
+    index = held[:: max(len(held) // _PARITY_FACES, 1)][:_PARITY_FACES]
+    parity = check_parity(student, unchecked, faces.images[index], bank.plain[index])
+    parity.check(unchecked)
+    unchecked.replace(run.onnx)
+    console.say(
+        f"parity passed: {len(parity.layers)} layers equal to one step, cosine {parity.cosine:.5f} "
+        f"to the trained student; {parity.integer_convolutions} of {parity.convolutions} "
+        "convolutions run in int8"
+    )
+    return parity
+
+
+def _evaluate(
+    teacher: str | Path | nn.Module | FaceModel,
+    model: FaceModel,
+    student: FaceModel,
+    run: RunDir,
+    sets: Sequence[EvalSet],
+    history: History,
+    recipe: Recipe,
+    parity: Parity,
+    console: Console,
+) -> Results:
+    """The exported file against the user's own, on every set."""
+    own = teacher_embedder(teacher, model, recipe)
+    exported = Embedder.open(run.onnx, device=recipe.device, threads=recipe.threads)
+    protocols: list[ProtocolResult] = []
+    lengths: dict[str, dict[str, float]] = {}
+    for item in sets:
+        embeddings = []
+        for who, embedder in (("teacher", own), ("student", exported)):
+            with console.bar(f"{item.name}: {who}") as advance:
+                embeddings.append(
+                    embedder.embed(item.faces.images, flip=recipe.flip, progress=advance)
+                )
+        lengths[item.name] = embedding_lengths(*embeddings)
+        with console.bar(f"{item.name}: scoring") as advance:
+            protocols += evaluate_set(
+                item,
+                *embeddings,
+                flip=recipe.flip,
+                threshold=recipe.threshold,
+                progress=advance,
+            )
+    sizes = Sizes.measure(model, student, run.onnx)
+    return Results(
+        recipe=recipe.model_dump(mode="json"),
+        contract=model.contract,
+        teacher=own.name,
+        sizes=sizes,
+        protocols=protocols,
+        lengths=lengths,
+        history=history,
+        parity=parity,
+    )
+
+
+def teacher_embedder(
+    teacher: str | Path | nn.Module | FaceModel, model: FaceModel, recipe: Recipe
+) -> Embedder:
+    """The user's own ONNX file where there is one, else the float network in ONNX Runtime."""
+    if isinstance(teacher, str | Path) and Path(teacher).suffix == ".onnx":
+        return Embedder.open(
+            teacher, contract=model.contract, device=recipe.device, threads=recipe.threads
+        )
+    return Embedder.open(model, backend="onnxruntime", device=recipe.device, threads=recipe.threads)
+
+
+def _benchmark(
+    teacher: str | Path | nn.Module | FaceModel,
+    model: FaceModel,
+    run: RunDir,
+    recipe: Recipe,
+    console: Console,
+) -> list[Timing]:
+    """One thread: the user's file, its best float form, the student, in turns."""
+    one = recipe.model_copy(update={"threads": 1})
+    models = [
+        ("teacher", teacher_embedder(teacher, model, one)),
+        ("best float form", Embedder.open(model, backend="onnxruntime", threads=1)),
+        ("student", Embedder.open(run.onnx, threads=1)),
+    ]
+    with console.bar("measuring speed") as advance:
+        return benchmark(models, seed=recipe.seed, progress=advance)

@@ -1,0 +1,127 @@
+"""One description of a run: the YAML file, the command line's flags and the API's keywords alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from efquantface.contract import PREPROCESS
+from efquantface.distill.losses import LOSSES
+from efquantface.distill.trainer import TrainSettings
+from efquantface.errors import RecipeError
+from efquantface.quantize.scheme import Scheme
+
+
+class Recipe(BaseModel):
+    """Everything that decides what a run does. Validated here and nowhere else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    teacher: str = Field(description="ONNX file, checkpoint, run folder or name of a default")
+    faces: str = Field(description="folder of aligned crops, or synthetic:COUNT")
+    bits: str = Field("w8a8", description="bits of weights and activations")
+    eval: tuple[str, ...] = Field((), description="NAME=PATH, for example lfw=DIR")
+    preprocess: str | None = Field(None, description="insightface, adaface, imagenet or raw")
+    licence: str = Field("", description="the teacher's licence note, stored in the student")
+
+    epochs: int = Field(2, ge=0, le=1000, description="passes over the faces; 0: no fine-tuning")
+    batch_size: int = Field(64, ge=2, le=4096)
+    lr: float = Field(0.02, gt=0, description="learning rate in quantization steps of the weights")
+    step_lr: float = Field(2e-4, gt=0, description="learning rate of quantizer ranges, relative")
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    loss: Literal["cosine", "mse"] = "cosine"
+    compile: bool = Field(True, description="fuse training with torch.compile")
+
+    calibration_images: int = Field(256, ge=8, description="images that ranges are searched on")
+    hold_out: float = Field(0.1, gt=0, lt=0.9, description="share of identities held out")
+    max_images: int = Field(14_000, ge=8, description="larger sets of faces are capped")
+
+    flip: bool = Field(False, description="add the mirror image's embedding in evaluation")
+    threshold: float | None = Field(None, ge=-1, le=1, description="cosine you deploy already")
+    resize: bool = Field(False, description="scale crops of another size")
+    check_alignment: bool = Field(True, description="compare landmarks with the template")
+    cache: bool = Field(True, description="keep teacher embeddings in the user cache")
+    benchmark: bool = Field(True, description="measure speed at the end")
+    report_faces: bool = Field(False, description="show faces in the report")
+
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    devices: int = Field(1, ge=1)
+    threads: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0)
+
+    @field_validator("bits")
+    @classmethod
+    def _bits(cls, value: str) -> str:
+        return str(Scheme.parse(value))
+
+    @field_validator("preprocess")
+    @classmethod
+    def _preprocess(cls, value: str | None) -> str | None:
+        if value is not None and value not in PREPROCESS:
+            raise ValueError(f"choose from {', '.join(PREPROCESS)}")
+        return value
+
+    @classmethod
+    def create(cls, values: dict[str, Any], where: str = "recipe") -> Recipe:
+        """Validate values (None means: the default).
+
+        Raises:
+            RecipeError: naming every field that is wrong, and its value.
+        """
+        try:
+            return cls(**{k: v for k, v in values.items() if v is not None})
+        except ValidationError as error:
+            problems = [
+                f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']} (got {e.get('input')!r})"
+                for e in error.errors()
+            ]
+            raise RecipeError(f"{where}: " + "; ".join(problems)) from None
+
+    @classmethod
+    def read(cls, path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
+        """Read a YAML recipe; ``overrides`` that are not None win over the file.
+
+        Raises:
+            RecipeError: the file is missing, not YAML, or holds wrong values.
+        """
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: cannot be read ({error})") from None
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{path}: is not YAML ({error})") from None
+        if not isinstance(values, dict):
+            raise RecipeError(f"{path}: holds no recipe (a YAML mapping is expected)")
+        given = {k: v for k, v in (overrides or {}).items() if v is not None}
+        return cls.create({**values, **given}, str(path))
+
+    def to_yaml(self) -> str:
+        """The recipe with every default written out."""
+        values = self.model_dump(mode="json")
+        return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+    @property
+    def scheme(self) -> Scheme:
+        """The bits as a scheme."""
+        return Scheme.parse(self.bits)
+
+    def train_settings(self) -> TrainSettings:
+        """The fine-tuning's part of the recipe."""
+        assert self.loss in LOSSES
+        return TrainSettings(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            step_lr=self.step_lr,
+            weight_decay=self.weight_decay,
+            clip=self.clip,
+            loss=self.loss,
+            seed=self.seed,
+            compile=self.compile,
+            device=self.device,
+            devices=self.devices,
+        )

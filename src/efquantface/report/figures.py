@@ -1,0 +1,105 @@
+"""Figures of a report, drawn as SVG text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from efquantface.distill.trainer import History
+from efquantface.evaluation.verify import ProtocolResult
+from efquantface.export.parity import Parity
+
+TEACHER, STUDENT, QUIET = "#5b6770", "#0b7285", "#adb5bd"
+_COLOURS = {"teacher": TEACHER, "student": STUDENT}
+
+
+def roc(protocol: ProtocolResult) -> str:
+    """TAR against FAR, logarithmic, teacher and student."""
+
+    def draw(axes: Axes) -> None:
+        for name, (far, tar) in protocol.curves.roc.items():
+            style = "--" if name == "teacher" else "-"
+            axes.plot(far, tar, style, color=_COLOURS[name], label=name, linewidth=1.8)
+        axes.set_xscale("log")
+        lowest = min(min(tar) for _, tar in protocol.curves.roc.values())
+        axes.set_ylim(max(0.0, lowest - 0.02), 1.002)
+        axes.set_xlabel("FAR")
+        axes.set_ylabel("TAR")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, loc="lower right")
+
+    return _figure(draw, f"ROC of {protocol.protocol}")
+
+
+def histograms(protocol: ProtocolResult) -> str:
+    """Similarities of genuine and impostor pairs, student filled, teacher as a line."""
+
+    def draw(axes: Axes) -> None:
+        edges = [-1 + 2 * i / 100 for i in range(101)]
+        for name in protocol.curves.genuine:
+            for kind, counts in (
+                ("impostor", protocol.curves.impostor[name]),
+                ("genuine", protocol.curves.genuine[name]),
+            ):
+                total = max(sum(counts), 1)
+                shares = [c / total for c in counts]
+                colour = QUIET if kind == "impostor" else STUDENT
+                if name == "student":
+                    axes.stairs(shares, edges, fill=True, color=colour, alpha=0.55)
+                else:
+                    axes.stairs(shares, edges, color="#212529", linewidth=1.1)
+        axes.set_xlabel("cosine similarity (student filled, teacher as line)")
+        axes.set_ylabel("share of pairs")
+        axes.set_xlim(-0.6, 1)
+
+    return _figure(draw, f"genuine and impostor similarities, {protocol.protocol}")
+
+
+def training(history: History) -> str:
+    """Training and held-out loss over the steps."""
+
+    def draw(axes: Axes) -> None:
+        if history.steps:
+            steps, losses = zip(*history.steps, strict=True)
+            axes.plot(steps, losses, color=QUIET, linewidth=1, label="training batch")
+        steps, losses = zip(*history.held_out, strict=True)
+        axes.plot(steps, losses, "o-", color=STUDENT, linewidth=1.8, label="held out")
+        axes.axvline(history.best_step, color=TEACHER, linestyle=":", label="kept")
+        axes.set_yscale("log")
+        axes.set_xlabel("step")
+        axes.set_ylabel("distillation loss")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(frameon=False)
+
+    return _figure(draw, "training")
+
+
+def layers(errors: list[tuple[str, float]], parity: Parity) -> str:
+    """Relative error of each layer's output, student against teacher, first layer on the left."""
+
+    def draw(axes: Axes) -> None:
+        values = [value for _, value in errors]
+        axes.bar(range(len(values)), values, color=STUDENT, width=0.8)
+        axes.set_yscale("log")
+        axes.set_xlabel(f"quantized tensors in order ({len(values)})")
+        axes.set_ylabel("relative squared error")
+        axes.grid(alpha=0.3, axis="y")
+
+    return _figure(draw, "per-layer error", width=8.4)
+
+
+def _figure(draw: Callable[[Axes], None], title: str, width: float = 4.6) -> str:
+    figure, axes = plt.subplots(figsize=(width, 3.2), layout="constrained")
+    axes.spines[["top", "right"]].set_visible(False)
+    draw(axes)
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Title": title})
+    plt.close(figure)
+    text = stream.getvalue()
+    return text[text.index("<svg") :]

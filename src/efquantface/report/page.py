@@ -1,0 +1,89 @@
+"""The report: one self-contained HTML page without scripts or outside files."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from jinja2 import Environment, PackageLoader, select_autoescape
+from PIL import Image
+
+from efquantface.evaluation.sets import EvalSet
+from efquantface.report import figures
+from efquantface.report.results import (
+    Results,
+    formatted,
+    formatted_interval,
+    percent,
+    speed_rows,
+)
+from efquantface.run_dir import write_text
+
+_MAX_CHANGED = 40
+
+
+def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ()) -> None:
+    """Write the page.
+
+    Args:
+        path: where to.
+        results: what it shows.
+        faces_of: evaluation sets whose changed pairs are shown as faces; none by default, since
+            reports are passed on.
+    """
+    environment = Environment(
+        loader=PackageLoader("efquantface.report", "."),
+        autoescape=select_autoescape(["html"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        percent=percent, formatted=formatted, interval=formatted_interval, zip=zip
+    )
+    protocols = [
+        {
+            "result": protocol,
+            "roc": figures.roc(protocol) if protocol.curves.roc else "",
+            "histogram": figures.histograms(protocol) if protocol.curves.roc else "",
+            "changed": _changed(protocol.changed, faces_of, protocol.protocol),
+        }
+        for protocol in results.protocols
+    ]
+    page = environment.get_template("page.html.j2").render(
+        results=results,
+        title=results.title or f"{results.teacher} in {results.recipe['bits'].upper()}",
+        protocols=protocols,
+        speeds=speed_rows(results.timings),
+        training=figures.training(results.history) if results.history.held_out else "",
+        layers=figures.layers(results.layer_errors, results.parity),
+        worst=sorted(results.layer_errors, key=lambda e: -e[1])[:8],
+    )
+    write_text(path, page)
+
+
+def _changed(
+    changed: list[tuple[int, int, bool, float, float]], sets: Sequence[EvalSet], protocol: str
+) -> list[dict[str, object]]:
+    found = next((s for s in sets if protocol == f"{s.name} pairs"), None)
+    if found is None:
+        return []
+    return [
+        {
+            "a": _data_uri(found.faces.images[a]),
+            "b": _data_uri(found.faces.images[b]),
+            "same": same,
+            "teacher": teacher,
+            "student": student,
+        }
+        for a, b, same, teacher, student in changed[:_MAX_CHANGED]
+    ]
+
+
+def _data_uri(image: npt.NDArray[np.uint8]) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

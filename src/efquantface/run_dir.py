@@ -1,0 +1,114 @@
+"""A run's directory: what it holds, and that nothing in it is overwritten or lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from efquantface.errors import RunError
+from efquantface.recipe import Recipe
+from efquantface.runtime.environment import environment
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths of a run's files."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe with every default written out."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def log(self) -> Path:
+        """Everything that was said."""
+        return self.path / "log.txt"
+
+    @property
+    def state(self) -> Path:
+        """Training state to resume from."""
+        return self.path / "state.pt"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The student to train on or evaluate in PyTorch."""
+        return self.path / "student.safetensors"
+
+    @property
+    def onnx(self) -> Path:
+        """The student for ONNX Runtime and OpenVINO."""
+        return self.path / "student.onnx"
+
+    @property
+    def metrics(self) -> Path:
+        """All numbers."""
+        return self.path / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.path / "report.html"
+
+    @classmethod
+    def open(cls, path: Path, recipe: Recipe, *, force: bool, resume: bool) -> RunDir:
+        """Make a run's directory, or open it again to resume.
+
+        Raises:
+            RunError: it exists (without ``force`` or ``resume``), cannot be made, or was made by
+                another recipe.
+        """
+        run = cls(path)
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path}: is a file; choose another -o")
+        try:
+            occupied = path.is_dir() and any(path.iterdir())
+            if occupied and not (resume or force):
+                raise RunError(f"{path}: exists; add --resume to go on, --force to replace it")
+            if occupied and force and not resume:
+                if not run.recipe.is_file():
+                    raise RunError(
+                        f"{path}: is not a run of efquantface; --force replaces only runs"
+                    )
+                shutil.rmtree(path)
+            path.mkdir(parents=True, exist_ok=True)
+            if resume and run.recipe.is_file():
+                run._check_same(recipe)
+            write_text(run.recipe, recipe.to_yaml())
+            seeds = {"seed": recipe.seed}
+            write_text(path / "env.json", json.dumps({**environment(), **seeds}, indent=2) + "\n")
+        except OSError as error:
+            raise RunError(f"{path}: cannot be written ({error.strerror})") from None
+        return run
+
+    def _check_same(self, recipe: Recipe) -> None:
+        before = Recipe.read(self.recipe)
+        changed = [
+            name
+            for name in Recipe.model_fields
+            if getattr(before, name) != getattr(recipe, name) and name not in _MAY_CHANGE
+        ]
+        if changed:
+            raise RunError(
+                f"{self.path}: was started with another {', '.join(changed)}; resume with the same "
+                "values, or choose another -o"
+            )
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write metrics.json whole."""
+        write_text(self.metrics, json.dumps(metrics, indent=2) + "\n")
+
+
+_MAY_CHANGE = ("threads", "threshold", "report_faces", "benchmark", "eval", "flip")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -181,6 +181,8 @@ class _Trainer:
 
     def _prepared(self, graph: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
         """Compiled where possible; said where not."""
+        # convolutions and their gradients run nearly twice as fast with channels last
+        graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         wanted = self.settings.compile and self.settings.epochs > 0
         if wanted and self.settings.device == "cpu" and not has_compiler():
             self.say("no C++ compiler found: training without torch.compile, several times slower")
@@ -205,7 +207,7 @@ class _Trainer:
         teacher = np.where(flip[:, None], self.data.mirrored[index], self.data.plain[index])
         device = self.fabric.device
         return (
-            torch.from_numpy(pixels).to(device).float(),
+            _input(pixels, device),
             torch.from_numpy(teacher.astype(np.float32)).to(device),
         )
 
@@ -240,7 +242,7 @@ class _Trainer:
                 pixels = np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)])
             teacher = torch.from_numpy(self.data.held_teacher[start : start + self.batch])
             # gradients stay on: without them the graph would be compiled a second time
-            out = model(torch.from_numpy(pixels).to(self.fabric.device).float()).detach()
+            out = model(_input(pixels, self.fabric.device)).detach()
             kept = out[: self.batch - missing]
             total += float(self.loss(kept, teacher.to(kept.device))) * len(kept)
             count += len(kept)
@@ -331,6 +333,12 @@ def _schedule(step: int, total: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+
+
+def _input(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Float pixels on the device, channels last."""
+    tensor = torch.from_numpy(pixels).to(device).float()
+    return tensor.contiguous(memory_format=torch.channels_last)
 
 
 def _peak_memory_mb() -> float:

@@ -1,0 +1,207 @@
+"""The main job in miniature, through the public API."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import make_faces
+from torch import nn
+
+from efquantface import Embedder, FaceContract, compress, evaluate
+from efquantface.data.faces import FaceSet
+from efquantface.errors import EfqError, ParityError, RunError
+from efquantface.evaluation.sets import EvalSet
+from efquantface.models.checkpoint import load_checkpoint
+from efquantface.recipe import Recipe
+
+FAST = {"benchmark": False, "cache": False, "compile": False, "quiet": True, "batch_size": 8}
+
+
+def test_compress_writes_a_whole_run(
+    tmp_path: Path, network: nn.Module, contract: FaceContract, faces: FaceSet
+) -> None:
+    run = tmp_path / "run"
+    done = compress(network, faces, run, contract=contract, epochs=1, benchmark=True, **{
+        k: v for k, v in FAST.items() if k != "benchmark"
+    })
+    files = {p.name for p in run.iterdir()}
+    assert files == {
+        "student.onnx", "student.safetensors", "metrics.json", "report.html", "recipe.yaml",
+        "env.json", "log.txt",
+    }  # fmt: skip
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["parity"]["problems"] == []
+    assert metrics["parity"]["convolutions"] == metrics["parity"]["integer_convolutions"] > 0
+    assert {row["name"] for row in metrics["speed"]} == {"teacher", "best float form", "student"}
+    protocol = metrics["protocols"][0]
+    assert protocol["protocol"] == "held-out all pairs"
+    assert protocol["counts"] == {"genuine": 12, "impostor": 16, "images": 8}
+    assert abs(metrics["embedding_lengths"]["held-out"]["ratio"] - 1) < 0.05
+    assert Recipe.read(run / "recipe.yaml").epochs == 1
+    environment = json.loads((run / "env.json").read_text())
+    assert environment["seed"] == 0
+    assert environment["packages"]["torch"]
+    page = (run / "report.html").read_text()
+    assert "<svg" in page
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    assert "data:image/jpeg" not in page  # faces only when asked for
+    # the file, the checkpoint and the student in memory give the same embeddings
+    by_file = Embedder.open(run / "student.onnx").embed(faces.images)
+    by_checkpoint = Embedder.open(run).embed(faces.images)
+    by_memory = done.student.embed_pixels(torch.from_numpy(contract.pixels(faces.images))).numpy()
+    np.testing.assert_allclose(by_checkpoint, by_memory, atol=1e-5)
+    cosine = (by_file * by_memory).sum(1) / np.linalg.norm(by_file, axis=1)
+    assert (cosine / np.linalg.norm(by_memory, axis=1)).mean() > 0.999
+    assert load_checkpoint(run / "student.safetensors").quantized
+
+
+def test_student_is_close_to_its_teacher(
+    tmp_path: Path, network: nn.Module, contract: FaceContract, faces: FaceSet
+) -> None:
+    done = compress(network, faces, tmp_path / "run", contract=contract, epochs=0, **FAST)
+    with torch.no_grad():
+        teacher = network(torch.from_numpy(contract.normalize(faces.images))).numpy()
+    student = Embedder.open(done.run.onnx).embed(faces.images)
+    cosine = (teacher * student).sum(1) / np.linalg.norm(teacher, axis=1)
+    assert (cosine / np.linalg.norm(student, axis=1)).min() > 0.99
+
+
+def test_module_is_not_changed(
+    tmp_path: Path, network: nn.Module, contract: FaceContract, faces: FaceSet
+) -> None:
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    compress(network, faces, tmp_path / "run", contract=contract, epochs=1, **FAST)
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_killed_run_resumes_to_the_same_weights(
+    tmp_path: Path,
+    network: nn.Module,
+    contract: FaceContract,
+    faces: FaceSet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from efquantface.distill import trainer
+
+    options = {"contract": contract, "epochs": 3, **FAST}
+    whole = compress(network, faces, tmp_path / "whole", **options)
+
+    original = trainer._Trainer._train_step
+
+    def stops(self: trainer._Trainer, model: object, optimizer: object) -> None:
+        if self.step == 7:
+            raise KeyboardInterrupt
+        original(self, model, optimizer)
+
+    monkeypatch.setattr(trainer._Trainer, "_train_step", stops)
+    with pytest.raises(KeyboardInterrupt):
+        compress(network, faces, tmp_path / "broken", **options)
+    assert (tmp_path / "broken" / "state.pt").is_file()
+    monkeypatch.setattr(trainer._Trainer, "_train_step", original)
+    resumed = compress(network, faces, tmp_path / "broken", resume=True, **options)
+    assert "resuming at step 7" in (tmp_path / "broken" / "log.txt").read_text()
+    for (name, a), b in zip(
+        whole.student.graph.state_dict().items(),
+        resumed.student.graph.state_dict().values(),
+        strict=True,
+    ):
+        assert torch.equal(a, b), name
+    assert (tmp_path / "whole" / "student.onnx").read_bytes() == (
+        tmp_path / "broken" / "student.onnx"
+    ).read_bytes()
+
+
+def test_existing_run_is_not_overwritten(
+    tmp_path: Path, network: nn.Module, contract: FaceContract, faces: FaceSet
+) -> None:
+    run = tmp_path / "run"
+    options = {"contract": contract, "epochs": 0, **FAST}
+    compress(network, faces, run, **options)
+    stamp = (run / "student.onnx").stat().st_mtime_ns
+    with pytest.raises(RunError, match="--force"):
+        compress(network, faces, run, **options)
+    with pytest.raises(RunError, match="another bits"):
+        compress(network, faces, run, resume=True, bits="w6a8", **options)
+    assert (run / "student.onnx").stat().st_mtime_ns == stamp
+    compress(network, faces, run, force=True, **options)
+    other = tmp_path / "documents"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match="is not a run"):
+        compress(network, faces, other, force=True, **options)
+    assert (other / "thesis.txt").is_file()
+
+
+def test_failed_parity_is_not_delivered(
+    tmp_path: Path,
+    network: nn.Module,
+    contract: FaceContract,
+    faces: FaceSet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from efquantface import pipeline
+
+    def wrong(model: object, path: Path, metadata: object = None) -> None:
+        from efquantface.export.onnx_writer import write_onnx
+
+        write_onnx(model, path)  # type: ignore[arg-type]
+        proto = onnx.load(str(path))
+        weights = next(i for i in proto.graph.initializer if i.data_type == onnx.TensorProto.INT8)
+        codes = onnx.numpy_helper.to_array(weights).copy()
+        codes[0] = -codes[0]
+        weights.CopyFrom(onnx.numpy_helper.from_array(codes, weights.name))
+        onnx.save(proto, str(path))
+
+    monkeypatch.setattr(pipeline, "write_onnx", wrong)
+    with pytest.raises(ParityError, match="layer stem"):
+        compress(network, faces, tmp_path / "run", contract=contract, epochs=0, **FAST)
+    assert not (tmp_path / "run" / "student.onnx").exists()
+
+
+def test_unlabelled_faces(tmp_path: Path, network: nn.Module, contract: FaceContract) -> None:
+    faces = make_faces(identities=80, each=1)
+    faces.identities[:] = -1
+    faces.identity_names = []
+    done = compress(network, faces, tmp_path / "run", contract=contract, epochs=0, hold_out=0.5, **FAST)
+    protocol = done.results.protocols[0]
+    assert protocol.counts == {"genuine": 0, "impostor": 780, "images": 40}
+    assert protocol.metric("cosine to teacher").teacher > 0.99
+    assert any(m.name.startswith("same decisions") for m in protocol.metrics)
+
+
+def test_evaluate_two_models(
+    tmp_path: Path, network: nn.Module, contract: FaceContract, faces: FaceSet
+) -> None:
+    done = compress(network, faces, tmp_path / "run", contract=contract, epochs=0, **FAST)
+    people = EvalSet("others", make_faces(seed=5), None, True)
+    results = evaluate(
+        Embedder.open(network, contract=contract), people, against=done.run.onnx, threshold=0.5, quiet=True
+    )
+    metric = results[0].metric("TAR@FAR=0.01")
+    assert metric.student is not None
+    assert metric.loss == pytest.approx(metric.teacher - metric.student)
+    assert results[0].metric("FRR at 0.5").teacher >= 0
+
+
+def test_full_disk_is_a_clear_error(
+    tmp_path: Path,
+    network: nn.Module,
+    contract: FaceContract,
+    faces: FaceSet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(onnx, "save", full)
+    with pytest.raises(EfqError, match="No space left on device"):
+        compress(network, faces, tmp_path / "run", contract=contract, epochs=0, **FAST)
+    assert not list((tmp_path / "run").glob("*.partial"))

@@ -26,9 +26,15 @@ def test_compress_writes_a_whole_run(
     tmp_path: Path, network: nn.Module, contract: FaceContract, faces: FaceSet
 ) -> None:
     run = tmp_path / "run"
-    done = compress(network, faces, run, contract=contract, epochs=1, benchmark=True, **{
-        k: v for k, v in FAST.items() if k != "benchmark"
-    })
+    done = compress(
+        network,
+        faces,
+        run,
+        contract=contract,
+        epochs=1,
+        benchmark=True,
+        **{k: v for k, v in FAST.items() if k != "benchmark"},
+    )
     files = {p.name for p in run.iterdir()}
     assert files == {
         "student.onnx", "student.safetensors", "metrics.json", "report.html", "recipe.yaml",
@@ -48,9 +54,9 @@ def test_compress_writes_a_whole_run(
     assert environment["packages"]["torch"]
     page = (run / "report.html").read_text()
     assert "<svg" in page
-    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
-        "http://creativecommons.org", ""
-    )
+    assert "http://" not in page.replace("http://www.w3.org", "").replace(
+        "http://purl.org", ""
+    ).replace("http://creativecommons.org", "")
     assert "data:image/jpeg" not in page  # faces only when asked for
     # the file, the checkpoint and the student in memory give the same embeddings
     by_file = Embedder.open(run / "student.onnx").embed(faces.images)
@@ -170,7 +176,9 @@ def test_unlabelled_faces(tmp_path: Path, network: nn.Module, contract: FaceCont
     faces = make_faces(identities=80, each=1)
     faces.identities[:] = -1
     faces.identity_names = []
-    done = compress(network, faces, tmp_path / "run", contract=contract, epochs=0, hold_out=0.5, **FAST)
+    done = compress(
+        network, faces, tmp_path / "run", contract=contract, epochs=0, hold_out=0.5, **FAST
+    )
     protocol = done.results.protocols[0]
     assert protocol.counts == {"genuine": 0, "impostor": 780, "images": 40}
     assert protocol.metric("cosine to teacher").teacher > 0.99
@@ -183,7 +191,11 @@ def test_evaluate_two_models(
     done = compress(network, faces, tmp_path / "run", contract=contract, epochs=0, **FAST)
     people = EvalSet("others", make_faces(seed=5), None, True)
     results = evaluate(
-        Embedder.open(network, contract=contract), people, against=done.run.onnx, threshold=0.5, quiet=True
+        Embedder.open(network, contract=contract),
+        people,
+        against=done.run.onnx,
+        threshold=0.5,
+        quiet=True,
     )
     metric = results[0].metric("TAR@FAR=0.01")
     assert metric.student is not None

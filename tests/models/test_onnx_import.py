@@ -50,8 +50,14 @@ TAIL = [
 GEMM = {"gw": array(5, 256), "gb": array(5)}
 
 FORMS = {
-    "batchnorm": ([CONV, node("BatchNormalization", ["c", *"sbmv"], "x"), *TAIL], {**W, **BN, **GEMM}),
-    "prelu c11": ([CONV, node("PRelu", ["c", "p"], "x"), *TAIL], {**W, "p": array(4, 1, 1), **GEMM}),
+    "batchnorm": (
+        [CONV, node("BatchNormalization", ["c", *"sbmv"], "x"), *TAIL],
+        {**W, **BN, **GEMM},
+    ),
+    "prelu c11": (
+        [CONV, node("PRelu", ["c", "p"], "x"), *TAIL],
+        {**W, "p": array(4, 1, 1), **GEMM},
+    ),
     "leaky": ([CONV, node("LeakyRelu", ["c"], "x", alpha=0.2), *TAIL], {**W, **GEMM}),
     "clip inputs": (
         [CONV, node("Clip", ["c", "lo", "hi"], "x"), *TAIL],
@@ -114,7 +120,15 @@ FORMS = {
             node("Gemm", ["f", "gw", "gb"], "g", transB=1, alpha=0.5, beta=2.0),
             node("BatchNormalization", ["g", "s5", "b5", "m5", "v5"], "out"),
         ],
-        {**W, **BN, **GEMM, "s5": abs(array(5)), "b5": array(5), "m5": array(5), "v5": abs(array(5))},
+        {
+            **W,
+            **BN,
+            **GEMM,
+            "s5": abs(array(5)),
+            "b5": array(5),
+            "m5": array(5),
+            "v5": abs(array(5)),
+        },
     ),
     "shape subgraph": (
         [
@@ -197,7 +211,12 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_not_a_face_network(tmp_path: Path) -> None:
-    two = save(tmp_path / "two.onnx", [CONV, *TAIL[:0], node("Relu", ["c"], "out")], W, outputs=("out", "c"))
+    two = save(
+        tmp_path / "two.onnx",
+        [CONV, *TAIL[:0], node("Relu", ["c"], "out")],
+        W,
+        outputs=("out", "c"),
+    )
     with pytest.raises(ModelFileError, match="outputs"):
         import_onnx(two)
     image = save(tmp_path / "map.onnx", [CONV, node("Relu", ["c"], "out")], W)

@@ -25,6 +25,7 @@ from efquantface.quantize.placement import refresh_biases
 
 _SAVE_EVERY = 60.0  # seconds between checkpoints inside an epoch
 _WARMUP_SHARE = 0.05
+_WORTH_COMPILING = 60  # steps; compiling costs as much as so many uncompiled steps
 
 
 @dataclass(frozen=True)
@@ -187,9 +188,12 @@ class _Trainer:
         if wanted and self.settings.device == "cpu" and not has_compiler():
             self.say("no C++ compiler found: training without torch.compile, several times slower")
             wanted = False
+        if wanted and self.total < _WORTH_COMPILING:
+            self.say(f"{self.total} steps only: training without torch.compile")
+            wanted = False
         self.history.compiled = wanted
         if wanted:
-            self.say("compiling the training step (about a minute, once)")
+            self.say("compiling the training step (one to three minutes, the first time)")
         module: Any = torch.compile(graph, dynamic=False) if wanted else graph
         return self.fabric.setup(module, optimizer)[0]
 

@@ -1,0 +1,225 @@
+"""Quantizer arithmetic against references; equalization and placement."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from conftest import SmallFaceNet, randomize
+from torch import nn
+
+from efquantface.contract import FaceContract
+from efquantface.data.faces import FaceSet
+from efquantface.errors import ModelFileError, RecipeError
+from efquantface.loading import load_model
+from efquantface.models.graph import module_nodes
+from efquantface.quantize.equalize import equalize
+from efquantface.quantize.fake_quant import (
+    ActivationQuantizer,
+    InputQuantizer,
+    QuantAffine,
+    QuantConv2d,
+)
+from efquantface.quantize.placement import output_layer, quantize, refresh_biases
+from efquantface.quantize.ranges import enable, search_range, search_weight_steps, set_ranges
+from efquantface.quantize.scheme import Scheme
+
+
+def quantizer(low: float, high: float, bits: int = 8, **options: object) -> ActivationQuantizer:
+    made = ActivationQuantizer(bits, **options)  # type: ignore[arg-type]
+    made.set_range(low, high)
+    return made
+
+
+@pytest.mark.parametrize("bits", [2, 4, 6, 8])
+def test_activation_equals_torchs_own(bits: int) -> None:
+    q = quantizer(-1.3, 2.9, bits)
+    step, zero = q.qparams()
+    x = torch.randn(4, 5, 7, 7) * 2
+    expected = torch.fake_quantize_per_tensor_affine(x, step, zero, 0, 2**bits - 1)
+    torch.testing.assert_close(q(x), expected)
+    torch.testing.assert_close(q.dequantize(q.codes(x)), expected)
+
+
+def test_gradients_equal_torchs_learnable_quantizer() -> None:
+    q = quantizer(-1.0, 2.0)
+    step, zero = q.qparams()
+    x = (torch.randn(3, 4, 6, 6) * 1.5).requires_grad_()
+    weight = torch.randn_like(x)
+    (q(x) * weight).sum().backward()
+    y = x.detach().clone().requires_grad_()
+    scale = torch.tensor([step], requires_grad=True)
+    point = torch.tensor([float(zero)], requires_grad=True)
+    out = torch._fake_quantize_learnable_per_tensor_affine(y, scale, point, 0, 255, 1.0)
+    (out * weight).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad)
+    # ours is a logarithm, and a share of the range
+    assert q.log_step.grad.item() == pytest.approx(scale.grad.item() * step, rel=1e-3)
+    assert q.zero.grad.item() == pytest.approx(point.grad.item() * 255, rel=1e-3)
+
+
+def test_gradient_of_the_step_numerically() -> None:
+    """With all values inside, dy/ds = code - x / s is the slope of the piecewise constant's STE."""
+    q = quantizer(-4.0, 4.0)
+    x = torch.tensor([0.31, -1.77, 2.2], dtype=torch.float32)
+    q(x).sum().backward()
+    step, zero = q.qparams()
+    codes = np.rint(x.numpy() / step)
+    expected = float((codes - x.numpy() / step).sum()) * step
+    assert q.log_step.grad.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_rectified_quantizer_is_relu6_and_quantizer() -> None:
+    q = quantizer(-3, 9, rectified=True, max_value=6.0)
+    step, zero = q.qparams()
+    assert zero == 0
+    assert step * 255 <= 6.0 + 1e-6
+    x = torch.linspace(-8, 8, 1001)
+    expected = torch.fake_quantize_per_tensor_affine(x.clamp(0, 6), step, 0, 0, 255)
+    torch.testing.assert_close(q(x), expected)
+    q.enabled = False
+    torch.testing.assert_close(q(x), x.clamp(0, 6))
+
+
+def test_weight_codes_and_gradient() -> None:
+    conv = QuantConv2d(3, 4, (3, 3), (1, 1), (0, 0), (1, 1), 1, bits=8)
+    weight, bias = torch.randn(4, 3, 3, 3), torch.randn(4)
+    conv.set_weight(weight, bias)
+    torch.testing.assert_close(conv.weight, weight)
+    torch.testing.assert_close(conv.bias, bias)
+    conv.set_step(weight.flatten(1).abs().amax(1) / 127)
+    codes, step = conv.weight_codes()
+    assert codes.dtype == torch.int8
+    assert codes.abs().max() == 127
+    torch.testing.assert_close(codes * step.view(-1, 1, 1, 1), conv.quantized_weight())
+    conv.rescale(2.0)
+    again, doubled = conv.weight_codes()
+    assert torch.equal(again, codes)
+    torch.testing.assert_close(doubled, 2 * step)
+
+
+def test_affine_weights_are_exact() -> None:
+    affine = QuantAffine(5)
+    weight = torch.tensor([-2.5, -0.3, 0.0, 0.7, 1.4])
+    affine.set_weight(weight, torch.zeros(5), floor=0.01)
+    affine.refresh_bias(0.02)
+    codes, step = affine.weight_codes()
+    torch.testing.assert_close(codes.flatten() * step, weight)
+    assert set(codes.flatten().abs().tolist()) <= {0, 127}
+
+
+def test_nearly_dead_channel_does_not_overflow_the_bias() -> None:
+    conv = QuantConv2d(1, 2, (1, 1), (1, 1), (0, 0), (1, 1), 1, bits=8)
+    conv.set_weight(torch.tensor([1.0, 1e-9]).view(2, 1, 1, 1), torch.tensor([0.5, 3.0]))
+    conv.set_step(conv.weight.flatten().abs() / 127)
+    assert conv.refresh_bias(0.01) == 1
+    assert (conv.bias.abs() / (0.01 * conv.step())).max() < 2**31
+    x = torch.ones(1, 1, 1, 1)
+    torch.testing.assert_close(conv(x).flatten(), torch.tensor([1.5, 3.0]), atol=1e-3, rtol=1e-3)
+
+
+def test_range_search_beats_min_max() -> None:
+    torch.manual_seed(0)
+    values = torch.cat([torch.randn(20000), torch.tensor([40.0])])
+    low, high = search_range(values, float(values.min()), 40.0, 255, rectified=False)
+    q = quantizer(low, high)
+    naive = quantizer(float(values.min()), 40.0)
+    assert (q(values[:-1]) - values[:-1]).square().mean() < 0.3 * (
+        naive(values[:-1]) - values[:-1]
+    ).square().mean()
+    assert search_range(torch.zeros(9), 0.0, 0.0, 255, rectified=False) == (0.0, 1.0)
+
+
+def test_weight_search_is_the_best_of_a_fine_grid() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(3, 50)
+    steps = search_weight_steps(weight, 7)
+
+    def error(step: torch.Tensor) -> torch.Tensor:
+        codes = (weight / step[:, None]).round().clamp(-7, 7)
+        return (codes * step[:, None] - weight).square().sum(1)
+
+    largest = weight.abs().amax(1) / 7
+    grid = torch.stack([error(largest * f) for f in torch.linspace(0.4, 1, 400)])
+    assert (error(steps) <= grid.amin(0) * 1.02).all()
+
+
+def test_equalization_keeps_the_embedding(
+    network: nn.Module, contract: FaceContract, faces: FaceSet
+) -> None:
+    model = load_model(network, contract=contract)
+    pixels = torch.from_numpy(contract.pixels(faces.images))
+    before = model.embed_pixels(pixels)
+    graph = copy.deepcopy(model.graph)
+    with torch.no_grad():  # one channel far larger than the others
+        maker = graph.get_submodule("block_body_0")
+        reader = graph.get_submodule("block_body_3")
+        maker.weight[3] *= 50
+        maker.bias[3] *= 50
+        reader.weight[3] /= 50
+    torch.testing.assert_close(graph(pixels.float()), before, atol=1e-4, rtol=1e-4)
+    assert equalize(graph, [pixels]) == 4
+    torch.testing.assert_close(graph(pixels.float()), before, atol=1e-4, rtol=1e-4)
+    spread = graph.get_submodule("block_body_0").weight.flatten(1).norm(dim=1)
+    assert spread.max() / spread.min() < 25
+
+
+def test_switched_off_quantizers_leave_the_teacher(
+    network: nn.Module, contract: FaceContract, faces: FaceSet
+) -> None:
+    model = load_model(network, contract=contract)
+    pixels = torch.from_numpy(contract.pixels(faces.images))
+    student = quantize(model, Scheme())
+    set_ranges(student.graph, [pixels])
+    enable(student.graph, False)
+    inner = (student.embed_pixels(pixels) - model.embed_pixels(pixels)).abs().max()
+    # what is left is half a grey level in the padded border, see InputQuantizer
+    assert inner < 0.02 * model.embed_pixels(pixels).abs().max()
+
+
+def test_input_normalization_folds_exactly_without_padding() -> None:
+    contract = FaceContract(
+        32, 32, 16, mean=(122.782, 117.001, 104.298), std=(250.0, 256.0, 260.0), template="unknown"
+    )
+    torch.manual_seed(0)
+    module = SmallFaceNet()
+    module.stem[0] = nn.Conv2d(3, 16, 4, stride=2, bias=False)
+    module.tail = nn.Conv2d(16, 16, 7, groups=16, bias=False)
+    model = load_model(randomize(module), contract=contract)
+    student = quantize(model, Scheme())
+    pixels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    enable(student.graph, False)
+    torch.testing.assert_close(
+        student.embed_pixels(pixels), model.embed_pixels(pixels), atol=1e-4, rtol=1e-4
+    )
+    first = next(m for _, m in module_nodes(student.graph) if isinstance(m, InputQuantizer))
+    assert first.pixels
+
+
+def test_unequal_normalization_before_padding_is_quantized_itself(network: nn.Module) -> None:
+    contract = FaceContract(32, 32, 16, template="unknown").with_preprocess("imagenet")
+    student = quantize(load_model(network, contract=contract), Scheme())
+    first = next(m for _, m in module_nodes(student.graph) if isinstance(m, InputQuantizer))
+    assert not first.pixels
+    black = torch.zeros(1, 3, 2, 2)
+    step, _ = first.qparams()
+    assert (first(black) - first.normalized(black)).abs().max() <= step / 2 + 1e-6
+
+
+def test_every_integer_layer_knows_its_input(network: nn.Module, contract: FaceContract) -> None:
+    student = quantize(load_model(network, contract=contract), Scheme())
+    refresh_biases(student.graph)
+    layers = [m for _, m in module_nodes(student.graph) if hasattr(m, "input_step")]
+    assert layers
+    assert all(m.input_step > 0 for m in layers)
+    assert output_layer(student.graph) is layers[-1]
+    with pytest.raises(ModelFileError, match="quantized already"):
+        quantize(student, Scheme())
+
+
+@pytest.mark.parametrize("text", ["w8", "w1a8", "w9a8", "8", "w8a8x", ""])
+def test_bad_bits(text: str) -> None:
+    with pytest.raises(RecipeError, match="w8a8"):
+        Scheme.parse(text)

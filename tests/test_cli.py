@@ -1,0 +1,157 @@
+"""The command line: every verb helps, works, and fails with one clear line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from torch import nn
+
+from efquantface.cli import main
+from efquantface.contract import FaceContract
+from efquantface.export.onnx_writer import write_onnx
+from efquantface.loading import load_model
+from efquantface.recipe import Recipe
+
+ROOT = Path(__file__).parents[1]
+
+
+def efq(*words: str | Path) -> int:
+    import sys
+
+    before, sys.argv = sys.argv, ["efq", *map(str, words)]
+    try:
+        main()
+    except SystemExit as done:
+        return int(done.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+@pytest.fixture
+def teacher(tmp_path: Path, network: nn.Module, contract: FaceContract) -> Path:
+    path = tmp_path / "teacher.onnx"
+    write_onnx(load_model(network, contract=contract), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "verb", ["", "compress", "evaluate", "benchmark", "export", "align", "demo", "models", "env"]
+)
+def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert efq(*([verb] if verb else []), "--help") == 0
+    assert "Usage" in capsys.readouterr().out
+
+
+def test_the_verbs_together(
+    tmp_path: Path, teacher: Path, faces_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert (
+        efq("compress", teacher, faces_dir, "-o", run, "--no-finetune", "--no-cache",
+            "--eval", f"folder={faces_dir}", "--threshold", "0.5", "--no-benchmark") == 0
+    )  # fmt: skip
+    out = capsys.readouterr().out
+    assert "parity passed" in out
+    assert "folder all pairs" in out
+    assert "x smaller" in out
+    student = run / "student.onnx"
+    numbers = tmp_path / "numbers.json"
+    assert (
+        efq(
+            "evaluate",
+            teacher,
+            "--against",
+            student,
+            "--eval",
+            f"folder={faces_dir}",
+            "--json",
+            numbers,
+        )
+        == 0
+    )
+    metrics = json.loads(numbers.read_text())[0]["metrics"]
+    stored = json.loads((run / "metrics.json").read_text())["protocols"][0]["metrics"]
+    assert metrics[0] == stored[0]  # the run's own numbers, reproduced
+    assert efq("evaluate", run, "--eval", f"folder={faces_dir}") == 0
+    assert efq("benchmark", teacher, "--against", student, "--rounds", "3", "--batch", "2") == 0
+    assert "times as fast" in capsys.readouterr().out
+    again = tmp_path / "again.onnx"
+    assert efq("export", run, "-o", again) == 0
+    assert "convolutions in int8" in capsys.readouterr().out
+    assert len(onnx.load(str(again)).graph.node) == len(onnx.load(str(student)).graph.node)
+    assert efq("export", run, "-o", again) == 2
+    assert "--force" in capsys.readouterr().err
+    assert efq("export", run, "--format", "openvino", "-o", tmp_path / "s.xml") == 0
+    assert efq("evaluate", tmp_path / "s.xml", "--eval", f"folder={faces_dir}") == 0
+    assert efq("export", teacher, "--float", "-o", tmp_path / "float.onnx") == 0
+
+
+def test_recipe_and_flags(tmp_path: Path, teacher: Path, faces_dir: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        f"teacher: {teacher}\nfaces: {faces_dir}\nepochs: 0\ncache: false\nbenchmark: false\n"
+    )
+    assert efq("compress", "--recipe", recipe, "-o", tmp_path / "run", "--hold-out", "0.3") == 0
+    written = Recipe.read(tmp_path / "run" / "recipe.yaml")
+    assert (written.epochs, written.hold_out, written.cache) == (0, 0.3, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("teacher: a\nfaces: b\nbits: w9a8\n", "w9a8"),
+        ("teacher: a\nfaces: b\nepoch: 3\n", "epoch"),
+        ("teacher: a\n", "faces"),
+        ("teacher: a\nfaces: b\nepochs: -1\n", "-1"),
+        ("[1, 2", "not YAML"),
+        ("just text", "no recipe"),
+    ],
+)
+def test_bad_recipes(
+    tmp_path: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    assert efq("compress", "--recipe", path) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert message in error
+
+
+def test_user_errors_are_one_line(
+    tmp_path: Path, teacher: Path, faces_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = {
+        ("compress", tmp_path / "gone.onnx", faces_dir): "no such file",
+        ("compress", teacher, tmp_path / "gone"): "no such folder",
+        ("compress", teacher, faces_dir, "--device", "cuda"): "CUDA",
+        ("evaluate", teacher, "--eval", "lfw"): "NAME=PATH",
+        ("evaluate", teacher, "--eval", f"folder={faces_dir}", "--device", "tpu9"): "tpu9",
+        ("export", teacher): "float network",
+        ("models", "fetch", "nothing"): "unknown",
+    }
+    for words, message in cases.items():
+        if words[0] == "compress":
+            words = (*words, "-o", tmp_path / "run", "--force")
+        assert efq(*words) != 0, words
+        error = capsys.readouterr().err
+        assert message in error, (words, error)
+        assert "Traceback" not in error
+
+
+def test_every_shipped_recipe_is_valid() -> None:
+    recipes = sorted((ROOT / "recipes").glob("*.yaml"))
+    assert recipes
+    for path in recipes:
+        Recipe.read(path)
+
+
+def test_models_and_env(capsys: pytest.CaptureFixture[str]) -> None:
+    assert efq("models", "list") == 0
+    assert "dlib-resnet" in capsys.readouterr().out
+    assert efq("env") == 0
+    assert "onnxruntime_providers" in json.loads(capsys.readouterr().out)

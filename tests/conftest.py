@@ -15,6 +15,7 @@ from efquantface.data.images import write_image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SIZE = 32
+torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -56,7 +56,10 @@ class Recipe(BaseModel):
     @field_validator("bits")
     @classmethod
     def _bits(cls, value: str) -> str:
-        return str(Scheme.parse(value))
+        try:
+            return str(Scheme.parse(value))
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("preprocess")
     @classmethod

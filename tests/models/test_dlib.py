@@ -62,7 +62,7 @@ def test_bytes_left_over(dat: Path, tmp_path: Path) -> None:
     [
         (0, b"\x77", "does not start a packed integer"),
         (4, b"x", "expected loss_metric"),
-        (0x11E, b"\x01\x09", "layer version 9"),
+        (0x11F, b"\x01\x09", "layer version 9"),
         (0x150, b"bon_4", "layer 'bon_4'"),
         (0x160, b"\x00\x00\xc0\x7f", "not finite"),
     ],

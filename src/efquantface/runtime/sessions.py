@@ -47,6 +47,8 @@ def onnxruntime_session(
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     providers = ["CPUExecutionProvider"]
+    if device != "cpu" and not device.startswith("cuda"):
+        raise RuntimeMissingError(f"device {device!r} is not known; use cpu or cuda")
     if device.startswith("cuda"):
         if "CUDAExecutionProvider" not in ort.get_available_providers():
             raise RuntimeMissingError(

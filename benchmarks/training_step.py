@@ -1,0 +1,75 @@
+"""What quantizers cost in training: a compiled step of the quantized network against the float one's.
+
+    python benchmarks/training_step.py --teacher ../shared/weights/y1.onnx
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from efquantface.distill.losses import cosine_loss
+from efquantface.loading import load_model
+from efquantface.quantize.placement import quantize
+from efquantface.quantize.ranges import set_ranges
+from efquantface.quantize.scheme import Scheme
+from efquantface.runtime.environment import environment
+from efquantface.runtime.memory import keep_freed_memory
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=12)
+    args = parser.parse_args()
+    keep_freed_memory()
+    model = load_model(args.teacher)
+    c = model.contract
+    rng = np.random.default_rng(0)
+    pixels = torch.from_numpy(rng.integers(0, 256, (args.batch, 3, c.height, c.width), dtype=np.uint8))
+    target = model.embed_pixels(pixels)
+    student = quantize(model, Scheme())
+    set_ranges(student.graph, [pixels[:16]])
+    x = pixels.float().contiguous(memory_format=torch.channels_last)
+    steps = {}
+    for name, graph in (("float", copy.deepcopy(model.graph)), ("quantized", student.graph)):
+        graph.to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW([p for p in graph.parameters() if p.requires_grad], lr=1e-6)
+        compiled = torch.compile(graph, dynamic=False)
+
+        def step(compiled=compiled, optimizer=optimizer) -> None:
+            cosine_loss(compiled(x), target).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        began = time.monotonic()
+        step()
+        print(f"{name}: first step (compiles) {time.monotonic() - began:.0f} s", flush=True)
+        steps[name] = step
+    times = {name: [] for name in steps}
+    for _ in range(args.rounds):
+        for name, step in steps.items():
+            began = time.perf_counter()
+            step()
+            times[name].append(time.perf_counter() - began)
+    quantized, floating = (np.array(times[n][2:]) for n in ("quantized", "float"))
+    env = environment()
+    print(
+        f"{args.teacher.name}, batch {args.batch}, {torch.get_num_threads()} threads, "
+        f"{env['processor']}, torch {env['packages']['torch']}, {time.strftime('%Y-%m-%d')}, "
+        f"`python {' '.join(sys.argv)}`: float {np.median(floating):.3f} s, quantized "
+        f"{np.median(quantized):.3f} s, ratio {np.median(quantized / floating):.2f} "
+        f"(quartiles {np.percentile(quantized / floating, 25):.2f} to "
+        f"{np.percentile(quantized / floating, 75):.2f})"
+    )
+
+
+if __name__ == "__main__":
+    main()

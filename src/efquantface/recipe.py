@@ -29,8 +29,8 @@ class Recipe(BaseModel):
 
     epochs: int = Field(2, ge=0, le=1000, description="passes over the faces; 0: no fine-tuning")
     batch_size: int = Field(64, ge=2, le=4096)
-    lr: float = Field(0.02, gt=0, description="learning rate in quantization steps of the weights")
-    step_lr: float = Field(2e-4, gt=0, description="learning rate of quantizer ranges, relative")
+    lr: float = Field(0.04, gt=0, description="learning rate in quantization steps of the weights")
+    step_lr: float = Field(4e-4, gt=0, description="learning rate of quantizer ranges, relative")
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     loss: Literal["cosine", "mse"] = "cosine"

@@ -45,8 +45,8 @@ class TrainSettings:
 
     epochs: int = 2
     batch_size: int = 64
-    lr: float = 0.02
-    step_lr: float = 2e-4
+    lr: float = 0.04
+    step_lr: float = 4e-4
     weight_decay: float = 0.0
     clip: float = 1.0
     loss: str = "cosine"

@@ -23,7 +23,10 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("predictor", type=Path)
     args = parser.parse_args()
-    detector, predictor = dlib.get_frontal_face_detector(), dlib.shape_predictor(str(args.predictor))
+    detector, predictor = (
+        dlib.get_frontal_face_detector(),
+        dlib.shape_predictor(str(args.predictor)),
+    )
     points = []
     for path in find_images(args.photos):
         image = np.pad(read_image(path), ((50, 50), (50, 50), (0, 0)))

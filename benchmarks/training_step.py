@@ -1,6 +1,6 @@
 """What quantizers cost in training: a compiled step of the quantized network against the float one's.
 
-    python benchmarks/training_step.py --teacher ../shared/weights/y1.onnx
+python benchmarks/training_step.py --teacher ../shared/weights/y1.onnx
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def main() -> None:
     model = load_model(args.teacher)
     c = model.contract
     rng = np.random.default_rng(0)
-    pixels = torch.from_numpy(rng.integers(0, 256, (args.batch, 3, c.height, c.width), dtype=np.uint8))
+    pixels = torch.from_numpy(
+        rng.integers(0, 256, (args.batch, 3, c.height, c.width), dtype=np.uint8)
+    )
     target = model.embed_pixels(pixels)
     student = quantize(model, Scheme())
     set_ranges(student.graph, [pixels[:16]])

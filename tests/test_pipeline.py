@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import make_faces
 from torch import nn
 
+from conftest import make_faces
 from efquantface import Embedder, FaceContract, compress, evaluate
 from efquantface.data.faces import FaceSet
 from efquantface.errors import EfqError, ParityError, RunError

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_faces
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from conftest import make_faces
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.data.images import write_image
@@ -213,14 +213,9 @@ def test_unreadable_image_drops_its_pairs(
 
 def test_csv_pairs(tmp_path: Path, contract: FaceContract, faces_dir: Path) -> None:
     rows = ["a,b,same"]
-    rows += [
-        f"person{i:02d}/person{i:02d}_0001.png,person{i:02d}/person{i:02d}_0002.png,1"
-        for i in range(12)
-    ]
-    rows += [
-        f"person{i:02d}/person{i:02d}_0001.png,person{(i + 1) % 12:02d}/person{(i + 1) % 12:02d}_0001.png,0"
-        for i in range(12)
-    ]
+    images = [[f"person{i:02d}/person{i:02d}_{j:04d}.png" for j in (1, 2)] for i in range(12)]
+    rows += [f"{first},{second},1" for first, second in images]
+    rows += [f"{images[i][0]},{images[(i + 1) % 12][0]},0" for i in range(12)]
     path = faces_dir / "pairs.csv"
     path.write_text("\n".join(rows))
     loaded = load_eval(f"pairs={path}", contract)
@@ -228,7 +223,7 @@ def test_csv_pairs(tmp_path: Path, contract: FaceContract, faces_dir: Path) -> N
     assert len(np.unique(loaded.pairs.folds)) == 10
     assert loaded.pairs.same.sum() == 12
     path.write_text("a,b,same\nperson00/person00_0001.png,gone.png,1\n")
-    with pytest.raises(DataError, match="'gone.png' is not an image file"):
+    with pytest.raises(DataError, match=r"'gone\.png' is not an image file"):
         load_eval(f"pairs={path}", contract)
     path.write_text("a,b,same\nx.png,y.png,maybe\n")
     with pytest.raises(DataError, match=r"pairs\.csv:2: same is 'maybe'"):

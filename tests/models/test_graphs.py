@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SIZE, SmallFaceNet, randomize
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from conftest import SIZE, SmallFaceNet, randomize
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.errors import ContractError, ModelFileError, UnsupportedOperatorError

@@ -7,9 +7,9 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import SmallFaceNet, randomize
 from torch import nn
 
+from conftest import SmallFaceNet, randomize
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.errors import ModelFileError, RecipeError
@@ -65,7 +65,7 @@ def test_gradient_of_the_step_numerically() -> None:
     q = quantizer(-4.0, 4.0)
     x = torch.tensor([0.31, -1.77, 2.2], dtype=torch.float32)
     q(x).sum().backward()
-    step, zero = q.qparams()
+    step, _ = q.qparams()
     codes = np.rint(x.numpy() / step)
     expected = float((codes - x.numpy() / step).sum()) * step
     assert q.log_step.grad.item() == pytest.approx(expected, abs=1e-5)

@@ -9,10 +9,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from conftest import make_faces
 from onnx import numpy_helper
 from torch import nn
 
+from conftest import make_faces
 from efquantface.contract import FaceContract
 from efquantface.export.onnx_writer import insightface_loader_normalization, write_onnx
 from efquantface.export.parity import check_parity, operators

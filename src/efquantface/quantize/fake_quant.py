@@ -103,7 +103,8 @@ class ActivationQuantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.enabled:
             return torch.clamp(x, 0, self.max_value) if self.rectified else x
-        quantized: Tensor = _FakeQuantize.apply(x, self.step(), self.zero_point(), self.levels)
+        apply: Any = _FakeQuantize.apply
+        quantized: Tensor = apply(x, self.step(), self.zero_point(), self.levels)
         return quantized
 
     @torch.no_grad()

@@ -297,6 +297,7 @@ def demo(
     ),
     images: Annotated[int, typer.Option(help="synthetic training images")] = 1500,
     epochs: Annotated[int, typer.Option(help="passes over them")] = 1,
+    device: Device = "cpu",
     force: Annotated[bool, typer.Option("--force", help="replace an existing run")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on with a stopped run")] = False,
 ) -> None:
@@ -304,7 +305,7 @@ def demo(
     from efquantface.demo import TITLE, run_demo
     from efquantface.report.results import terminal_table
 
-    done = run_demo(output, images=images, epochs=epochs, force=force, resume=resume)
+    done = run_demo(output, images=images, epochs=epochs, device=device, force=force, resume=resume)
     _print(terminal_table(done.results))
     typer.echo(f"{TITLE}\nreport: {done.run.report}")
 

@@ -22,6 +22,7 @@ def run_demo(
     *,
     images: int,
     epochs: int,
+    device: str = "cpu",
     force: bool = False,
     resume: bool = False,
     quiet: bool = False,
@@ -33,7 +34,12 @@ def run_demo(
     teacher = load_model(assets.DLIB_RESNET.name)
     people = make_synthetic(_EVAL_IMAGES, teacher.contract, _EVAL_SEED, console)
     recipe = Recipe.create(
-        {"teacher": assets.DLIB_RESNET.name, "faces": f"synthetic:{images}", "epochs": epochs}
+        {
+            "teacher": assets.DLIB_RESNET.name,
+            "faces": f"synthetic:{images}",
+            "epochs": epochs,
+            "device": device,
+        }
     )
     done = compress(
         teacher,

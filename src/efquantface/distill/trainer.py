@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -194,8 +195,24 @@ class _Trainer:
         self.history.compiled = wanted
         if wanted:
             self.say("compiling the training step (one to three minutes, the first time)")
-        module: Any = torch.compile(graph, dynamic=False) if wanted else graph
-        return self.fabric.setup(module, optimizer)[0]
+        graph.to(self.fabric.device)
+        module = self._compiled(graph) if wanted else graph
+        return self.fabric.setup(module, optimizer, _reapply_compile=False)[0]
+
+    def _compiled(self, graph: nn.Module) -> Any:
+        """The graph compiled and tried on one batch; the graph itself where compiling fails."""
+        compiled: Any = torch.compile(graph, dynamic=False)
+        try:
+            pixels, teacher = self._batch_at(0)
+            torch.autograd.backward(self.loss(compiled(pixels), teacher))
+        except Exception as error:  # compilers fail in many ways, and none of them is fatal here
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self.say(f"torch.compile failed ({reason}): training without it, several times slower")
+            self.history.compiled = False
+            return graph
+        finally:
+            graph.zero_grad(set_to_none=True)
+        return compiled
 
     def _batch_at(self, step: int) -> tuple[Tensor, Tensor]:
         """Pixels and teacher embeddings of a step; a function of seed, epoch and position."""
@@ -296,8 +313,9 @@ class _Trainer:
                 raise RunError(f"{self.state_path}: was saved by a run of {state['total']} steps")
             self.student.graph.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
-            raise RunError(f"{self.state_path}: cannot be resumed from ({error})") from None
+        except (RuntimeError, KeyError, ValueError, EOFError, OSError, UnpicklingError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(f"{self.state_path}: cannot be resumed from ({reason})") from None
         self.step, self.best = state["step"], state["best"]
         self.history.best_step = state["best_step"]
         self.history.steps = [(int(a), float(b)) for a, b in state["history"]]

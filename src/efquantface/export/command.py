@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from efquantface.errors import ExportError, RunError, RuntimeMissingError
+from efquantface.errors import ExportError, ParityError, RunError, RuntimeMissingError
 from efquantface.export.onnx_writer import OPSET, write_onnx
-from efquantface.export.parity import operators
+from efquantface.export.parity import check_layers, operators
 from efquantface.loading import load_model, resolve
 
 FORMATS = ("onnx", "openvino")
@@ -26,6 +26,7 @@ def export_model(
     Raises:
         ExportError: an unknown format, or a float network where a student is expected.
         RunError: the output exists and ``force`` is not given.
+        ParityError: the file does not compute what the student computes; it is removed.
     """
     if file_format not in FORMATS:
         raise ExportError(f"format {file_format!r} is not known; choose from {FORMATS}")
@@ -44,11 +45,19 @@ def export_model(
         raise RunError(f"{target}: exists; add --force to replace it, or choose another -o")
     onnx_path = target.with_suffix(".export.onnx") if file_format == "openvino" else target
     write_onnx(loaded, onnx_path)
+    checked = ""
+    if loaded.quantized:
+        try:
+            layers = check_layers(loaded, onnx_path)
+        except ParityError:
+            onnx_path.unlink()
+            raise
+        checked = f"; {layers} layers equal to the student's on random pixels"
     counts, convolutions, integer = operators(onnx_path)
     listed = ", ".join(f"{op} {count}" for op, count in counts.items())
     lines = [
         f"wrote {target} ({onnx_path.stat().st_size / 1e6:.2f} MB, ONNX opset {OPSET})",
-        f"in ONNX Runtime: {integer} of {convolutions} convolutions in int8; {listed}",
+        f"in ONNX Runtime: {integer} of {convolutions} convolutions in int8{checked}; {listed}",
     ]
     if file_format == "openvino":
         _to_openvino(onnx_path, target, loaded.contract.to_json())

@@ -119,6 +119,22 @@ def check_parity(
     )
 
 
+def check_layers(student: FaceModel, path: Path, count: int = 16) -> int:
+    """Layer-by-layer check on random pixels, where no faces are at hand; the number of layers.
+
+    Raises:
+        ParityError: a layer differs by more than one step, or the embedding layer differs.
+    """
+    c = student.contract
+    noise = np.random.default_rng(0).integers(0, 256, (count, c.height, c.width, 3), dtype=np.uint8)
+    own = student.embed_pixels(torch.from_numpy(c.pixels(noise))).cpu().numpy()
+    parity = check_parity(student, path, noise, own)
+    problems = [p for p in parity.problems if not p.startswith("end to end")]
+    if problems:
+        raise ParityError(f"{path}: fails the parity check: " + "; ".join(problems))
+    return len(parity.layers)
+
+
 def operators(path: Path) -> tuple[dict[str, int], int, int]:
     """(operators by type as ONNX Runtime runs them, all convolutions, those in integers)."""
     with tempfile.TemporaryDirectory() as folder:

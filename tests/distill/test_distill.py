@@ -1,0 +1,133 @@
+"""Losses, the teacher bank, and a trainer that stops at what is not finite."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from conftest import make_faces
+from efquantface.contract import FaceContract
+from efquantface.distill.bank import TeacherBank
+from efquantface.distill.losses import cosine_loss, mse_loss
+from efquantface.distill.trainer import TrainData, TrainSettings, fine_tune
+from efquantface.errors import RunError, TrainingError
+from efquantface.loading import load_model
+from efquantface.models.model import FaceModel
+from efquantface.quantize.placement import quantize
+from efquantface.quantize.ranges import set_ranges
+from efquantface.quantize.scheme import Scheme
+from efquantface.runtime.embedder import Embedder
+
+
+def test_losses_against_numpy() -> None:
+    rng = np.random.default_rng(0)
+    s, t = rng.normal(size=(5, 8)), rng.normal(size=(5, 8))
+    cosine = (s * t).sum(1) / np.linalg.norm(s, axis=1) / np.linalg.norm(t, axis=1)
+    a, b = torch.from_numpy(s).requires_grad_(), torch.from_numpy(t)
+    assert cosine_loss(a, b).item() == pytest.approx((1 - cosine).mean())
+    assert mse_loss(a, b).item() == pytest.approx(((s - t) ** 2).mean())
+    assert torch.autograd.gradcheck(lambda x: cosine_loss(x, b), a)
+    assert cosine_loss(3 * b, b).item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.fixture
+def student(network: nn.Module, contract: FaceContract) -> FaceModel:
+    made = quantize(load_model(network, contract=contract), Scheme.parse("w4a4"))
+    pixels = torch.from_numpy(contract.pixels(make_faces().images))
+    set_ranges(made.graph, [pixels])
+    return made
+
+
+@pytest.fixture
+def data(network: nn.Module, contract: FaceContract) -> TrainData:
+    teacher = Embedder.open(network, contract=contract)
+    train, held = make_faces(seed=1).images, make_faces(identities=4, seed=2).images
+    return TrainData(
+        contract.pixels(train),
+        teacher.embed(train),
+        teacher.embed(train[:, :, ::-1]),
+        contract.pixels(held),
+        teacher.embed(held),
+    )
+
+
+def test_training_brings_the_student_closer(
+    tmp_path: Path, student: FaceModel, data: TrainData
+) -> None:
+    settings = TrainSettings(epochs=6, batch_size=8, compile=False)
+    history = fine_tune(student, data, settings, tmp_path / "s.pt")
+    losses = [loss for _, loss in history.held_out]
+    assert min(losses) < 0.9 * losses[0]
+    assert dict(history.held_out)[history.best_step] == min(losses)
+    assert len(losses) == 7
+
+
+def test_the_untrained_start_is_a_candidate(
+    tmp_path: Path, student: FaceModel, data: TrainData
+) -> None:
+    before = {k: v.clone() for k, v in student.graph.state_dict().items()}
+    wild = TrainSettings(epochs=1, batch_size=8, lr=50.0, step_lr=1.0, compile=False)
+    history = fine_tune(student, data, wild, tmp_path / "s.pt")
+    assert history.best_step == 0
+    for key, value in student.graph.state_dict().items():
+        if key.endswith(("latent", "log_step")):
+            assert torch.equal(value, before[key]), key
+
+
+def test_nan_stops_the_run(tmp_path: Path, student: FaceModel, data: TrainData) -> None:
+    data.plain[:] = np.nan
+    data.mirrored[:] = np.nan
+    with pytest.raises(TrainingError, match="loss is nan at step 0"):
+        fine_tune(student, data, TrainSettings(epochs=1, compile=False), tmp_path / "s.pt")
+
+
+def test_foreign_state_is_refused(tmp_path: Path, student: FaceModel, data: TrainData) -> None:
+    (tmp_path / "s.pt").write_bytes(b"not a state")
+    with pytest.raises(RunError, match=r"s\.pt: cannot be resumed"):
+        fine_tune(
+            student, data, TrainSettings(epochs=1, compile=False), tmp_path / "s.pt", resume=True
+        )
+
+
+def test_failing_compiler_falls_back(
+    tmp_path: Path, student: FaceModel, data: TrainData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> object:
+        def call(_: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no working C++ compiler")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    said: list[str] = []
+    settings = TrainSettings(epochs=12, batch_size=8)
+    history = fine_tune(student, data, settings, tmp_path / "s.pt", say=said.append)
+    assert not history.compiled
+    assert any("torch.compile failed (no working C++ compiler)" in text for text in said)
+
+
+def test_bank_is_private_and_reused(
+    tmp_path: Path, network: nn.Module, contract: FaceContract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EFQ_CACHE", str(tmp_path))
+    teacher = Embedder.open(network, contract=contract)
+    faces = make_faces().images
+    first = TeacherBank.build(teacher, faces, key="k")
+    assert first.path is not None
+    assert stat.S_IMODE(first.path.stat().st_mode) == 0o600
+    np.testing.assert_allclose(first.mirrored, teacher.embed(faces[:, :, ::-1]))
+    calls: list[int] = []
+    monkeypatch.setattr(Embedder, "embed", lambda *_, **__: calls.append(1))
+    again = TeacherBank.build(teacher, faces, key="k")
+    assert not calls
+    np.testing.assert_array_equal(again.plain, first.plain)
+    first.path.write_bytes(b"damaged")
+    monkeypatch.undo()
+    monkeypatch.setenv("EFQ_CACHE", str(tmp_path))
+    np.testing.assert_allclose(TeacherBank.build(teacher, faces, key="k").plain, first.plain)
+    assert TeacherBank.build(teacher, faces, key="k", cache=False).path is None

@@ -10,8 +10,9 @@ from torch import nn
 from efquantface.console import Console
 from efquantface.contract import FaceContract
 from efquantface.errors import ContractError
+from efquantface.evaluation.protocol import ProtocolResult
 from efquantface.evaluation.sets import EvalSet, load_eval
-from efquantface.evaluation.verify import ProtocolResult, evaluate_set
+from efquantface.evaluation.verify import evaluate_set
 from efquantface.runtime.embedder import Embedder
 from efquantface.runtime.memory import keep_freed_memory
 

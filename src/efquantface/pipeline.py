@@ -19,8 +19,9 @@ from efquantface.data.align import check_alignment
 from efquantface.data.faces import FaceSet, cap, split
 from efquantface.distill.bank import TeacherBank
 from efquantface.distill.trainer import History, TrainData, fine_tune
+from efquantface.evaluation.protocol import ProtocolResult
 from efquantface.evaluation.sets import EvalSet, load_eval
-from efquantface.evaluation.verify import ProtocolResult, embedding_lengths, evaluate_set
+from efquantface.evaluation.verify import embedding_lengths, evaluate_set
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import Parity, check_parity
 from efquantface.loading import load_model

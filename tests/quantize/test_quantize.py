@@ -16,12 +16,8 @@ from efquantface.errors import ModelFileError, RecipeError
 from efquantface.loading import load_model
 from efquantface.models.graph import module_nodes
 from efquantface.quantize.equalize import equalize
-from efquantface.quantize.fake_quant import (
-    ActivationQuantizer,
-    InputQuantizer,
-    QuantAffine,
-    QuantConv2d,
-)
+from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
+from efquantface.quantize.layers import QuantAffine, QuantConv2d
 from efquantface.quantize.placement import output_layer, quantize, refresh_biases
 from efquantface.quantize.ranges import enable, search_range, search_weight_steps, set_ranges
 from efquantface.quantize.scheme import Scheme

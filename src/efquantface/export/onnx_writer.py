@@ -34,13 +34,8 @@ from efquantface.models.ops import (
     PReLU,
     ZeroPad,
 )
-from efquantface.quantize.fake_quant import (
-    ActivationQuantizer,
-    InputQuantizer,
-    QuantAffine,
-    QuantConv2d,
-    QuantLinear,
-)
+from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
+from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 
 OPSET = 17
 IR_VERSION = 8

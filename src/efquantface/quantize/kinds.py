@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from efquantface.models.graph import KINDS, OpKind, tuples
-from efquantface.quantize.fake_quant import (
-    ActivationQuantizer,
-    InputQuantizer,
-    QuantAffine,
-    QuantConv2d,
-    QuantLinear,
-)
+from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
+from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 
 KINDS["quantizer"] = OpKind(
     ActivationQuantizer,

@@ -28,13 +28,8 @@ from efquantface.models.ops import (
     ZeroPad,
 )
 from efquantface.models.passes import split_prelu
-from efquantface.quantize.fake_quant import (
-    ActivationQuantizer,
-    InputQuantizer,
-    QuantAffine,
-    QuantConv2d,
-    QuantLinear,
-)
+from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
+from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 from efquantface.quantize.scheme import Scheme
 
 _QUANTIZED_OUTPUT = (nn.Conv2d, nn.Linear, Affine, Add, nn.AvgPool2d, GlobalAvgPool)

@@ -9,13 +9,8 @@ from torch import Tensor, fx, nn
 
 from efquantface.errors import TrainingError
 from efquantface.models.graph import module_nodes
-from efquantface.quantize.fake_quant import (
-    ActivationQuantizer,
-    InputQuantizer,
-    QuantAffine,
-    QuantConv2d,
-    QuantLinear,
-)
+from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
+from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 from efquantface.quantize.placement import refresh_biases
 
 _SAMPLES_A_BATCH = 16384  # values kept of each tensor and batch

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from efquantface.distill.trainer import History
-from efquantface.evaluation.verify import ProtocolResult
+from efquantface.evaluation.protocol import ProtocolResult
 from efquantface.export.parity import Parity
 
 TEACHER, STUDENT, QUIET = "#5b6770", "#0b7285", "#adb5bd"

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from efquantface.contract import FaceContract
 from efquantface.distill.trainer import History
-from efquantface.evaluation.verify import Metric, ProtocolResult
+from efquantface.evaluation.protocol import Metric, ProtocolResult
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import Parity
 from efquantface.models.model import FaceModel

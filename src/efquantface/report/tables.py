@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from efquantface.evaluation.verify import ProtocolResult
+from efquantface.evaluation.protocol import ProtocolResult
 from efquantface.report.results import formatted, formatted_interval, percent
 from efquantface.runtime.benchmark import Timing
 

@@ -30,8 +30,7 @@ def model_digest(model: FaceModel) -> str:
 
 def say_notes(model: FaceModel, console: Console) -> None:
     """Print what was found out about the teacher."""
-    name = model.source.name if model.source else "teacher"
-    console.say(f"teacher: {name}, {model.parameters:,} parameters, {model.contract.describe()}")
+    console.say(f"teacher: {model.name}, {model.parameters:,} parameters, {model.contract.describe()}")
     for note in model.notes:
         console.say(f"  {note}")
 

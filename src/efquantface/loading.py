@@ -46,7 +46,8 @@ def load_model(
         if contract is None:
             raise ContractError("an nn.Module needs contract=FaceContract(...)")
         graph = import_module(model, contract)
-        return FaceModel(_over_pixels(graph, contract), contract)
+        over = _over_pixels(graph, contract)
+        return FaceModel(over, contract, label=type(model).__name__)
     path = resolve(model)
     if path.suffix == ".onnx":
         return _from_onnx(path, contract, preprocess)

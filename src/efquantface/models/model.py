@@ -23,6 +23,7 @@ class FaceModel:
         quantized: True where the graph holds quantizers.
         node_names: names of the first nodes of an ONNX source, by which InsightFace's loader
             decides on its preprocessing.
+        label: what it is called where there is no file.
         notes: what a user should know about how it was read (assumptions, repairs).
     """
 
@@ -32,6 +33,12 @@ class FaceModel:
     quantized: bool = False
     node_names: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
+    label: str = "network"
+
+    @property
+    def name(self) -> str:
+        """File name, or the class of the module it was traced from."""
+        return self.source.name if self.source else self.label
 
     @torch.no_grad()
     def embed_pixels(self, pixels: Tensor) -> Tensor:

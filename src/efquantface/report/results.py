@@ -124,7 +124,7 @@ def terminal_table(results: Results) -> Table:
             label,
             f"{teacher.median_ms:.2f}",
             f"{student.median_ms:.2f}",
-            f"{student.ratio:.1f}x faster",
+            f"{student.ratio:.1f}x as fast",
         )
     for protocol in results.protocols:
         table.add_section()

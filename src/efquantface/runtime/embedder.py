@@ -79,7 +79,7 @@ class Embedder:
                 run = run_onnxruntime(onnxruntime_session(path, threads, device))
                 return cls(found, path.name, "onnxruntime", run, path)
         loaded = load_model(model, contract=contract, preprocess=preprocess)
-        name = loaded.source.name if loaded.source else type(model).__name__
+        name = loaded.name
         if backend == "onnxruntime":
             session = onnxruntime_session(to_onnx(loaded).SerializeToString(), threads, device)
             return cls(loaded.contract, name, backend, run_onnxruntime(session), loaded.source)

@@ -30,7 +30,9 @@ def model_digest(model: FaceModel) -> str:
 
 def say_notes(model: FaceModel, console: Console) -> None:
     """Print what was found out about the teacher."""
-    console.say(f"teacher: {model.name}, {model.parameters:,} parameters, {model.contract.describe()}")
+    console.say(
+        f"teacher: {model.name}, {model.parameters:,} parameters, {model.contract.describe()}"
+    )
     for note in model.notes:
         console.say(f"  {note}")
 

@@ -258,7 +258,7 @@ def _export(
     unchecked.replace(run.onnx)
     console.say(
         f"parity passed: {len(parity.layers)} layers equal to one step, cosine {parity.cosine:.5f} "
-        f"to the trained student; {parity.integer_convolutions} of {parity.convolutions} "
+        f"to the student in integers; {parity.integer_convolutions} of {parity.convolutions} "
         "convolutions run in int8"
     )
     return parity

@@ -120,7 +120,7 @@ def _listed_pairs(
             Metric("cosine to teacher", _cosine(rows), note="mean over the set's images")
         )
         mixed = np.asarray((rows["teacher"][pairs.a] * rows["student"][pairs.b]).sum(1), np.float32)
-        metrics.append(_gallery(mixed[same], mixed[~same], split["teacher"]))
+        metrics += _gallery(mixed[same], mixed[~same], split["teacher"])
         where = np.flatnonzero(folds["teacher"].correct != folds["student"].correct)
         changed = [
             (
@@ -179,11 +179,11 @@ def _all_pairs(
             Metric("cosine to teacher", _cosine(rows), note="mean over the set's images")
         )
         metrics += _agreement(rows, found["teacher"], fars)
-        if len(first.genuine):
+        if len(first.genuine) and fars:
             mixed = score_all_pairs(
                 models["teacher"], identities, progress, probes=models["student"]
             )
-            metrics.append(_gallery_all(mixed, first, fars))
+            metrics.append(_gallery_all(mixed, first, fars[-1]))
     return ProtocolResult(f"{eval_set.name} all pairs", counts, flags, metrics, curves)
 
 
@@ -224,14 +224,16 @@ def _agreement(rows: dict[str, Embeddings], teacher: AllPairs, fars: list[float]
     return metrics
 
 
-def _gallery(genuine: Scores, impostor: Scores, own: tuple[Scores, Scores]) -> Metric:
-    """Teacher's gallery, student's probes, at the teacher's own threshold."""
-    far = supported_fars(len(impostor))[-1]
-    return _gallery_metric(tar_at_far(*own, far), genuine, impostor, len(impostor), own[0])
+def _gallery(genuine: Scores, impostor: Scores, own: tuple[Scores, Scores]) -> list[Metric]:
+    """Teacher's gallery, student's probes, at the teacher's own threshold; none for few pairs."""
+    fars = supported_fars(len(impostor))
+    if not fars:
+        return []
+    point = tar_at_far(*own, fars[-1])
+    return [_gallery_metric(point, genuine, impostor, len(impostor), own[0])]
 
 
-def _gallery_all(mixed: AllPairs, own: AllPairs, fars: list[float]) -> Metric:
-    far = fars[-1] if fars else own.kept_far
+def _gallery_all(mixed: AllPairs, own: AllPairs, far: float) -> Metric:
     point = tar_at_far(own.genuine, own.top_impostors, far, own.impostors)
     return _gallery_metric(point, mixed.genuine, mixed.top_impostors, mixed.impostors, own.genuine)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,11 +73,11 @@ class Embedder:
             if path.suffix == ".xml" or (path.suffix == ".onnx" and backend != "torch"):
                 found = onnx_contract(path, contract, preprocess)
                 if path.suffix == ".xml" or backend == "openvino":
-                    return cls(
-                        found, path.name, "openvino", run_openvino(path, threads, device), path
-                    )
-                run = run_onnxruntime(onnxruntime_session(path, threads, device))
-                return cls(found, path.name, "onnxruntime", run, path)
+                    backend, run = "openvino", run_openvino(path, threads, device)
+                else:
+                    backend = "onnxruntime"
+                    run = run_onnxruntime(onnxruntime_session(path, threads, device))
+                return cls(_sized(found, run), path.name, backend, run, path)
         loaded = load_model(model, contract=contract, preprocess=preprocess)
         name = loaded.name
         if backend == "onnxruntime":
@@ -124,6 +124,13 @@ class Embedder:
             if progress:
                 progress(min(start + batch_size, len(faces)), len(faces))
         return np.concatenate(parts)
+
+
+def _sized(contract: FaceContract, run: Run) -> FaceContract:
+    """The contract with the embedding size that the file really gives (some do not declare it)."""
+    black = np.zeros((1, contract.height, contract.width, 3), np.uint8)
+    size = run(contract.normalize(black)).shape[1]
+    return contract if size == contract.embedding_size else replace(contract, embedding_size=size)
 
 
 def check_device(device: str) -> torch.device:

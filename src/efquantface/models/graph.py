@@ -48,7 +48,8 @@ class OpKind:
     make: Callable[..., nn.Module]
 
 
-def _conv_attrs(m: nn.Conv2d) -> dict[str, Any]:
+def conv_attrs(m: Any) -> dict[str, Any]:
+    """Configuration of a convolution, float or quantized."""
     return {
         "in_channels": m.in_channels,
         "out_channels": m.out_channels,
@@ -82,7 +83,7 @@ KINDS: dict[str, OpKind] = {
     "normalize": OpKind(
         Normalize, lambda m: {"mean": m.mean.tolist(), "std": m.std.tolist()}, Normalize
     ),
-    "conv": OpKind(nn.Conv2d, _conv_attrs, lambda **a: nn.Conv2d(**tuples(a))),
+    "conv": OpKind(nn.Conv2d, conv_attrs, lambda **a: nn.Conv2d(**tuples(a))),
     "linear": OpKind(
         nn.Linear,
         lambda m: {"in_features": m.in_features, "out_features": m.out_features},

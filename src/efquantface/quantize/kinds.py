@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from efquantface.models.graph import KINDS, OpKind, tuples
+from efquantface.models.graph import KINDS, OpKind, conv_attrs, tuples
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 
@@ -24,16 +24,7 @@ KINDS["input_quantizer"] = OpKind(
 )
 KINDS["quant_conv"] = OpKind(
     QuantConv2d,
-    lambda m: {
-        "in_channels": m.in_channels,
-        "out_channels": m.out_channels,
-        "kernel_size": list(m.kernel_size),
-        "stride": list(m.stride),
-        "padding": list(m.padding),
-        "dilation": list(m.dilation),
-        "groups": m.groups,
-        "bits": m.bits,
-    },
+    lambda m: {**conv_attrs(m), "bits": m.bits},
     lambda **a: QuantConv2d(**tuples(a)),
 )
 KINDS["quant_linear"] = OpKind(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from efquantface.evaluation.sets import EvalSet
@@ -37,7 +37,7 @@ def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ())
     """
     environment = Environment(
         loader=PackageLoader("efquantface.report", "."),
-        autoescape=select_autoescape(["html"]),
+        autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )

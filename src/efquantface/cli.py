@@ -296,7 +296,7 @@ def demo(
         "efq-demo"
     ),
     images: Annotated[int, typer.Option(help="synthetic training images")] = 1500,
-    epochs: Annotated[int, typer.Option(help="passes over them")] = 1,
+    epochs: Annotated[int, typer.Option(help="passes over them")] = 2,
     device: Device = "cpu",
     force: Annotated[bool, typer.Option("--force", help="replace an existing run")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on with a stopped run")] = False,

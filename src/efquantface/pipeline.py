@@ -112,7 +112,7 @@ def compress(
     _restore_length(student, face_set, held, bank)
 
     save_checkpoint(student, run.checkpoint)
-    parity = _export(student, run, face_set, held, bank, console)
+    parity = _export(student, run, face_set, held, bank, recipe, console)
     results = _evaluate(teacher, model, student, run, sets, history, recipe, parity, console)
     sample = torch.from_numpy(model.contract.pixels(face_set.images[held[:_PARITY_FACES]]))
     results.layer_errors = layer_errors(student.graph, start, sample)
@@ -247,11 +247,12 @@ def _export(
     faces: FaceSet,
     held: np.ndarray[Any, np.dtype[np.int64]],
     bank: TeacherBank,
+    recipe: Recipe,
     console: Console,
 ) -> Parity:
     """Write the ONNX file under a working name; it gets its own once it has passed."""
     unchecked = run.path / "student.unchecked.onnx"
-    write_onnx(student, unchecked, {"efquantface.bits": Recipe.read(run.recipe).bits})
+    write_onnx(student, unchecked, {"efquantface.bits": recipe.bits})
     index = held[:: max(len(held) // _PARITY_FACES, 1)][:_PARITY_FACES]
     parity = check_parity(student, unchecked, faces.images[index], bank.plain[index])
     parity.check(unchecked)

@@ -19,13 +19,10 @@ Progress = Callable[[int, int], None]
 
 
 class _Embeds(Protocol):
+    """The part of an Embedder that the bank needs."""
+
     def embed(
-        self,
-        faces: npt.NDArray[np.uint8],
-        *,
-        flip: bool = False,
-        batch_size: int = 32,
-        progress: Progress | None = None,
+        self, faces: npt.NDArray[np.uint8], *, progress: Progress | None = None
     ) -> npt.NDArray[np.float32]: ...
 
 

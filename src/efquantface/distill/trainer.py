@@ -157,7 +157,7 @@ class _Trainer:
         model = self._prepared(graph, optimizer)
         if resume and self.state_path.is_file():
             self._load(optimizer)
-        elif self.settings.epochs and not self.best:
+        elif self.settings.epochs:
             self._validate(model)
         if self.step < self.total:
             self.say(self._plan(model).describe())

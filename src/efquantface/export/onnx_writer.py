@@ -19,10 +19,10 @@ import onnx
 from onnx import TensorProto, helper
 from torch import Tensor, fx, nn
 
-from efquantface.contract import METADATA_KEY, FaceContract
+from efquantface.contract import METADATA_KEY
 from efquantface.errors import ExportError
 from efquantface.export.values import OnnxBuilder, Value
-from efquantface.models.graph import INPUT, module_nodes, name_of, output_name
+from efquantface.models.graph import INPUT, module_nodes, name_of, output_name, pool_attrs
 from efquantface.models.model import FaceModel
 from efquantface.models.ops import (
     Add,
@@ -287,14 +287,12 @@ def _conv_attrs(m: QuantConv2d | nn.Conv2d) -> dict[str, Any]:
 
 
 def _pool_attrs(m: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
-    def pair(value: Any) -> list[int]:
-        return [int(v) for v in value] if isinstance(value, tuple) else [int(value)] * 2
-
+    attrs = pool_attrs(m)
     return {
-        "kernel_shape": pair(m.kernel_size),
-        "strides": pair(m.stride),
-        "pads": pair(m.padding) * 2,
-        "ceil_mode": int(m.ceil_mode),
+        "kernel_shape": attrs["kernel_size"],
+        "strides": attrs["stride"],
+        "pads": attrs["padding"] * 2,
+        "ceil_mode": int(attrs["ceil_mode"]),
     }
 
 
@@ -325,9 +323,3 @@ def insightface_loader_normalization(node_names: tuple[str, ...]) -> tuple[float
     subtracts = any(n.startswith(("Sub", "_minus")) for n in first)
     multiplies = any(n.startswith(("Mul", "_mul")) for n in first)
     return (0.0, 1.0) if subtracts and multiplies else (127.5, 127.5)
-
-
-def matches_insightface_loader(contract: FaceContract) -> bool:
-    """Whether InsightFace's loader can feed this contract at all (raw pixels, or 127.5)."""
-    plain = contract.mean == contract.std == (127.5, 127.5, 127.5)
-    return contract.color == "RGB" and (contract.is_raw_pixels or plain)

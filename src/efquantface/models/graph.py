@@ -61,7 +61,8 @@ def conv_attrs(m: Any) -> dict[str, Any]:
     }
 
 
-def _pool_attrs(m: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
+def pool_attrs(m: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
+    """Configuration of a pooling, its sizes as pairs."""
     return {
         "kernel_size": _pair(m.kernel_size),
         "stride": _pair(m.stride),
@@ -98,10 +99,10 @@ KINDS: dict[str, OpKind] = {
         lambda m: {k: getattr(m, k) for k in ("channels", "top", "bottom", "left", "right")},
         ZeroPad,
     ),
-    "maxpool": OpKind(nn.MaxPool2d, _pool_attrs, lambda **a: nn.MaxPool2d(**tuples(a))),
+    "maxpool": OpKind(nn.MaxPool2d, pool_attrs, lambda **a: nn.MaxPool2d(**tuples(a))),
     "avgpool": OpKind(
         nn.AvgPool2d,
-        lambda m: {**_pool_attrs(m), "count_include_pad": m.count_include_pad},
+        lambda m: {**pool_attrs(m), "count_include_pad": m.count_include_pad},
         lambda **a: nn.AvgPool2d(**tuples(a)),
     ),
     "globalavgpool": OpKind(GlobalAvgPool, lambda m: {}, GlobalAvgPool),

@@ -125,7 +125,7 @@ def test_range_search_is_the_best_of_a_fine_grid() -> None:
         with torch.no_grad():
             return float((quantizer(a, b, 4)(values) - values).square().mean())
 
-    found = error(*search_range(values, low, high, 15, rectified=False))
+    found = error(*search_range(values, low, high, quantizer(0, 1, 4)))
     grid = [
         error(low * a, high * b)
         for a in np.linspace(0.1, 1, 31).tolist()
@@ -133,7 +133,7 @@ def test_range_search_is_the_best_of_a_fine_grid() -> None:
     ]
     assert found <= min(grid) * 1.05
     assert found < 0.5 * error(low, high)
-    assert search_range(torch.zeros(9), 0.0, 0.0, 255, rectified=False) == (0.0, 1.0)
+    assert search_range(torch.zeros(9), 0.0, 0.0, quantizer(0, 1)) == (0.0, 1.0)
 
 
 def test_weight_search_is_the_best_of_a_fine_grid() -> None:

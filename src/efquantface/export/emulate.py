@@ -85,8 +85,8 @@ def _input(module: InputQuantizer, pixels: Tensor) -> _Codes:
     if module.pixels:
         codes = pixels.double().round().clamp(0, 255)
     else:
-        codes = (module.normalized(pixels) / step).round().add(zero).clamp(0, 255)
-    return _Codes(codes.double(), np.float32(step), zero)
+        codes = (module.normalized(pixels) / step).round().add(module.zero_value).clamp(0, 255)
+    return _Codes(codes.double() - (module.zero_value - zero), np.float32(step), zero)
 
 
 def _accumulate(module: _Layer, x: _Codes) -> _Accumulated:
@@ -115,7 +115,7 @@ def _requantize(module: ActivationQuantizer, x: Any) -> _Codes:
         rounded = _add(x, scale, zero) - zero
     else:
         rounded = (x.float() / torch.tensor(scale)).round().double()
-    return _Codes((rounded + zero).clamp(0, module.levels), scale, zero)
+    return _Codes((rounded + zero).clamp(module.lowest, module.highest), scale, zero)
 
 
 def _add(x: _Sum, scale: np.float32, zero: int) -> Tensor:

@@ -143,25 +143,27 @@ def _normalize(w: _Writer, name: str, m: Normalize, inputs: list[Value]) -> Valu
 def _input_quantizer(w: _Writer, name: str, m: InputQuantizer, inputs: list[Value]) -> Value:
     contract, source = w.contract, inputs[0].name
     step, zero = m.qparams()
+    codes = (-128, 127, True) if m.symmetric else (0, 255, False)
     if not m.pixels:
         weight = np.asarray(contract.std) / _array(m.std)
         bias = (np.asarray(contract.mean) - _array(m.mean)) / _array(m.std)
         source = w.input_affine(source, weight, bias, name)
-        return w.out.quantize(source, name, step, zero, 255)
+        return w.out.quantize(source, name, step, zero, codes)
     # codes are the pixels: shift (and, with unequal std, scale) the input back to them
-    mean, std = np.asarray(contract.mean), np.asarray(contract.std)
+    std = np.asarray(contract.std)
+    offset = np.asarray(contract.mean) - (m.zero_value if m.symmetric else 0)
     if (std == std[0]).all():
-        source = w.input_affine(source, np.ones(3), mean / std, name)
-        pixels = w.out.quantize(source, name, 1 / float(std[0]), 0, 255)
+        source = w.input_affine(source, np.ones(3), offset / std, name)
+        pixels = w.out.quantize(source, name, 1 / float(std[0]), 0, codes)
     else:
-        source = w.input_affine(source, std, mean, name)
-        pixels = w.out.quantize(source, name, 1.0, 0, 255)
-    return Value(pixels.name, step, zero)
+        source = w.input_affine(source, std, offset, name)
+        pixels = w.out.quantize(source, name, 1.0, 0, codes)
+    return Value(pixels.name, step, zero, *codes)
 
 
 def _quantizer(w: _Writer, name: str, m: ActivationQuantizer, inputs: list[Value]) -> Value:
     step, zero = m.qparams()
-    return w.out.quantize(inputs[0].name, name, step, zero, m.levels)
+    return w.out.quantize(inputs[0].name, name, step, zero, (m.lowest, m.highest, m.symmetric))
 
 
 def _quant_conv(w: _Writer, name: str, m: QuantConv2d, inputs: list[Value]) -> Value:
@@ -207,9 +209,9 @@ def _add(w: _Writer, name: str, m: Add, inputs: list[Value]) -> Value:
 def _clamp(w: _Writer, name: str, m: Clamp, inputs: list[Value]) -> Value:
     value = inputs[0]
     if value.is_codes and m.low is None and m.high == 0:
-        return w.out.clip(value, 0, value.zero_point, name)
+        return w.out.clip(value, value.lowest, value.zero_point, name)
     if value.is_codes and m.low == 0 and m.high is None:
-        return w.out.clip(value, value.zero_point, value.levels, name)
+        return w.out.clip(value, value.zero_point, value.highest, name)
     source = w.out.dequantize(value)
     if m.low == 0 and m.high is None:
         return Value(w.out.node("Relu", (source,), name))
@@ -222,7 +224,7 @@ def _pad(w: _Writer, name: str, m: ZeroPad, inputs: list[Value]) -> Value:
     pads = [0, 0, m.top, m.left, 0, m.channels, m.bottom, m.right]
     value = inputs[0]
     amounts = w.out.constant(pads, np.int64)
-    fill = w.out.constant(value.zero_point, np.uint8 if value.is_codes else np.float32)
+    fill = w.out.constant(value.zero_point, value.dtype if value.is_codes else np.float32)
     return value.renamed(w.out.node("Pad", (value.name, amounts, fill), name))
 
 

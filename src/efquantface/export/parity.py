@@ -156,7 +156,7 @@ def operators(path: Path) -> tuple[dict[str, int], int, int]:
 
 def _runtime_codes(
     path: Path, student: FaceModel, x: npt.NDArray[np.float32]
-) -> tuple[dict[str, npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32]]:
     """Every quantizer's codes as the runtime computes them, by quantizer name, and the embedding."""
     model = onnx.load(str(path))
     names: dict[str, str] = {}
@@ -169,8 +169,10 @@ def _runtime_codes(
         for n in student.graph.graph.nodes
         if isinstance(module_of(student.graph, n), ActivationQuantizer)
     }
+    symmetric = any(getattr(m, "symmetric", False) for m in student.graph.modules())
+    element = TensorProto.INT8 if symmetric else TensorProto.UINT8
     for tensor in wanted.values():
-        model.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.UINT8, None))
+        model.graph.output.append(helper.make_tensor_value_info(tensor, element, None))
     session = onnxruntime_session(model.SerializeToString())
     results = session.run(None, {student.contract.input_name: x})
     embedding = np.asarray(results[0], np.float32)
@@ -180,7 +182,7 @@ def _runtime_codes(
 class _Walker(fx.Interpreter):
     """Runs the student, replacing each quantizer's result by the runtime's after comparing them."""
 
-    def __init__(self, gm: fx.GraphModule, codes: dict[str, npt.NDArray[np.uint8]]) -> None:
+    def __init__(self, gm: fx.GraphModule, codes: dict[str, npt.NDArray[Any]]) -> None:
         super().__init__(gm)
         self.codes, self.layers = codes, list[LayerParity]()
 

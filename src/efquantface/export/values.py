@@ -15,24 +15,32 @@ from efquantface.errors import ExportError
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the file: float, or uint8 codes with their step and zero point.
+    """A tensor of the file: float, or codes (uint8, int8 if signed) with step and zero point.
 
     Attributes:
         name: tensor name in the file.
         step, zero_point: None for a float tensor.
-        levels: largest code.
+        lowest, highest: the codes used.
+        signed: int8 codes.
         constants: the initializers of step and zero point, shared by all readers.
     """
 
     name: str
     step: float | None = None
     zero_point: int = 0
-    levels: int = 255
+    lowest: int = 0
+    highest: int = 255
+    signed: bool = False
     constants: tuple[str, str] | None = None  # names of step and zero point in the file
 
     @property
     def is_codes(self) -> bool:
         return self.step is not None
+
+    @property
+    def dtype(self) -> Any:
+        """The codes' type."""
+        return np.int8 if self.signed else np.uint8
 
     def renamed(self, name: str) -> Value:
         """The same codes under another name."""
@@ -75,25 +83,34 @@ class OnnxBuilder:
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=label, **attrs))
         return output
 
-    def quantize(self, source: str, name: str, step: float, zero_point: int, levels: int) -> Value:
-        """Float tensor to codes; below 8 bits the codes are limited by an integer Clip."""
-        constants = self.parameters(step, zero_point)
-        codes = self.node("QuantizeLinear", (source, *constants), name)
-        value = Value(codes, step, zero_point, levels, constants)
-        return value if levels == 255 else self.clip(value, 0, levels, name)
+    def quantize(
+        self, source: str, name: str, step: float, zero_point: int, codes: tuple[int, int, bool]
+    ) -> Value:
+        """Float tensor to codes (lowest, highest, signed).
 
-    def parameters(self, step: float, zero_point: int) -> tuple[str, str]:
-        """Initializers of a step and a uint8 zero point."""
+        Where not all codes of the type are used, they are limited by an integer Clip.
+        """
+        lowest, highest, signed = codes
+        value = Value("", step, zero_point, lowest, highest, signed)
+        constants = self.parameters(value)
+        quantized = self.node("QuantizeLinear", (source, *constants), name)
+        value = replace(value, name=quantized, constants=constants)
+        limits = np.iinfo(value.dtype)
+        whole = (lowest, highest) == (limits.min, limits.max)
+        return value if whole else self.clip(value, lowest, highest, name)
+
+    def parameters(self, value: Value) -> tuple[str, str]:
+        """Initializers of a value's step and zero point."""
         return (
-            self.constant(step, np.float32),
-            self.constant(zero_point, np.uint8),
+            self.constant(np.float32(value.step or 0), np.float32),
+            self.constant(value.zero_point, value.dtype),
         )
 
     def clip(self, value: Value, low: int, high: int, name: str) -> Value:
         """Limit codes to [low, high] in integers (both bounds given, as the runtimes want)."""
         bounds = (
-            self.constant(low, np.uint8),
-            self.constant(high, np.uint8),
+            self.constant(low, value.dtype),
+            self.constant(high, value.dtype),
         )
         return value.renamed(self.node("Clip", (value.name, *bounds), name))
 
@@ -101,8 +118,7 @@ class OnnxBuilder:
         """Codes to float: the form that runtimes fuse into the integer kernel that follows."""
         if not value.is_codes:
             return value.name
-        assert value.step is not None
-        constants = value.constants or self.parameters(value.step, value.zero_point)
+        constants = value.constants or self.parameters(value)
         return self.node("DequantizeLinear", (value.name, *constants), "")
 
     def weight(self, codes: npt.NDArray[np.int8], steps: npt.NDArray[np.float32]) -> str:

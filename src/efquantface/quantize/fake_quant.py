@@ -8,6 +8,7 @@ gradients are LSQ's (Esser et al. 2020, eq. 3): for ``q = round(x / s)`` inside 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ def round_through(x: Tensor) -> Tensor:
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """``(clamp(round(x / s) + z, 0, L) - z) * s`` with LSQ's gradients, written out.
+    """``(clamp(round(x / s) + z, low, high) - z) * s`` with LSQ's gradients, written out.
 
     For codes inside the range ``dy/dx = 1``, ``dy/ds = q - z - x / s``, ``dy/dz = 0``; for clipped
     ones ``0``, ``q - z`` and ``-s``. Written out, the compiled backward pass is one kernel with two
@@ -30,85 +31,108 @@ class _FakeQuantize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Tensor, zero: Tensor, levels: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, step: Tensor, zero: Tensor, low: int, high: int) -> Tensor:
         ctx.save_for_backward(x, step, zero)
-        ctx.levels = levels
-        codes = torch.clamp(torch.round(x / step) + zero, 0, levels)
+        ctx.low, ctx.high = low, high
+        codes = torch.clamp(torch.round(x / step) + zero, low, high)
         return (codes - zero) * step
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
         (grad,) = grads
         x, step, zero = ctx.saved_tensors
         ratio = x / step
         unclipped = torch.round(ratio) + zero
-        codes = torch.clamp(unclipped, 0, ctx.levels)
+        codes = torch.clamp(unclipped, ctx.low, ctx.high)
         inside = unclipped == codes
         grad_x = torch.where(inside, grad, 0.0)
         grad_step = (grad * (codes - zero - torch.where(inside, ratio, 0.0))).sum()
         grad_zero = -torch.where(inside, 0.0, grad).sum() * step
-        return grad_x, grad_step, grad_zero, None
+        return grad_x, grad_step, grad_zero, None, None
 
 
 class ActivationQuantizer(nn.Module):
-    """Affine fake quantizer of one tensor: ``(clamp(round(x / s) + z, 0, 2^b - 1) - z) * s``.
+    """Fake quantizer of one tensor: ``(clamp(round(x / s) + z, lowest, highest) - z) * s``.
 
-    It also stands for a ReLU or ReLU6 in front of it: with zero point 0 and its range limited to
-    ``max_value``, the clamp of the codes is exactly the activation.
+    It also stands for a ReLU or ReLU6 in front of it: with the lowest code at the zero point and its
+    range limited to ``max_value``, the clamp of the codes is exactly the activation.
 
     Args:
         bits: 2 to 8.
-        rectified: the tensor is a ReLU's, so the zero point is fixed at 0.
+        rectified: the tensor is a ReLU's, so no code stands for a negative value.
         max_value: upper limit of the activation (6 for ReLU6), or None.
+        symmetric: codes are signed, -2^(b-1) to 2^(b-1) - 1, with zero point 0; otherwise unsigned,
+            0 to 2^b - 1, with a trained zero point.
+
+    Attributes:
+        lowest, highest: the codes used, integers.
     """
 
     log_step: nn.Parameter
 
     def __init__(
-        self, bits: int = 8, rectified: bool = False, max_value: float | None = None
+        self,
+        bits: int = 8,
+        rectified: bool = False,
+        max_value: float | None = None,
+        symmetric: bool = False,
     ) -> None:
         super().__init__()
         self.bits, self.rectified, self.max_value = bits, rectified, max_value
-        self.levels = 2**bits - 1
+        self.symmetric = symmetric
+        half: int = 2 ** (bits - 1)
+        self.lowest: int = -half if symmetric and not rectified else 0
+        self.highest: int = half - 1 if symmetric else 2 * half - 1
         self.log_step = nn.Parameter(torch.zeros(()))
         # share of the range below zero; the zero point is its nearest code
-        self.zero = nn.Parameter(torch.zeros(()), requires_grad=not rectified)
+        self.zero = nn.Parameter(torch.zeros(()), requires_grad=not (rectified or symmetric))
         self.enabled = True
 
     def extra_repr(self) -> str:
-        return f"bits={self.bits}, rectified={self.rectified}, max_value={self.max_value}"
+        return (
+            f"bits={self.bits}, rectified={self.rectified}, max_value={self.max_value}, "
+            f"symmetric={self.symmetric}"
+        )
 
     def set_range(self, low: float, high: float) -> None:
-        """Make codes 0 and 2^b - 1 stand for about ``low`` and ``high`` (zero is always a code)."""
+        """Make the lowest and highest code stand for about ``low`` and ``high``.
+
+        Zero is always a code; symmetric codes reach as far as the larger of both ends asks.
+        """
         low, high = (0.0 if self.rectified else min(low, 0.0)), max(high, 0.0)
-        step = max((high - low) / self.levels, TINY)
+        if self.symmetric:
+            step, zero = max(-low, high) / self.highest, 0.0
+        else:
+            step = (high - low) / self.highest
+            zero = -low / max(step, TINY) / self.highest
         with torch.no_grad():
-            self.log_step.fill_(float(torch.tensor(step, dtype=torch.float64).log()))
-            self.zero.fill_(-low / step / self.levels)
+            self.log_step.fill_(math.log(max(step, TINY)))
+            self.zero.fill_(zero)
 
     def step(self) -> Tensor:
         """The step s, a float32 scalar."""
         step = self.log_step.exp()
         if self.max_value is not None:
-            step = step.clamp(max=self.max_value / self.levels)
+            step = step.clamp(max=self.max_value / self.highest)
         return step
 
     def zero_point(self) -> Tensor:
-        """The zero point z, an integer in 0..2^b - 1, as a float scalar."""
-        return round_through((self.zero * self.levels).clamp(0, self.levels))
+        """The zero point z, an integer in the range of codes, as a float scalar."""
+        return round_through((self.zero * self.highest).clamp(0, self.highest))
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.enabled:
             return torch.clamp(x, 0, self.max_value) if self.rectified else x
         apply: Any = _FakeQuantize.apply
-        quantized: Tensor = apply(x, self.step(), self.zero_point(), self.levels)
+        quantized: Tensor = apply(x, self.step(), self.zero_point(), self.lowest, self.highest)
         return quantized
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
-        """Integer codes (uint8) of ``x``."""
+        """Integer codes of ``x``, uint8 or (symmetric) int8."""
         codes = torch.round(x / self.step()) + self.zero_point()
-        return codes.clamp(0, self.levels).to(torch.uint8)
+        codes = codes.clamp(self.lowest, self.highest)
+        return codes.to(torch.int8 if self.symmetric else torch.uint8)
 
     @torch.no_grad()
     def dequantize(self, codes: Tensor) -> Tensor:
@@ -132,20 +156,28 @@ class InputQuantizer(nn.Module):
 
     Args:
         mean, std: the normalization in grey levels, one value a channel.
-        step, zero_point: of the codes.
+        step, zero_point: of unsigned codes.
         pixels: True where the codes are the pixels.
+        symmetric: the file holds signed codes with zero point 0: ours minus ``zero_point``, 128.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, mean: list[float], std: list[float], step: float, zero_point: int, pixels: bool
+        self,
+        mean: list[float],
+        std: list[float],
+        step: float,
+        zero_point: int,
+        pixels: bool,
+        symmetric: bool = False,
     ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
         self.step_value, self.zero_value, self.pixels = step, zero_point, pixels
+        self.symmetric = symmetric
         self.enabled = True
 
     def normalized(self, x: Tensor) -> Tensor:
@@ -161,5 +193,5 @@ class InputQuantizer(nn.Module):
         return (codes.clamp(0, 255) - self.zero_value) * self.step_value
 
     def qparams(self) -> tuple[float, int]:
-        """(step, zero point) of the first layer's input."""
-        return self.step_value, self.zero_value
+        """(step, zero point) of the first layer's input, as they are written to a file."""
+        return self.step_value, 0 if self.symmetric else self.zero_value

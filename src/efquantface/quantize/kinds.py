@@ -8,7 +8,12 @@ from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 
 KINDS["quantizer"] = OpKind(
     ActivationQuantizer,
-    lambda m: {"bits": m.bits, "rectified": m.rectified, "max_value": m.max_value},
+    lambda m: {
+        "bits": m.bits,
+        "rectified": m.rectified,
+        "max_value": m.max_value,
+        "symmetric": m.symmetric,
+    },
     ActivationQuantizer,
 )
 KINDS["input_quantizer"] = OpKind(
@@ -19,6 +24,7 @@ KINDS["input_quantizer"] = OpKind(
         "step": m.step_value,
         "zero_point": m.zero_value,
         "pixels": m.pixels,
+        "symmetric": m.symmetric,
     },
     InputQuantizer,
 )

@@ -90,6 +90,13 @@ class QuantAffine(_IntegerLayer):
         super().__init__()
         self._init_latents((channels,), bits=8)
 
+    @classmethod
+    def identity(cls, channels: int) -> QuantAffine:
+        """A copy of codes for a reader that wants other steps; nothing in it is trained."""
+        made = cls(channels)
+        made.set_weight(torch.ones(channels), torch.zeros(channels))
+        return made.requires_grad_(False)
+
     @property
     def channels(self) -> int:
         return self.latent.numel()

@@ -12,28 +12,25 @@ from __future__ import annotations
 
 import copy
 
-import torch
 from torch import fx, nn
 
 from efquantface.errors import ModelFileError
-from efquantface.models.graph import insert_after, module_nodes, module_of, tidy
+from efquantface.models.graph import insert_after, module_nodes, module_of, name_of, tidy
 from efquantface.models.model import FaceModel
 from efquantface.models.ops import (
     Add,
     Affine,
     Clamp,
-    Flatten,
     GlobalAvgPool,
-    Normalize,
-    ZeroPad,
 )
 from efquantface.models.passes import split_prelu
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
+from efquantface.quantize.input import place_input
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
+from efquantface.quantize.narrow import HANDS_ON_CODES, narrow
 from efquantface.quantize.scheme import Scheme
 
 _QUANTIZED_OUTPUT = (nn.Conv2d, nn.Linear, Affine, Add, nn.AvgPool2d, GlobalAvgPool)
-_HANDS_ON_CODES = (nn.MaxPool2d, Flatten, ZeroPad, Clamp)
 Quantizer = ActivationQuantizer | InputQuantizer
 _LEAST_SLOPE = 0.01  # unit in which a channel's scale is trained where the scale itself is less
 
@@ -43,11 +40,12 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
 
     Raises:
         ModelFileError: the graph does not end in a linear layer, or is quantized already.
+        RecipeError: the scheme names a layer that the network does not have.
     """
     if model.quantized:
         raise ModelFileError(f"{model.source}: is quantized already")
     gm = split_prelu(copy.deepcopy(model.graph))
-    _place_input(gm)
+    place_input(gm, scheme.symmetric)
     output = next(n for n in gm.graph.nodes if n.op == "output").args[0]
     if not isinstance(module_of(gm, output), nn.Linear):
         raise ModelFileError(
@@ -56,11 +54,17 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
     for node, module in module_nodes(gm):
         if node is output or not isinstance(module, _QUANTIZED_OUTPUT):
             continue
-        _place_output(gm, node, scheme)
-    _requantize_clamps(gm, scheme)
+        _place_output(gm, node, scheme.symmetric)
+    _requantize_clamps(gm, scheme.symmetric)
+    layers = [n for n, m in module_nodes(gm) if isinstance(m, nn.Conv2d | nn.Linear)]
+    bits = {n: scheme.of(name_of(n), n in (layers[0], layers[-1])) for n in layers}
+    scheme.check_names([name_of(n) for n in layers])
     for node, module in module_nodes(gm):
-        if isinstance(module, nn.Conv2d | nn.Linear | Affine):
-            gm.set_submodule(str(node.target), _quantized_layer(module, scheme.weight_bits))
+        if isinstance(module, Affine):
+            gm.set_submodule(str(node.target), _quantized_affine(module))
+        elif node in bits:
+            gm.set_submodule(str(node.target), _quantized_layer(module, bits[node].weight))
+    narrow(gm, {node: b.activation for node, b in bits.items()}, scheme.symmetric)
     tidy(gm)
     gm.train()
     return FaceModel(gm, model.contract, model.source, True, model.node_names, list(model.notes))
@@ -72,7 +76,7 @@ def quantizer_before(gm: fx.GraphModule, node: fx.Node) -> Quantizer:
     assert isinstance(source, fx.Node)
     module = module_of(gm, source)
     while not isinstance(module, ActivationQuantizer | InputQuantizer):
-        assert isinstance(module, _HANDS_ON_CODES), f"{source.target} is not quantized"
+        assert isinstance(module, HANDS_ON_CODES), f"{source.target} is not quantized"
         parent = source.args[0]
         assert isinstance(parent, fx.Node)
         source, module = parent, module_of(gm, parent)
@@ -104,7 +108,7 @@ def refresh_biases(gm: fx.GraphModule) -> list[str]:
     return guarded
 
 
-def _place_output(gm: fx.GraphModule, node: fx.Node, scheme: Scheme) -> None:
+def _place_output(gm: fx.GraphModule, node: fx.Node, symmetric: bool) -> None:
     """A quantizer on ``node``, taking in the ReLU behind it where that is its only reader."""
     users = list(node.users)
     activation = module_of(gm, users[0]) if len(users) == 1 else None
@@ -113,28 +117,30 @@ def _place_output(gm: fx.GraphModule, node: fx.Node, scheme: Scheme) -> None:
         users[0].replace_all_uses_with(node)
         gm.graph.erase_node(users[0])
         rectified, max_value = True, activation.high
-    quantizer = ActivationQuantizer(scheme.activation_bits, rectified, max_value)
+    quantizer = ActivationQuantizer(8, rectified, max_value, symmetric)
     insert_after(gm, node, f"{node.target}_q", quantizer)
 
 
-def _requantize_clamps(gm: fx.GraphModule, scheme: Scheme) -> None:
+def _requantize_clamps(gm: fx.GraphModule, symmetric: bool) -> None:
     """A clamp at a value that need not be a code gets a quantizer of its own."""
     for node, module in module_nodes(gm):
         if isinstance(module, Clamp) and {module.low, module.high} - {None, 0.0}:
             rectified = module.low == 0
-            quantizer = ActivationQuantizer(scheme.activation_bits, rectified, module.high)
+            quantizer = ActivationQuantizer(8, rectified, module.high, symmetric)
             insert_after(gm, node, f"{node.target}_q", quantizer)
 
 
-def _quantized_layer(layer: nn.Conv2d | nn.Linear | Affine, bits: int) -> nn.Module:
-    if isinstance(layer, Affine):
-        quantized = QuantAffine(layer.channels)
-        quantized.latent_bias.requires_grad_(layer.bias.requires_grad)
-        quantized.set_weight(layer.weight.detach(), layer.bias.detach(), floor=_LEAST_SLOPE)
-        return quantized
-    layer_quantizer: QuantConv2d | QuantLinear
+def _quantized_affine(layer: Affine) -> QuantAffine:
+    quantized = QuantAffine(layer.channels)
+    quantized.latent_bias.requires_grad_(layer.bias.requires_grad)
+    quantized.set_weight(layer.weight.detach(), layer.bias.detach(), floor=_LEAST_SLOPE)
+    return quantized
+
+
+def _quantized_layer(layer: nn.Module, bits: int) -> QuantConv2d | QuantLinear:
+    quantized: QuantConv2d | QuantLinear
     if isinstance(layer, nn.Conv2d):
-        layer_quantizer = QuantConv2d(
+        quantized = QuantConv2d(
             layer.in_channels,
             layer.out_channels,
             (layer.kernel_size[0], layer.kernel_size[1]),
@@ -145,48 +151,8 @@ def _quantized_layer(layer: nn.Conv2d | nn.Linear | Affine, bits: int) -> nn.Mod
             bits,
         )
     else:
-        layer_quantizer = QuantLinear(layer.in_features, layer.out_features, bits)
+        assert isinstance(layer, nn.Linear)
+        quantized = QuantLinear(layer.in_features, layer.out_features, bits)
     assert layer.bias is not None
-    layer_quantizer.set_weight(layer.weight.detach(), layer.bias.detach())
-    return layer_quantizer
-
-
-def _place_input(gm: fx.GraphModule) -> None:
-    """Replace the normalization in front by the fixed input quantizer."""
-    placeholder = next(n for n in gm.graph.nodes if n.op == "placeholder")
-    first = next(iter(placeholder.users))
-    module = module_of(gm, first)
-    if not isinstance(module, Normalize):
-        first = insert_after(gm, placeholder, "normalize", Normalize([0.0] * 3, [1.0] * 3))
-        module = Normalize([0.0] * 3, [1.0] * 3)
-    mean, std = module.mean.double(), module.std.double()
-    user = next(iter(first.users))
-    conv = module_of(gm, user)
-    folds = isinstance(conv, nn.Conv2d) and len(first.users) == 1 and conv.groups == 1
-    padded = not folds or any(int(p) for p in conv.padding)  # type: ignore[union-attr]
-    uniform = bool((mean == mean[0]).all() and (std == std[0]).all())
-    if folds and (uniform or not padded):
-        assert isinstance(conv, nn.Conv2d)
-        step = float(1 / std.mean())
-        zero = int(min(max(round(float(mean.mean())), 0), 255))
-        _absorb_normalization(conv, mean, std, step, zero)
-        pixels = True
-    else:
-        low, high = float((-mean / std).min()), float(((255 - mean) / std).max())
-        low, high = min(low, 0.0), max(high, 0.0)
-        step = (high - low) / 255
-        zero, pixels = round(-low / step), False
-    quantizer = InputQuantizer(mean.tolist(), std.tolist(), step, zero, pixels)
-    gm.set_submodule(str(first.target), quantizer)
-
-
-@torch.no_grad()
-def _absorb_normalization(
-    conv: nn.Conv2d, mean: torch.Tensor, std: torch.Tensor, step: float, zero: int
-) -> None:
-    """``conv((p - mean) / std) = conv'((p - zero) * step)`` away from a zero-padded border."""
-    weight = conv.weight.double()
-    assert conv.bias is not None
-    shift = ((zero - mean) / std).view(1, -1, 1, 1)
-    conv.bias.copy_(conv.bias.double() + (weight * shift).sum(dim=(1, 2, 3)))
-    conv.weight.copy_(weight / (std * step).view(1, -1, 1, 1))
+    quantized.set_weight(layer.weight.detach(), layer.bias.detach())
+    return quantized

@@ -15,6 +15,7 @@ from efquantface.quantize.placement import refresh_biases
 
 _SAMPLES_A_BATCH = 16384  # values kept of each tensor and batch
 _MAX_SAMPLES = 131072
+_FRACTIONS = torch.linspace(1.0, 0.1, 46).tolist()  # of the full range
 
 
 def set_ranges(
@@ -38,7 +39,7 @@ def set_ranges(
     ]
     for index, (name, quantizer) in enumerate(quantizers):
         values, low, high = samples[name]
-        quantizer.set_range(*search_range(values, low, high, quantizer.levels, quantizer.rectified))
+        quantizer.set_range(*search_range(values, low, high, quantizer))
         progress("searching ranges", index + 1, len(quantizers))
     for _, module in module_nodes(gm):
         if isinstance(module, QuantConv2d | QuantLinear):
@@ -48,27 +49,34 @@ def set_ranges(
 
 @torch.no_grad()
 def search_range(
-    values: Tensor, low: float, high: float, levels: int, rectified: bool
+    values: Tensor, low: float, high: float, quantizer: ActivationQuantizer
 ) -> tuple[float, float]:
     """(low, high) with the least mean squared quantization error on ``values`` (1-D).
 
     Coordinate descent over shrunk ends, starting from the full range, with zero kept a code.
+    Symmetric codes have one end to search. The quantizer tells the kind of its codes only.
     """
-    low, high = (0.0 if rectified else min(low, 0.0)), max(high, 0.0)
+    low, high = (0.0 if quantizer.rectified else min(low, 0.0)), max(high, 0.0)
+    if quantizer.symmetric:
+        high = max(-low, high)
+        low = 0.0 if quantizer.rectified else -high
     if high - low <= 0:
         return 0.0, 1.0
-    best, best_error = (low, high), _error(values, low, high, levels)
-    fractions = torch.linspace(1.0, 0.1, 46).tolist()
+    best, best_error = (low, high), _error(values, low, high, quantizer)
+    ends: tuple[tuple[bool, bool], ...] = ((False, True), (True, False))
+    if quantizer.symmetric or quantizer.rectified:
+        ends = ((quantizer.symmetric, True),)
     for _ in range(2):
-        for end in (1, 0):
-            if rectified and end == 0:
-                continue
+        for move_low, move_high in ends:
             start = best
-            for fraction in fractions:
-                trial = (start[0], high * fraction) if end else (low * fraction, start[1])
+            for fraction in _FRACTIONS:
+                trial = (
+                    low * fraction if move_low else start[0],
+                    high * fraction if move_high else start[1],
+                )
                 if trial[1] - trial[0] <= 0:
                     continue
-                error = _error(values, trial[0], trial[1], levels)
+                error = _error(values, *trial, quantizer)
                 if error < best_error:
                     best, best_error = trial, error
     return best
@@ -91,10 +99,14 @@ def search_weight_steps(weight: Tensor, limit: int) -> Tensor:
     return best
 
 
-def _error(values: Tensor, low: float, high: float, levels: int) -> float:
-    step = (high - low) / levels
-    zero = min(max(round(-low / step), 0), levels)
-    codes = torch.clamp(torch.round(values / step) + zero, 0, levels)
+def _error(values: Tensor, low: float, high: float, quantizer: ActivationQuantizer) -> float:
+    lowest, highest = quantizer.lowest, quantizer.highest
+    if quantizer.symmetric:
+        step, zero = max(-low, high) / highest, 0
+    else:
+        step = (high - low) / highest
+        zero = min(max(round(-low / step), 0), highest)
+    codes = torch.clamp(torch.round(values / step) + zero, lowest, highest)
     return float(((codes - zero) * step - values).square().mean())
 
 

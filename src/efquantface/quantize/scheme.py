@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from efquantface.errors import RecipeError
 
@@ -11,19 +12,15 @@ _PATTERN = re.compile(r"w([2-8])a([2-8])")
 
 
 @dataclass(frozen=True)
-class Scheme:
-    """Bits of weights and activations.
+class Bits:
+    """Bits of a layer's weights and of the codes it reads, 2 to 8 each."""
 
-    Weights are symmetric per output channel, activations affine per tensor, the network's input
-    always 8 bits (pixels are 8 bits), biases 32 bits, the embedding float.
-    """
-
-    weight_bits: int = 8
-    activation_bits: int = 8
+    weight: int = 8
+    activation: int = 8
 
     @classmethod
-    def parse(cls, text: str) -> Scheme:
-        """``w8a8`` and its relatives, 2 to 8 bits each.
+    def parse(cls, text: str) -> Bits:
+        """``w8a8`` and its relatives.
 
         Raises:
             RecipeError: for anything else.
@@ -34,4 +31,56 @@ class Scheme:
         return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
-        return f"w{self.weight_bits}a{self.activation_bits}"
+        return f"w{self.weight}a{self.activation}"
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Bits of every layer, and the kind of activation codes.
+
+    Weights are symmetric per output channel, activations per tensor, the network's input always 8
+    bits (pixels are 8 bits), biases 32 bits, the embedding float. The activation bits are those of
+    the codes that convolutions and linear layers read; what only additions, averages and the parts
+    of a PReLU read keeps 8 bits, as does the scale per channel of a PReLU or BatchNorm.
+
+    Attributes:
+        bits: of layers that ``layers`` does not name.
+        layers: (shell pattern of layer names, bits); the last pattern that matches decides.
+        wide_ends: the first and the last layer keep 8 bits, whatever ``bits`` says.
+        symmetric: activation codes are signed with zero point 0 (TensorRT, many NPUs) instead of
+            unsigned with a zero point.
+    """
+
+    bits: Bits = field(default_factory=Bits)
+    layers: tuple[tuple[str, Bits], ...] = ()
+    wide_ends: bool = False
+    symmetric: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Scheme:
+        """The same bits for all layers."""
+        return cls(Bits.parse(text))
+
+    def of(self, layer: str, end: bool = False) -> Bits:
+        """Bits of one layer, by name; ``end`` marks the first and the last."""
+        found = Bits() if end and self.wide_ends else self.bits
+        for pattern, bits in self.layers:
+            if fnmatchcase(layer, pattern):
+                found = bits
+        return found
+
+    def check_names(self, names: list[str]) -> None:
+        """Every pattern must name a layer.
+
+        Raises:
+            RecipeError: a pattern matches none of ``names``.
+        """
+        for pattern, _ in self.layers:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise RecipeError(
+                    f"layers: {pattern!r} names none of the {len(names)} layers, which are "
+                    f"{', '.join(names)}"
+                )
+
+    def __str__(self) -> str:
+        return str(self.bits)

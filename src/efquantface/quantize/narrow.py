@@ -1,0 +1,89 @@
+"""Codes of fewer than 8 bits, where convolutions and linear layers read them.
+
+Low bits are for what is multiplied. A tensor that only additions, averages or the parts of a PReLU
+read stays at 8 bits, which costs no multiplication anywhere. A tensor that both read - the sum at
+the head of a residual block - keeps its 8-bit codes for the addition and gets a second, narrow
+quantizer for the convolutions: a scale of one per channel, which is a depthwise 1x1 convolution in
+integers, and a quantizer on it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from torch import fx, nn
+
+from efquantface.models.graph import free_name, insert_after, module_nodes, module_of
+from efquantface.models.ops import Clamp, Flatten, ZeroPad
+from efquantface.quantize.fake_quant import ActivationQuantizer
+from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
+
+HANDS_ON_CODES = (nn.MaxPool2d, Flatten, ZeroPad, Clamp)
+_WIDE = 8
+
+
+def narrow(gm: fx.GraphModule, bits: dict[fx.Node, int], symmetric: bool) -> None:
+    """Give the codes that layers read their bits; quantizers are placed, all with 8 bits.
+
+    Args:
+        gm: the graph, changed in place.
+        bits: of the codes that each convolution and linear layer reads.
+        symmetric: kind of the quantizers that are added.
+    """
+    channels: dict[str, int] = {}
+    for node, module in module_nodes(gm):
+        channels[node.name] = _channels(module, node, channels)
+        if not isinstance(module, ActivationQuantizer):
+            continue
+        wanted = defaultdict(list)
+        for user in node.users:
+            wanted[_bits_read(gm, user, bits)].append(user)
+        if len(wanted) == 1:
+            (only,) = wanted
+            replacement = ActivationQuantizer(only, module.rectified, module.max_value, symmetric)
+            gm.set_submodule(str(node.target), replacement)
+            continue
+        for width, users in wanted.items():
+            if width != _WIDE:
+                _second_quantizer(gm, node, users, width, channels[node.name], symmetric)
+
+
+def _bits_read(gm: fx.GraphModule, node: fx.Node, bits: dict[fx.Node, int]) -> int:
+    """The most bits that any reader behind ``node`` wants of the codes it reads or hands on."""
+    module = module_of(gm, node)
+    if isinstance(module, HANDS_ON_CODES):
+        return max(_bits_read(gm, user, bits) for user in node.users)
+    return bits.get(node, _WIDE)
+
+
+def _second_quantizer(
+    gm: fx.GraphModule,
+    node: fx.Node,
+    users: list[fx.Node],
+    width: int,
+    channels: int,
+    symmetric: bool,
+) -> None:
+    others = [user for user in node.users if user not in users]
+    module = gm.get_submodule(str(node.target))
+    assert isinstance(module, ActivationQuantizer)
+    copy = QuantAffine.identity(channels)
+    name = free_name(gm, f"{node.target}_to{width}")
+    narrowed = insert_after(gm, node, name, copy)
+    rectified = module.rectified
+    quantizer = ActivationQuantizer(width, rectified, module.max_value, symmetric)
+    insert_after(gm, narrowed, f"{name}_q", quantizer)
+    for user in others:
+        user.replace_input_with(next(iter(narrowed.users)), node)
+
+
+def _channels(module: nn.Module, node: fx.Node, known: dict[str, int]) -> int:
+    """Channels of a node's output."""
+    if isinstance(module, QuantConv2d):
+        return module.out_channels
+    if isinstance(module, QuantLinear):
+        return module.out_features
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    count = known.get(source.name, 3)
+    return count + module.channels if isinstance(module, ZeroPad) else count

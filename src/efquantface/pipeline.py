@@ -18,7 +18,8 @@ from efquantface.contract import FaceContract
 from efquantface.data.align import check_alignment
 from efquantface.data.faces import FaceSet, cap, split
 from efquantface.distill.bank import TeacherBank
-from efquantface.distill.trainer import History, TrainData, fine_tune
+from efquantface.distill.settings import History, TrainData
+from efquantface.distill.trainer import fine_tune
 from efquantface.evaluation.protocol import ProtocolResult
 from efquantface.evaluation.sets import EvalSet, load_eval
 from efquantface.evaluation.verify import embedding_lengths, evaluate_set

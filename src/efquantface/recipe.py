@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from efquantface.contract import PREPROCESS
 from efquantface.distill.losses import LOSSES
-from efquantface.distill.trainer import TrainSettings
+from efquantface.distill.settings import TrainSettings
 from efquantface.errors import RecipeError
 from efquantface.quantize.scheme import Scheme
 

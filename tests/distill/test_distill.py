@@ -14,7 +14,8 @@ from conftest import make_faces
 from efquantface.contract import FaceContract
 from efquantface.distill.bank import TeacherBank
 from efquantface.distill.losses import cosine_loss, mse_loss
-from efquantface.distill.trainer import TrainData, TrainSettings, fine_tune
+from efquantface.distill.settings import TrainData, TrainSettings
+from efquantface.distill.trainer import fine_tune
 from efquantface.errors import RunError, TrainingError
 from efquantface.loading import load_model
 from efquantface.models.model import FaceModel
@@ -37,7 +38,7 @@ def test_losses_against_numpy() -> None:
 
 @pytest.fixture
 def student(network: nn.Module, contract: FaceContract) -> FaceModel:
-    made = quantize(load_model(network, contract=contract), Scheme.parse("w4a4"))
+    made = quantize(load_model(network, contract=contract), Scheme.parse("w3a3"))
     pixels = torch.from_numpy(contract.pixels(make_faces().images))
     set_ranges(made.graph, [pixels])
     return made

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -20,82 +20,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from efquantface.distill.layerwise import LayerDistillation
 from efquantface.distill.losses import LOSSES
+from efquantface.distill.optimizer import parameter_groups, schedule
+from efquantface.distill.settings import History, Plan, TrainData, TrainSettings
 from efquantface.errors import RunError, TrainingError
 from efquantface.models.model import FaceModel
 from efquantface.quantize.placement import refresh_biases
 
 _SAVE_EVERY = 60.0  # seconds between checkpoints inside an epoch
-_WARMUP_SHARE = 0.05
 _WORTH_COMPILING = 60  # steps; compiling costs as much as so many uncompiled steps
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to fine-tune.
-
-    Attributes:
-        epochs: passes over the training images; 0 keeps the ranges found without training.
-        batch_size: images a step, mirrored at random.
-        lr: of weights, in their own quantization steps.
-        step_lr: of quantizer steps and zero points, relative.
-        weight_decay: AdamW's, on weights.
-        clip: largest gradient norm.
-        loss: ``cosine`` or ``mse``.
-        compile: fuse with ``torch.compile`` where a C++ compiler is found.
-    """
-
-    epochs: int = 2
-    batch_size: int = 64
-    lr: float = 0.04
-    step_lr: float = 4e-4
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    loss: str = "cosine"
-    seed: int = 0
-    compile: bool = True
-    device: str = "cpu"
-    devices: int = 1
-
-
-@dataclass
-class TrainData:
-    """Pixels (N,3,H,W) uint8 and the teacher's embeddings, of the training and held-out images."""
-
-    pixels: npt.NDArray[np.uint8]
-    plain: npt.NDArray[np.float32]
-    mirrored: npt.NDArray[np.float32]
-    held_pixels: npt.NDArray[np.uint8]
-    held_teacher: npt.NDArray[np.float32]
-
-
-@dataclass
-class History:
-    """What happened: (step, loss) every few steps, held-out loss before training and each epoch."""
-
-    steps: list[tuple[int, float]] = field(default_factory=list)
-    held_out: list[tuple[int, float]] = field(default_factory=list)
-    best_step: int = 0
-    seconds: float = 0.0
-    compiled: bool = False
-    peak_memory_mb: float = 0.0
-
-
-@dataclass
-class Plan:
-    """Said before the first step."""
-
-    steps: int
-    seconds_a_step: float
-    memory_mb: float
-
-    def describe(self) -> str:
-        """One line for the log."""
-        minutes = self.steps * self.seconds_a_step / 60
-        return (
-            f"{self.steps:,} steps of {self.seconds_a_step:.2f} s: about {minutes:.1f} minutes, "
-            f"{self.memory_mb / 1024:.1f} GB of memory"
-        )
 
 
 Say = Callable[[str], None]
@@ -108,6 +42,7 @@ def fine_tune(
     settings: TrainSettings,
     state_path: Path,
     *,
+    teacher: FaceModel | None = None,
     resume: bool = False,
     say: Say = lambda _: None,
     progress: StepProgress = lambda *_: None,
@@ -115,27 +50,35 @@ def fine_tune(
     """Train ``student`` in place; it ends with the weights of the best held-out loss.
 
     The untrained start is among the candidates. The order of images and mirrors depends on seed and
-    epoch only, so a resumed run ends with the same weights as an unbroken one.
+    epoch only, so a resumed run ends with the same weights as an unbroken one. ``teacher`` is the
+    float network that the student was quantized from; only ``layer_weight`` needs it.
 
     Raises:
         TrainingError: a loss or gradient that is not finite.
         RunError: the saved state belongs to another run.
         KeyboardInterrupt: after the state has been saved.
     """
-    return _Trainer(student, data, settings, state_path, say, progress).run(resume)
+    module: nn.Module = student.graph
+    if settings.layer_weight and settings.epochs:
+        if teacher is None:
+            raise TrainingError("distilling layers needs the float network the student came from")
+        module = LayerDistillation(student.graph, copy.deepcopy(teacher.graph))
+    return _Trainer(student, module, data, settings, state_path, say, progress).run(resume)
 
 
 class _Trainer:
     def __init__(
         self,
         student: FaceModel,
+        module: nn.Module,
         data: TrainData,
         settings: TrainSettings,
         state_path: Path,
         say: Say,
         progress: StepProgress,
     ) -> None:
-        self.student, self.data, self.settings = student, data, settings
+        self.student, self.module = student, module
+        self.data, self.settings = data, settings
         self.state_path, self.say, self.progress = state_path, say, progress
         self.history = History()
         self.batch = min(settings.batch_size, len(data.pixels))
@@ -153,8 +96,8 @@ class _Trainer:
 
     def run(self, resume: bool) -> History:
         graph = self.student.graph
-        optimizer = torch.optim.AdamW(_groups(graph, self.settings), eps=1e-12)
-        model = self._prepared(graph, optimizer)
+        optimizer = torch.optim.AdamW(parameter_groups(graph, self.settings), eps=1e-12)
+        model = self._prepared(optimizer)
         if resume and self.state_path.is_file():
             self._load(optimizer)
         elif self.settings.epochs:
@@ -182,10 +125,10 @@ class _Trainer:
         self.history.peak_memory_mb = _peak_memory_mb()
         return self.history
 
-    def _prepared(self, graph: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+    def _prepared(self, optimizer: torch.optim.Optimizer) -> Any:
         """Compiled where possible; said where not."""
         # convolutions and their gradients run nearly twice as fast with channels last
-        graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         wanted = self.settings.compile and self.settings.epochs > 0
         if wanted and self.settings.device == "cpu" and not has_compiler():
             self.say("no C++ compiler found: training without torch.compile, several times slower")
@@ -196,24 +139,33 @@ class _Trainer:
         self.history.compiled = wanted
         if wanted:
             self.say("compiling the training step (one to three minutes, the first time)")
-        graph.to(self.fabric.device)
-        module = self._compiled(graph) if wanted else graph
+        self.module.to(self.fabric.device)
+        module = self._compiled() if wanted else self.module
         return self.fabric.setup(module, optimizer, _reapply_compile=False)[0]
 
-    def _compiled(self, graph: nn.Module) -> Any:
-        """The graph compiled and tried on one batch; the graph itself where compiling fails."""
-        compiled: Any = torch.compile(graph, dynamic=False)
+    def _compiled(self) -> Any:
+        """The module compiled and tried on one batch; itself where compiling fails."""
+        compiled: Any = torch.compile(self.module, dynamic=False)
         try:
             pixels, teacher = self._batch_at(0)
-            torch.autograd.backward(self.loss(compiled(pixels), teacher))
+            torch.autograd.backward(self._loss(compiled, pixels, teacher))
         except Exception as error:  # compilers fail in many ways, and none of them is fatal here
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             self.say(f"torch.compile failed ({reason}): training without it, several times slower")
             self.history.compiled = False
-            return graph
+            return self.module
         finally:
-            graph.zero_grad(set_to_none=True)
+            self.module.zero_grad(set_to_none=True)
         return compiled
+
+    def _loss(self, model: Any, pixels: Tensor, teacher: Tensor) -> Tensor:
+        """The loss of a training step: of the embeddings, and while it lasts of the layers."""
+        weight = self.settings.layer_weight * (1 - self.step / max(self.total, 1))
+        if not self.settings.layer_weight:
+            return self.loss(model(pixels), teacher)
+        embedding, layers = model(pixels)
+        total: Tensor = self.loss(embedding, teacher) + weight * layers
+        return total
 
     def _batch_at(self, step: int) -> tuple[Tensor, Tensor]:
         """Pixels and teacher embeddings of a step; a function of seed, epoch and position."""
@@ -234,11 +186,11 @@ class _Trainer:
         )
 
     def _train_step(self, model: Any, optimizer: Any) -> None:
-        factor = _schedule(self.step, self.total)
+        factor = schedule(self.step, self.total)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         pixels, teacher = self._batch_at(self.step)
-        loss = self.loss(model(pixels), teacher)
+        loss = self._loss(model, pixels, teacher)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(f"the loss is {value} at step {self.step}; try a smaller --lr")
@@ -264,8 +216,9 @@ class _Trainer:
                 pixels = np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)])
             teacher = torch.from_numpy(self.data.held_teacher[start : start + self.batch])
             # gradients stay on: without them the graph would be compiled a second time
-            out = model(_input(pixels, self.fabric.device)).detach()
-            kept = out[: self.batch - missing]
+            out = model(_input(pixels, self.fabric.device))
+            embedding = out[0] if self.settings.layer_weight else out
+            kept = embedding.detach()[: self.batch - missing]
             total += float(self.loss(kept, teacher.to(kept.device))) * len(kept)
             count += len(kept)
         value = total / count
@@ -283,8 +236,8 @@ class _Trainer:
         for _ in range(2):
             began = time.monotonic()
             pixels, teacher = self._batch_at(self.step)
-            self.fabric.backward(self.loss(model(pixels), teacher))
-            self.student.graph.zero_grad(set_to_none=True)
+            self.fabric.backward(self._loss(model, pixels, teacher))
+            self.module.zero_grad(set_to_none=True)
             seconds = time.monotonic() - began
         # optimizer moments come on top of what is in use now
         moments = 2 * sum(p.numel() * 4 for p in self.student.graph.parameters()) / 2**20
@@ -328,34 +281,6 @@ class _Trainer:
 def has_compiler() -> bool:
     """Whether ``torch.compile`` finds a C++ compiler for the CPU."""
     return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name)
-
-
-def _groups(graph: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
-    """Weights with their learning rate and decay; steps and zero points with theirs and none."""
-    weights, biases, steps = [], [], []
-    for name, parameter in graph.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if name.endswith(("log_step", ".zero")):
-            steps.append(parameter)
-        elif name.endswith("latent_bias"):
-            biases.append(parameter)
-        else:
-            weights.append(parameter)
-    return [
-        {"params": weights, "base_lr": settings.lr, "weight_decay": settings.weight_decay},
-        # biases are in units of the channel's largest weight, 127 steps
-        {"params": biases, "base_lr": settings.lr / 127, "weight_decay": 0.0},
-        {"params": steps, "base_lr": settings.step_lr, "weight_decay": 0.0},
-    ]
-
-
-def _schedule(step: int, total: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
-    warmup = max(int(total * _WARMUP_SHARE), 1)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
 
 
 def _input(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:

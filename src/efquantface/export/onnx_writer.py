@@ -21,6 +21,7 @@ from torch import Tensor, fx, nn
 
 from efquantface.contract import METADATA_KEY
 from efquantface.errors import ExportError
+from efquantface.export.packing import PACKED_IR_VERSION, PACKED_OPSET, stored_bits
 from efquantface.export.values import OnnxBuilder, Value
 from efquantface.models.graph import INPUT, module_nodes, name_of, output_name, pool_attrs
 from efquantface.models.model import FaceModel
@@ -41,9 +42,18 @@ OPSET = 17
 IR_VERSION = 8
 
 
-def write_onnx(model: FaceModel, path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write ``model`` (quantized or float) to ``path``; it appears whole or not at all."""
-    proto = to_onnx(model, metadata)
+def write_onnx(
+    model: FaceModel,
+    path: Path,
+    metadata: dict[str, str] | None = None,
+    *,
+    packed: bool = True,
+) -> None:
+    """Write ``model`` (quantized or float) to ``path``; it appears whole or not at all.
+
+    ``packed`` stores weights of up to 6 bits in few bits (:mod:`packing`), which needs opset 21.
+    """
+    proto = to_onnx(model, metadata, packed=packed)
     temporary = path.with_name(path.name + ".partial")
     try:
         onnx.save(proto, str(temporary))
@@ -53,19 +63,26 @@ def write_onnx(model: FaceModel, path: Path, metadata: dict[str, str] | None = N
         raise ExportError(f"{path}: could not be written ({error})") from None
 
 
-def to_onnx(model: FaceModel, metadata: dict[str, str] | None = None) -> onnx.ModelProto:
+def to_onnx(
+    model: FaceModel, metadata: dict[str, str] | None = None, *, packed: bool = True
+) -> onnx.ModelProto:
     """The ONNX form of a model, with dynamic batch and fixed height and width.
 
     Raises:
         ExportError: the graph holds an operator that has no ONNX form here.
     """
-    return _Writer(model).write(metadata or {})
+    return _Writer(model, packed).write(metadata or {})
 
 
 class _Writer:
-    def __init__(self, model: FaceModel) -> None:
+    def __init__(self, model: FaceModel, packed: bool) -> None:
         self.model, self.contract = model, model.contract
-        self.out = OnnxBuilder()
+        self.packed = packed and any(
+            stored_bits(m.bits) < 8
+            for m in model.graph.modules()
+            if isinstance(m, QuantConv2d | QuantLinear)
+        )
+        self.out = OnnxBuilder(packed=self.packed)
         self.out.taken |= {self.contract.input_name, self.contract.output_name}
         self.values: dict[str, Value] = {}
 
@@ -81,6 +98,7 @@ class _Writer:
         result = self.values[output_name(self.model.graph)]
         self._name_output(self.out.dequantize(result))
         self._name_for_loaders()
+        self.out.unpack_first()
         graph = helper.make_graph(
             self.out.nodes,
             "efquantface",
@@ -88,10 +106,11 @@ class _Writer:
             [_tensor_info(contract.output_name, ["batch", contract.embedding_size])],
             self.out.initializers,
         )
+        opset = PACKED_OPSET if self.packed else OPSET
         proto = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="efquantface"
+            graph, opset_imports=[helper.make_opsetid("", opset)], producer_name="efquantface"
         )
-        proto.ir_version = IR_VERSION
+        proto.ir_version = PACKED_IR_VERSION if self.packed else IR_VERSION
         stored = {METADATA_KEY: contract.to_json(), **metadata}
         if contract.licence:
             stored["teacher_licence"] = contract.licence
@@ -180,11 +199,12 @@ def _operands(
     """Dequantized input, weight and bias of an integer layer."""
     assert source.step is not None, f"{name} reads a float tensor"
     codes, steps = (_array(t) for t in m.weight_codes())
-    operands = (w.out.dequantize(source), w.out.weight(codes, steps))
+    weight, scale = w.out.weight(codes, steps, m.bits)
+    operands = (w.out.dequantize(source), weight)
     bias = _array(m.bias)
     if not bias.any() and isinstance(m, QuantAffine):  # a PReLU's slopes
         return operands
-    return (*operands, w.out.bias(bias, (np.float32(source.step) * steps).astype(np.float32), name))
+    return (*operands, w.out.bias(bias, source, (scale, steps), name))
 
 
 def _affine(w: _Writer, name: str, m: Affine, inputs: list[Value]) -> Value:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from efquantface.errors import ExportError
+from efquantface.export.packing import int4_initializer, six_bit_graph, stored_bits
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,16 @@ class OnnxBuilder:
     """Collects nodes and initializers.
 
     Tensors get short numbered names, since a small network's names would be a tenth of its file;
-    nodes keep the layer's name where it tells something.
+    nodes keep the layer's name where it tells something. ``packed`` stores weights of few bits in few
+    bits.
     """
 
     nodes: list[NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
     count: int = 0
+    packed: bool = True
+    six_bit: list[tuple[str, npt.NDArray[np.int8]]] = field(default_factory=list)
 
     def unique(self, prefix: str) -> str:
         """A short name that is not taken yet."""
@@ -121,24 +125,66 @@ class OnnxBuilder:
         constants = value.constants or self.parameters(value)
         return self.node("DequantizeLinear", (value.name, *constants), "")
 
-    def weight(self, codes: npt.NDArray[np.int8], steps: npt.NDArray[np.float32]) -> str:
-        """int8 weight codes with one step an output channel (axis 0), dequantized.
+    def weight(
+        self, codes: npt.NDArray[np.int8], steps: npt.NDArray[np.float32], bits: int
+    ) -> tuple[str, str]:
+        """int8 weight codes with one step an output channel (axis 0).
 
-        The zero points are zeros; a convolution is fused without them, a Gemm is not.
+        Returns the names of the dequantized weight and of its steps. The zero points are zeros; a
+        convolution is fused without them, a Gemm is not.
         """
-        operands = [self.constant(codes, np.int8), self.constant(steps, np.float32)]
+        scale = self.constant(steps, np.float32)
+        operands = [self._stored(codes, bits), scale]
         if codes.ndim == 2:
             operands.append(self.constant(np.zeros(len(steps)), np.int8))
-        return self.node("DequantizeLinear", operands, "", axis=0)
+        return self.node("DequantizeLinear", operands, "", axis=0), scale
 
-    def bias(self, bias: npt.NDArray[np.float32], steps: npt.NDArray[np.float32], name: str) -> str:
+    def _stored(self, codes: npt.NDArray[np.int8], bits: int) -> str:
+        """The INT8 tensor of codes, stored in as few bits as the file's form allows."""
+        size = stored_bits(bits, self.packed)
+        if size == 8:
+            return self.constant(codes, np.int8)
+        if size == 4:
+            name = self.unique("c")
+            self.initializers.append(int4_initializer(codes, name))
+            return self.node("Cast", (name,), "", to=TensorProto.INT8)
+        name = self.unique("t")
+        self.six_bit.append((name, codes))
+        return name
+
+    def unpack_first(self) -> None:
+        """Put the operators that unpack 6-bit weights in front; to be called once, at the end."""
+        if self.six_bit:
+            nodes, initializers = six_bit_graph(self.six_bit, self.unique("w"))
+            self.nodes[:0] = nodes
+            self.initializers += initializers
+
+    def bias(
+        self,
+        bias: npt.NDArray[np.float32],
+        source: Value,
+        steps: tuple[str, npt.NDArray[np.float32]],
+        name: str,
+    ) -> str:
         """int32 bias in units of input step times weight step, dequantized.
+
+        The product of the steps is left to the runtime, which folds it at load: stored, it would be
+        a third of what a layer takes beside its weights.
+
+        Args:
+            bias: real-valued (O,).
+            source: the codes that the layer reads.
+            steps: the weight's steps (O,), their name in the file first.
+            name: the layer's, for the error.
 
         Raises:
             ExportError: a code does not fit into int32.
         """
-        codes = np.rint(bias.astype(np.float64) / steps.astype(np.float64))
+        product = np.float32(source.step or 0) * steps[1].astype(np.float32)
+        codes = np.rint(bias.astype(np.float64) / product.astype(np.float64))
         if np.abs(codes).max(initial=0) >= 2**31:
             raise ExportError(f"the bias of {name} overflows int32; refresh_biases was not called")
         stored = self.constant(codes, np.int32)
-        return self.node("DequantizeLinear", (stored, self.constant(steps, np.float32)), "", axis=0)
+        step, _ = source.constants or self.parameters(source)
+        scale = self.node("Mul", (step, steps[0]), "")
+        return self.node("DequantizeLinear", (stored, scale), "", axis=0)

@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from efquantface.distill.trainer import History
+from efquantface.distill.settings import History
 from efquantface.evaluation.protocol import ProtocolResult
 from efquantface.export.parity import Parity
 

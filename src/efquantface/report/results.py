@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from efquantface.contract import FaceContract
-from efquantface.distill.trainer import History
+from efquantface.distill.settings import History
 from efquantface.evaluation.protocol import Metric, ProtocolResult
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import Parity

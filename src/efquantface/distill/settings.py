@@ -1,0 +1,79 @@
+"""What fine-tuning is told, and what it tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to fine-tune.
+
+    Attributes:
+        epochs: passes over the training images; 0 keeps the ranges found without training.
+        batch_size: images a step, mirrored at random.
+        lr: of weights, in their own quantization steps.
+        step_lr: of quantizer steps and zero points, relative.
+        weight_decay: AdamW's, on weights.
+        clip: largest gradient norm.
+        loss: ``cosine`` or ``mse``.
+        layer_weight: of the relative squared error of the residual blocks' outputs, which is added
+            to the loss at the start and fades out linearly until the end.
+        compile: fuse with ``torch.compile`` where a C++ compiler is found.
+    """
+
+    epochs: int = 2
+    batch_size: int = 64
+    lr: float = 0.04
+    step_lr: float = 4e-4
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    loss: str = "cosine"
+    layer_weight: float = 0.0
+    seed: int = 0
+    compile: bool = True
+    device: str = "cpu"
+    devices: int = 1
+
+
+@dataclass
+class TrainData:
+    """Pixels (N,3,H,W) uint8 and the teacher's embeddings, of the training and held-out images."""
+
+    pixels: npt.NDArray[np.uint8]
+    plain: npt.NDArray[np.float32]
+    mirrored: npt.NDArray[np.float32]
+    held_pixels: npt.NDArray[np.uint8]
+    held_teacher: npt.NDArray[np.float32]
+
+
+@dataclass
+class History:
+    """What happened: (step, loss) every few steps, held-out loss before training and each epoch."""
+
+    steps: list[tuple[int, float]] = field(default_factory=list)
+    held_out: list[tuple[int, float]] = field(default_factory=list)
+    best_step: int = 0
+    seconds: float = 0.0
+    compiled: bool = False
+    peak_memory_mb: float = 0.0
+
+
+@dataclass
+class Plan:
+    """Said before the first step."""
+
+    steps: int
+    seconds_a_step: float
+    memory_mb: float
+
+    def describe(self) -> str:
+        """One line for the log."""
+        minutes = self.steps * self.seconds_a_step / 60
+        return (
+            f"{self.steps:,} steps of {self.seconds_a_step:.2f} s: about {minutes:.1f} minutes, "
+            f"{self.memory_mb / 1024:.1f} GB of memory"
+        )

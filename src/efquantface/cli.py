@@ -73,7 +73,34 @@ def compress(
         "efq-run"
     ),
     bits: Annotated[
-        str | None, typer.Option(help="bits of weights and activations  [default: w8a8]")
+        str | None,
+        typer.Option(
+            help="bits of weights and activations: w8a8 (fastest, closest), w6a8 or w4a8 (smaller "
+            "files, as fast). Fewer activation bits (w6a6, w4a4) make nothing smaller or faster in "
+            "ONNX Runtime or OpenVINO; they are for NPUs and for comparison with papers. w7a8 is "
+            "safe on x86 machines without VNNI  [default: w8a8]"
+        ),
+    ] = None,
+    layer_bits: Annotated[
+        list[str] | None,
+        typer.Option(help="PATTERN=w4a8: bits of layers by name (*, ?); may be repeated"),
+    ] = None,
+    wide_ends: Annotated[
+        bool, typer.Option("--wide-ends", help="first and last layer keep 8 bits")
+    ] = False,
+    activations: Annotated[
+        str | None,
+        typer.Option(
+            help="affine, or symmetric: signed codes with zero point 0, as TensorRT and several "
+            "NPUs require  [default: affine]"
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="largest file (600KB, 2MB, or 60% of the 8-bit file): chooses 4, 6 or 8 bits for "
+            "the weights of each layer by what the layer loses"
+        ),
     ] = None,
     eval_: Evals = None,
     preprocess: Preprocess = None,
@@ -134,6 +161,10 @@ def compress(
         "teacher": teacher,
         "faces": faces,
         "bits": bits,
+        "layers": _layer_bits(layer_bits),
+        "wide_ends": wide_ends or None,
+        "activations": activations,
+        "budget": budget,
         "eval": tuple(eval_) if eval_ else None,
         "preprocess": preprocess,
         "epochs": epochs if finetune else 0,
@@ -244,7 +275,19 @@ def export(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="file  [default: beside the model]")
     ] = None,
-    format_: Annotated[str, typer.Option("--format", help="onnx or openvino")] = "onnx",
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="onnx, openvino, or scales: float ONNX and a JSON of scales for other converters",
+        ),
+    ] = "onnx",
+    unpacked: Annotated[
+        bool,
+        typer.Option(
+            "--unpacked", help="weights of few bits as INT8, for runtimes before opset 21"
+        ),
+    ] = False,
     float_: Annotated[
         bool,
         typer.Option("--float", help="the float network in the form that runtimes run fastest"),
@@ -256,7 +299,13 @@ def export(
     from efquantface.export.command import export_model
 
     for line in export_model(
-        run, output, format_, as_float=float_, preprocess=preprocess, force=force
+        run,
+        output,
+        format_,
+        as_float=float_,
+        packed=not unpacked,
+        preprocess=preprocess,
+        force=force,
     ):
         typer.echo(line)
 
@@ -354,6 +403,16 @@ def env() -> None:
     from efquantface.runtime.environment import environment
 
     typer.echo(json.dumps(environment(), indent=2))
+
+
+def _layer_bits(given: list[str] | None) -> dict[str, str] | None:
+    """PATTERN=BITS, repeated, as the recipe's table."""
+    if not given:
+        return None
+    pairs = [text.rpartition("=") for text in given]
+    if not all(pattern and bits for pattern, _, bits in pairs):
+        raise typer.BadParameter(f"--layer-bits {given}: write PATTERN=w4a8")
+    return {pattern: bits for pattern, _, bits in pairs}
 
 
 def _assets(names: list[str] | None) -> list[Any]:

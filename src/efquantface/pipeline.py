@@ -23,14 +23,14 @@ from efquantface.distill.trainer import fine_tune
 from efquantface.evaluation.protocol import ProtocolResult
 from efquantface.evaluation.sets import EvalSet, load_eval
 from efquantface.evaluation.verify import embedding_lengths, evaluate_set
+from efquantface.export import saturation
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import Parity, check_parity
 from efquantface.loading import load_model
 from efquantface.models.checkpoint import save_checkpoint
 from efquantface.models.model import FaceModel
-from efquantface.quantize.equalize import equalize
-from efquantface.quantize.placement import output_layer, quantize, refresh_biases
-from efquantface.quantize.ranges import layer_errors, set_ranges
+from efquantface.quantize.placement import output_layer, refresh_biases
+from efquantface.quantize.ranges import layer_errors
 from efquantface.recipe import Recipe
 from efquantface.report.page import write_report
 from efquantface.report.results import Results, Sizes
@@ -39,6 +39,7 @@ from efquantface.runtime.benchmark import Timing, benchmark
 from efquantface.runtime.embedder import Embedder, check_device
 from efquantface.runtime.memory import keep_freed_memory
 from efquantface.sources import load_source
+from efquantface.start import Start, make_start
 
 _CALIBRATION_BATCH = 32
 _PARITY_FACES = 64
@@ -107,16 +108,21 @@ def compress(
         console.say("no --eval given: all pairs of the held-out faces are the evaluation")
         sets = [EvalSet("held-out", face_set.subset(held), None, True)]
     bank = _bank(model, face_set, recipe, console)
-    student = _start(model, face_set, train, recipe, console)
-    start = copy.deepcopy(student.graph)
-    history = _train(student, face_set, train, held, bank, recipe, run, resume, console)
+    batches = _calibration(model, face_set, train, recipe)
+    start = make_start(model, batches, recipe.scheme, recipe.budget, recipe.seed, console)
+    if start.choices:
+        run.write_pinned(recipe, start.scheme)
+    student, untrained = start.student, copy.deepcopy(start.student.graph)
+    history = _train(start, face_set, train, held, bank, recipe, run, resume, console)
     _restore_length(student, face_set, held, bank)
 
     save_checkpoint(student, run.checkpoint)
     parity = _export(student, run, face_set, held, bank, recipe, console)
     results = _evaluate(teacher, model, student, run, sets, history, recipe, parity, console)
     sample = torch.from_numpy(model.contract.pixels(face_set.images[held[:_PARITY_FACES]]))
-    results.layer_errors = layer_errors(student.graph, start, sample)
+    results.layer_errors = layer_errors(student.graph, untrained, sample)
+    results.choices = start.choices
+    results.saturation = saturation.describe(student)
     results.skipped = face_set.skipped
     results.caveat = results.title = caveat
     if recipe.benchmark:
@@ -175,34 +181,21 @@ def _bank(model: FaceModel, faces: FaceSet, recipe: Recipe, console: Console) ->
     return bank
 
 
-def _start(
+def _calibration(
     model: FaceModel,
     faces: FaceSet,
     train: np.ndarray[Any, np.dtype[np.int64]],
     recipe: Recipe,
-    console: Console,
-) -> FaceModel:
-    """The untrained student: channels equalized, quantizers placed, ranges searched."""
+) -> list[torch.Tensor]:
+    """Batches of pixels that ranges are searched on."""
     rng = np.random.default_rng([recipe.seed, 50])
     index = np.sort(rng.permutation(train)[: recipe.calibration_images])
     pixels = torch.from_numpy(model.contract.pixels(faces.images[index]))
-    batches = list(torch.split(pixels, _CALIBRATION_BATCH))
-    start = copy.deepcopy(model)
-    with console.bar("equalizing channels") as advance:
-        equalize(start.graph, batches, lambda _, done, total: advance(done, total))
-    student = quantize(start, recipe.scheme)
-    with console.bar("searching ranges") as advance:
-        set_ranges(
-            student.graph,
-            batches,
-            seed=recipe.seed,
-            progress=lambda _, done, total: advance(done, total),
-        )
-    return student
+    return list(torch.split(pixels, _CALIBRATION_BATCH))
 
 
 def _train(
-    student: FaceModel,
+    start: Start,
     faces: FaceSet,
     train: np.ndarray[Any, np.dtype[np.int64]],
     held: np.ndarray[Any, np.dtype[np.int64]],
@@ -212,6 +205,7 @@ def _train(
     resume: bool,
     console: Console,
 ) -> History:
+    student = start.student
     pixels = student.contract.pixels(faces.images)
     data = TrainData(
         pixels[train], bank.plain[train], bank.mirrored[train], pixels[held], bank.plain[held]
@@ -222,6 +216,7 @@ def _train(
             data,
             recipe.train_settings(),
             run.state,
+            teacher=start.teacher,
             resume=resume,
             say=console.say,
             progress=lambda step, total, loss: advance(step, total, f"loss {loss:.5f}"),
@@ -263,6 +258,7 @@ def _export(
         f"to the student in integers; {parity.integer_convolutions} of {parity.convolutions} "
         "convolutions run in int8"
     )
+    console.say(saturation.describe(student))
     return parity
 
 

@@ -12,7 +12,8 @@ from efquantface.contract import PREPROCESS
 from efquantface.distill.losses import LOSSES
 from efquantface.distill.settings import TrainSettings
 from efquantface.errors import RecipeError
-from efquantface.quantize.scheme import Scheme
+from efquantface.quantize.mixed import parse_budget
+from efquantface.quantize.scheme import Bits, Scheme
 
 
 class Recipe(BaseModel):
@@ -22,7 +23,13 @@ class Recipe(BaseModel):
 
     teacher: str = Field(description="ONNX file, checkpoint, run folder or name of a default")
     faces: str = Field(description="folder of aligned crops, or synthetic:COUNT")
-    bits: str = Field("w8a8", description="bits of weights and activations")
+    bits: str = Field("w8a8", description="bits of weights and activations, 2 to 8 each")
+    layers: dict[str, str] = Field({}, description="bits of layers by shell pattern of their names")
+    wide_ends: bool = Field(False, description="first and last layer keep 8 bits")
+    activations: Literal["affine", "symmetric"] = Field(
+        "affine", description="symmetric: signed codes with zero point 0"
+    )
+    budget: str | None = Field(None, description="file size (600KB, 2MB) or share (60%)")
     eval: tuple[str, ...] = Field((), description="NAME=PATH, for example lfw=DIR")
     preprocess: str | None = Field(None, description="insightface, adaface, imagenet or raw")
     licence: str = Field("", description="the teacher's licence note, stored in the student")
@@ -34,6 +41,7 @@ class Recipe(BaseModel):
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     loss: Literal["cosine", "mse"] = "cosine"
+    layer_weight: float = Field(0.0, ge=0, description="weight of layer-wise distillation")
     compile: bool = Field(True, description="fuse training with torch.compile")
 
     calibration_images: int = Field(256, ge=8, description="images that ranges are searched on")
@@ -57,9 +65,24 @@ class Recipe(BaseModel):
     @classmethod
     def _bits(cls, value: str) -> str:
         try:
-            return str(Scheme.parse(value))
+            return str(Bits.parse(value))
         except RecipeError as error:
             raise ValueError(str(error)) from None
+
+    @field_validator("layers")
+    @classmethod
+    def _layers(cls, value: dict[str, str]) -> dict[str, str]:
+        return {pattern: cls._bits(bits) for pattern, bits in value.items()}
+
+    @field_validator("budget")
+    @classmethod
+    def _budget(cls, value: str | None) -> str | None:
+        try:
+            if value is not None:
+                parse_budget(value, 1.0)
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
+        return value
 
     @field_validator("preprocess")
     @classmethod
@@ -110,7 +133,12 @@ class Recipe(BaseModel):
     @property
     def scheme(self) -> Scheme:
         """The bits as a scheme."""
-        return Scheme.parse(self.bits)
+        return Scheme(
+            Bits.parse(self.bits),
+            tuple((pattern, Bits.parse(bits)) for pattern, bits in self.layers.items()),
+            self.wide_ends,
+            self.activations == "symmetric",
+        )
 
     def train_settings(self) -> TrainSettings:
         """The fine-tuning's part of the recipe."""
@@ -123,6 +151,7 @@ class Recipe(BaseModel):
             weight_decay=self.weight_decay,
             clip=self.clip,
             loss=self.loss,
+            layer_weight=self.layer_weight,
             seed=self.seed,
             compile=self.compile,
             device=self.device,

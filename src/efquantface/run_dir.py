@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from efquantface.errors import RunError
+from efquantface.quantize.scheme import Scheme
 from efquantface.recipe import Recipe
 from efquantface.runtime.environment import environment
 
@@ -98,6 +99,12 @@ class RunDir:
                 f"{self.path}: was started with another {', '.join(changed)}; resume with the same "
                 "values, or choose another -o"
             )
+
+    def write_pinned(self, recipe: Recipe, scheme: Scheme) -> None:
+        """Write pinned.yaml: the recipe with the bits that a budget chose, layer by layer."""
+        layers = {pattern: str(bits) for pattern, bits in scheme.layers}
+        pinned = recipe.model_copy(update={"budget": None, "layers": layers})
+        write_text(self.path / "pinned.yaml", pinned.to_yaml())
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write metrics.json whole."""

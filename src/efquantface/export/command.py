@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
+
 from efquantface.errors import ExportError, ParityError, RunError, RuntimeMissingError
-from efquantface.export.onnx_writer import OPSET, write_onnx
-from efquantface.export.parity import check_layers, operators
+from efquantface.export import saturation
+from efquantface.export.onnx_writer import write_onnx
+from efquantface.export.parity import FLOAT_OPERATORS, check_layers, operators
+from efquantface.export.scales import write_scales
 from efquantface.loading import load_model, resolve
 
-FORMATS = ("onnx", "openvino")
+FORMATS = ("onnx", "openvino", "scales")
 
 
 def export_model(
@@ -18,6 +22,7 @@ def export_model(
     file_format: str,
     *,
     as_float: bool,
+    packed: bool = True,
     preprocess: str | None,
     force: bool,
 ) -> list[str]:
@@ -37,14 +42,21 @@ def export_model(
         raise ExportError(
             f"{model}: is a float network; compress it first, or write it with --float"
         )
-    suffix = ".onnx" if file_format == "onnx" else ".xml"
+    if as_float and file_format == "scales":
+        raise ExportError(f"{model}: has no scales; --format scales is for students")
+    suffix = ".xml" if file_format == "openvino" else ".onnx"
     source = resolve(model)
-    name = f"{source.stem}.float{suffix}" if as_float else f"{source.stem}{suffix}"
+    without_integers = as_float or file_format == "scales"
+    name = f"{source.stem}.float{suffix}" if without_integers else f"{source.stem}{suffix}"
     target = output or Path.cwd() / name if as_float else output or source.with_name(name)
     if target.exists() and not force:
         raise RunError(f"{target}: exists; add --force to replace it, or choose another -o")
+    if file_format == "scales":
+        beside = write_scales(loaded, target)
+        return [f"wrote {target} (float, BatchNorm folded) and {beside}"]
     onnx_path = target.with_suffix(".export.onnx") if file_format == "openvino" else target
-    write_onnx(loaded, onnx_path)
+    # OpenVINO does not fold the operators that unpack 6-bit weights
+    write_onnx(loaded, onnx_path, packed=packed and file_format == "onnx")
     checked = ""
     if loaded.quantized:
         try:
@@ -54,11 +66,19 @@ def export_model(
             raise
         checked = f"; {layers} layers equal to the student's on random pixels"
     counts, convolutions, integer = operators(onnx_path)
+    left = {op: count for op, count in counts.items() if op in FLOAT_OPERATORS}
     listed = ", ".join(f"{op} {count}" for op, count in counts.items())
+    opset = onnx.load(str(onnx_path)).opset_import[0].version
     lines = [
-        f"wrote {target} ({onnx_path.stat().st_size / 1e6:.2f} MB, ONNX opset {OPSET})",
+        f"wrote {target} ({onnx_path.stat().st_size / 1e6:.2f} MB, ONNX opset {opset})",
         f"in ONNX Runtime: {integer} of {convolutions} convolutions in int8{checked}; {listed}",
     ]
+    if loaded.quantized:
+        named = ", ".join(f"{op} {count}" for op, count in left.items()) or "nothing"
+        lines.append(
+            f"left in float: {named} (the pixels come in and the embedding goes out float)"
+        )
+        lines.append(saturation.describe(loaded))
     if file_format == "openvino":
         _to_openvino(onnx_path, target, loaded.contract.to_json())
         lines[0] = f"wrote {target} and its .bin and .contract.json"

@@ -32,6 +32,11 @@ from efquantface.runtime.sessions import onnxruntime_session
 
 QUARTER = 0.25  # of the student's own distance to the teacher
 CLOSE = 0.999  # mean cosine that is good enough however close the student is to the teacher
+FLOAT_OPERATORS = (  # what ONNX Runtime computes in float where it has not fused an operator
+    *("Add", "AveragePool", "BatchNormalization", "Conv", "DequantizeLinear", "Div", "FusedConv"),
+    *("FusedGemm", "FusedMatMul", "Gemm", "GlobalAveragePool", "MatMul", "Mul", "NhwcFusedConv"),
+    *("PRelu", "Relu", "Sub"),
+)
 _EMBEDDING_TOLERANCE = 1e-3  # of the largest value, for the float output of the last layer
 
 

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from efquantface.distill.settings import History
 from efquantface.evaluation.protocol import ProtocolResult
 from efquantface.export.parity import Parity
+from efquantface.quantize.mixed import CHOICES, LayerChoice
 
 TEACHER, STUDENT, QUIET = "#5b6770", "#0b7285", "#adb5bd"
 _COLOURS = {"teacher": TEACHER, "student": STUDENT}
@@ -92,6 +93,31 @@ def layers(errors: list[tuple[str, float]], parity: Parity) -> str:
         axes.grid(alpha=0.3, axis="y")
 
     return _figure(draw, "per-layer error", width=8.4)
+
+
+def allocation(choices: list[LayerChoice]) -> str:
+    """Bits that a budget gave each layer, and how many weights the layer has (width)."""
+
+    def draw(axes: Axes) -> None:
+        left = 0
+        shades = dict(zip(CHOICES, ("#c92a2a", "#e8a33d", STUDENT), strict=True))
+        for choice in choices:
+            axes.bar(
+                left,
+                choice.bits,
+                width=choice.weights,
+                align="edge",
+                color=shades[choice.bits],
+                edgecolor="white",
+                linewidth=0.3,
+            )
+            left += choice.weights
+        axes.set_yticks([0, *CHOICES])
+        axes.set_xlim(0, left)
+        axes.set_xlabel("weights, layer after layer (a bar's width is its layer's size)")
+        axes.set_ylabel("bits")
+
+    return _figure(draw, "bits per layer", width=8.4)
 
 
 def _figure(draw: Callable[[Axes], None], title: str, width: float = 4.6) -> str:

@@ -60,6 +60,7 @@ def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ())
         speeds=speed_rows(results.timings),
         training=figures.training(results.history) if results.history.held_out else "",
         layers=figures.layers(results.layer_errors, results.parity),
+        allocation=figures.allocation(results.choices) if results.choices else "",
         worst=sorted(results.layer_errors, key=lambda e: -e[1])[:8],
     )
     write_text(path, page)

@@ -15,6 +15,7 @@ from efquantface.evaluation.protocol import Metric, ProtocolResult
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import Parity
 from efquantface.models.model import FaceModel
+from efquantface.quantize.mixed import LayerChoice
 from efquantface.runtime.benchmark import Timing
 
 
@@ -59,6 +60,8 @@ class Results:
     layer_errors: list[tuple[str, float]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
+    choices: list[LayerChoice] = field(default_factory=list)
+    saturation: str = ""
     title: str = ""
     caveat: str = ""
 
@@ -73,6 +76,8 @@ class Results:
             "history": asdict(self.history),
             "parity": self.parity.as_dict(),
             "skipped_faces": [list(item) for item in self.skipped],
+            "bits_chosen": {c.name: c.bits for c in self.choices},
+            "saturation": self.saturation,
             "layer_errors": dict(self.layer_errors),
             "speed": [{**vars(t), "faces_a_second": t.faces_a_second} for t in self.timings],
         }

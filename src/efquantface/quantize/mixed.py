@@ -1,0 +1,127 @@
+"""Mixed precision: bits per layer for a file size, by what each layer's weights cost the embedding.
+
+Sensitivity is measured, one layer at a time: the mean ``1 - cosine`` between the embeddings of the
+float network and of the same network with only that layer's weights rounded to so many bits. What
+layers cost together is taken as the sum of what they cost alone; the choice that costs least within
+the size is a multiple-choice knapsack, solved exactly (HiGHS, through SciPy).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import Bounds, LinearConstraint, milp
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from efquantface.errors import RecipeError
+from efquantface.models.graph import module_nodes, name_of
+from efquantface.quantize.ranges import search_weight_steps
+
+CHOICES = (4, 6, 8)
+_UNITS = {"B": 1.0, "KB": 1e3, "MB": 1e6}
+_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(%|B|KB|MB)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """A layer, its number of weights, what each choice of bits costs, and the bits chosen."""
+
+    name: str
+    weights: int
+    losses: tuple[float, ...]  # for each of CHOICES
+    bits: int = 8
+
+
+def parse_budget(text: str, full: float) -> float:
+    """Bytes that ``600KB``, ``2MB`` or ``60%`` (of the 8-bit student's file) stand for.
+
+    Raises:
+        RecipeError: the text is something else.
+    """
+    match = _BUDGET.fullmatch(text.strip())
+    if match is None or not float(match[1]):
+        raise RecipeError(f"budget {text!r}: write a size (600KB, 2MB) or a share (60%)")
+    value, unit = float(match[1]), match[2].upper()
+    return full * value / 100 if unit == "%" else value * _UNITS[unit]
+
+
+@torch.no_grad()
+def sensitivities(
+    gm: fx.GraphModule,
+    batches: list[Tensor],
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> list[LayerChoice]:
+    """What each layer's weights cost at each of ``CHOICES`` bits.
+
+    Args:
+        gm: float canonical graph; unchanged afterwards.
+        batches: pixels (N,3,H,W).
+    """
+    reference = _embed(gm, batches)
+    layers = [(n, m) for n, m in module_nodes(gm) if isinstance(m, nn.Conv2d | nn.Linear)]
+    found = []
+    for index, (node, module) in enumerate(layers):
+        original = module.weight.detach().clone()
+        losses = []
+        for bits in CHOICES:
+            module.weight.copy_(_rounded(original, bits))
+            cosine = F.cosine_similarity(_embed(gm, batches), reference, dim=1)
+            losses.append(float((1 - cosine).clamp(min=0).mean()))
+        module.weight.copy_(original)
+        found.append(LayerChoice(name_of(node), original.numel(), tuple(losses)))
+        progress(index + 1, len(layers))
+    return found
+
+
+def allocate(
+    layers: list[LayerChoice], size: Callable[[LayerChoice, int], float], budget: float
+) -> list[LayerChoice]:
+    """The bits of least summed loss whose summed size is within ``budget``.
+
+    Args:
+        layers: what :func:`sensitivities` found.
+        size: bytes that a layer takes at so many bits.
+        budget: bytes for all layers together.
+
+    Raises:
+        RecipeError: not even the fewest bits fit.
+    """
+    sizes = np.array([[size(layer, bits) for bits in CHOICES] for layer in layers])
+    least = sizes.min(axis=1).sum()
+    if least > budget:
+        raise RecipeError(
+            f"the weights take {least / 1e3:.0f} KB at {min(CHOICES)} bits; the budget leaves "
+            f"{max(budget, 0) / 1e3:.0f} KB for them: give a larger one"
+        )
+    losses = np.array([layer.losses for layer in layers])
+    one_each = np.kron(np.eye(len(layers)), np.ones(len(CHOICES)))
+    solved = milp(
+        c=losses.ravel() / max(losses.max(), 1e-12),
+        constraints=[
+            LinearConstraint(one_each, 1, 1),
+            LinearConstraint(sizes.ravel()[None] / budget, -np.inf, 1),
+        ],
+        integrality=np.ones(losses.size),
+        bounds=Bounds(0, 1),
+    )
+    picks = np.asarray(solved.x).reshape(losses.shape).argmax(axis=1)
+    return [
+        LayerChoice(layer.name, layer.weights, layer.losses, CHOICES[pick])
+        for layer, pick in zip(layers, picks, strict=True)
+    ]
+
+
+def _rounded(weight: Tensor, bits: int) -> Tensor:
+    limit = 2 ** (bits - 1) - 1
+    step = search_weight_steps(weight, limit).view(-1, *(1,) * (weight.dim() - 1))
+    return torch.round(weight / step).clamp(-limit, limit) * step
+
+
+def _embed(gm: fx.GraphModule, batches: list[Tensor]) -> Tensor:
+    device = next(gm.parameters()).device
+    return torch.cat([gm(batch.to(device).float()) for batch in batches])

@@ -1,0 +1,114 @@
+"""The untrained student: channels equalized, bits chosen, quantizers placed, ranges searched."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from efquantface.console import Console
+from efquantface.errors import RecipeError
+from efquantface.export.onnx_writer import to_onnx
+from efquantface.export.packing import stored_bits
+from efquantface.models.model import FaceModel
+from efquantface.quantize.equalize import equalize
+from efquantface.quantize.mixed import LayerChoice, allocate, parse_budget, sensitivities
+from efquantface.quantize.placement import quantize
+from efquantface.quantize.ranges import set_ranges
+from efquantface.quantize.scheme import Bits, Scheme
+
+_SENSITIVITY_BATCHES = 2  # of 32 images: fifty layers at three choices are 150 passes over them
+_TRIES = 4
+
+
+@dataclass
+class Start:
+    """What training starts from.
+
+    Attributes:
+        student: quantized, ranges set.
+        teacher: the float network with its channels scaled as the student's.
+        scheme: the bits of every layer.
+        choices: what the budget chose, layer by layer; empty without one.
+    """
+
+    student: FaceModel
+    teacher: FaceModel
+    scheme: Scheme
+    choices: list[LayerChoice] = field(default_factory=list)
+
+
+def make_start(
+    model: FaceModel,
+    batches: list[Tensor],
+    scheme: Scheme,
+    budget: str | None,
+    seed: int,
+    console: Console,
+) -> Start:
+    """Build the untrained student from a float model and calibration pixels (N,3,H,W).
+
+    Raises:
+        RecipeError: the budget cannot be met, or stands beside bits by layer.
+    """
+    teacher = copy.deepcopy(model)
+    with console.bar("equalizing channels") as advance:
+        equalize(teacher.graph, batches, lambda _, done, total: advance(done, total))
+
+    def build(wanted: Scheme) -> FaceModel:
+        student = quantize(teacher, wanted)
+        with console.bar("searching ranges") as advance:
+            set_ranges(
+                student.graph,
+                batches,
+                seed=seed,
+                progress=lambda _, done, total: advance(done, total),
+            )
+        return student
+
+    if budget is None:
+        return Start(build(scheme), teacher, scheme)
+    if scheme.layers or scheme.wide_ends or scheme.bits.weight != 8:
+        raise RecipeError("a budget chooses the bits of weights itself; leave out bits of layers")
+    with console.bar("measuring what layers lose") as advance:
+        found = sensitivities(teacher.graph, batches[:_SENSITIVITY_BATCHES], advance)
+    chosen = _fit(found, scheme, budget, lambda wanted: _file_size(quantize(teacher, wanted)))
+    pinned = dataclasses.replace(scheme, layers=_as_layers(chosen, scheme))
+    student = build(pinned)
+    weights = sum(c.weights * c.bits for c in chosen) / sum(c.weights for c in chosen)
+    console.say(f"budget {budget}: {weights:.2f} bits a weight, {_file_size(student):,} bytes")
+    return Start(student, teacher, pinned, chosen)
+
+
+def _fit(
+    found: list[LayerChoice], scheme: Scheme, budget: str, measure: Callable[[Scheme], int]
+) -> list[LayerChoice]:
+    """Choose bits, look how large the file really is, and choose again where it is too large."""
+    full = measure(scheme)
+    limit = parse_budget(budget, full)
+    fixed = full - sum(layer.weights for layer in found)
+    allowance = 0.0
+    for _ in range(_TRIES):
+        chosen = allocate(
+            found,
+            lambda layer, bits: layer.weights * stored_bits(bits) / 8,
+            limit - fixed - allowance,
+        )
+        size = measure(dataclasses.replace(scheme, layers=_as_layers(chosen, scheme)))
+        if size <= limit:
+            return chosen
+        allowance += size - limit
+    raise RecipeError(f"budget {budget}: the smallest file found has {size:,} bytes")
+
+
+def _as_layers(chosen: list[LayerChoice], scheme: Scheme) -> tuple[tuple[str, Bits], ...]:
+    activation = scheme.bits.activation
+    return tuple((c.name, Bits(c.bits, activation)) for c in chosen if c.bits != 8)
+
+
+def _file_size(student: FaceModel) -> int:
+    """Bytes of the file; they depend on the bits, not on the values."""
+    return int(to_onnx(student).ByteSize())

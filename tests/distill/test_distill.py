@@ -13,6 +13,7 @@ from torch import nn
 from conftest import make_faces
 from efquantface.contract import FaceContract
 from efquantface.distill.bank import TeacherBank
+from efquantface.distill.layerwise import LayerDistillation
 from efquantface.distill.losses import cosine_loss, mse_loss
 from efquantface.distill.settings import TrainData, TrainSettings
 from efquantface.distill.trainer import fine_tune
@@ -20,7 +21,7 @@ from efquantface.errors import RunError, TrainingError
 from efquantface.loading import load_model
 from efquantface.models.model import FaceModel
 from efquantface.quantize.placement import quantize
-from efquantface.quantize.ranges import set_ranges
+from efquantface.quantize.ranges import enable, set_ranges
 from efquantface.quantize.scheme import Scheme
 from efquantface.runtime.embedder import Embedder
 
@@ -66,6 +67,26 @@ def test_training_brings_the_student_closer(
     assert min(losses) < 0.9 * losses[0]
     assert dict(history.held_out)[history.best_step] == min(losses)
     assert len(losses) == 7
+
+
+def test_layers_are_compared_with_the_teachers(
+    network: nn.Module, contract: FaceContract, student: FaceModel, data: TrainData, tmp_path: Path
+) -> None:
+    teacher = load_model(network, contract=contract)
+    module = LayerDistillation(student.graph, teacher.graph)
+    pixels = torch.from_numpy(data.pixels).float()
+    embedding, error = module(pixels)
+    torch.testing.assert_close(embedding, student.graph(pixels))
+    assert error.item() > 0
+    assert len(module.layers) == 1  # one addition
+    enable(student.graph, False)
+    assert module(pixels)[1].item() == pytest.approx(0, abs=1e-5)
+    enable(student.graph, True)
+    settings = TrainSettings(epochs=2, batch_size=8, compile=False, layer_weight=0.5)
+    history = fine_tune(student, data, settings, tmp_path / "s.pt", teacher=teacher)
+    assert len(history.held_out) == 3
+    with pytest.raises(TrainingError, match="float network"):
+        fine_tune(student, data, settings, tmp_path / "s.pt")
 
 
 def test_the_untrained_start_is_a_candidate(

@@ -15,12 +15,13 @@ from efquantface.data.faces import FaceSet
 from efquantface.errors import ModelFileError, RecipeError
 from efquantface.loading import load_model
 from efquantface.models.graph import module_nodes
+from efquantface.models.ops import Add
 from efquantface.quantize.equalize import equalize
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
-from efquantface.quantize.layers import QuantAffine, QuantConv2d
-from efquantface.quantize.placement import output_layer, quantize, refresh_biases
+from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
+from efquantface.quantize.placement import output_layer, quantize, quantizer_before, refresh_biases
 from efquantface.quantize.ranges import enable, search_range, search_weight_steps, set_ranges
-from efquantface.quantize.scheme import Scheme
+from efquantface.quantize.scheme import Bits, Scheme
 
 
 def quantizer(low: float, high: float, bits: int = 8, **options: object) -> ActivationQuantizer:
@@ -37,6 +38,38 @@ def test_activation_equals_torchs_own(bits: int) -> None:
     expected = torch.fake_quantize_per_tensor_affine(x, step, zero, 0, 2**bits - 1)
     torch.testing.assert_close(q(x), expected)
     torch.testing.assert_close(q.dequantize(q.codes(x)), expected)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("rectified", [False, True])
+def test_symmetric_codes_equal_torchs_own(bits: int, rectified: bool) -> None:
+    q = quantizer(-1.3, 2.9, bits, symmetric=True, rectified=rectified)
+    step, zero = q.qparams()
+    assert zero == 0
+    assert step == pytest.approx(2.9 / (2 ** (bits - 1) - 1))
+    x = torch.randn(4, 5, 7, 7) * 2
+    lowest = 0 if rectified else -(2 ** (bits - 1))
+    expected = torch.fake_quantize_per_tensor_affine(x, step, 0, lowest, 2 ** (bits - 1) - 1)
+    torch.testing.assert_close(q(x), expected)
+    assert q.codes(x).dtype == torch.int8
+    torch.testing.assert_close(q.dequantize(q.codes(x)), expected)
+
+
+def test_weight_rounding_equals_brevitas() -> None:
+    """Brevitas' integer quantizer is the oracle: narrow range, round half to even, per channel."""
+    core = pytest.importorskip("brevitas.core.quant")
+    rounding = pytest.importorskip("brevitas.core.function_wrapper")
+    bit_width = pytest.importorskip("brevitas.core.bit_width")
+    oracle = core.IntQuant(narrow_range=True, signed=True, float_to_int_impl=rounding.RoundSte())
+    for bits in (2, 4, 6, 8):
+        conv = QuantConv2d(3, 4, (3, 3), (1, 1), (0, 0), (1, 1), 1, bits=bits)
+        weight = torch.randn(4, 3, 3, 3)
+        conv.set_weight(weight, torch.zeros(4))
+        conv.set_step(search_weight_steps(weight, conv.limit))
+        scale = conv.step().detach().view(-1, 1, 1, 1)
+        width = bit_width.BitWidthConst(bits)()
+        expected = oracle(scale, torch.tensor(0.0), width, conv.weight)
+        torch.testing.assert_close(conv.quantized_weight(), expected)
 
 
 def test_gradients_equal_torchs_learnable_quantizer() -> None:
@@ -227,3 +260,28 @@ def test_every_integer_layer_knows_its_input(network: nn.Module, contract: FaceC
 def test_bad_bits(text: str) -> None:
     with pytest.raises(RecipeError, match="w8a8"):
         Scheme.parse(text)
+
+
+def test_bits_by_name_and_wide_ends(network: nn.Module, contract: FaceContract) -> None:
+    model = load_model(network, contract=contract)
+    scheme = Scheme(Bits(4, 4), (("*body_0", Bits(6, 6)),), wide_ends=True)
+    student = quantize(model, scheme)
+    layers = [
+        (n, m) for n, m in module_nodes(student.graph) if isinstance(m, QuantConv2d | QuantLinear)
+    ]
+    assert [m.bits for _, m in layers] == [8, 6, 4, 4, 4, 8]
+    read = [quantizer_before(student.graph, n) for n, _ in layers]
+    assert [getattr(q, "bits", 8) for q in read] == [8, 6, 4, 4, 4, 8]
+    with pytest.raises(RecipeError, match="names none"):
+        quantize(model, Scheme(layers=(("nowhere*", Bits(6, 6)),)))
+
+
+def test_additions_keep_eight_bits(network: nn.Module, contract: FaceContract) -> None:
+    """Low bits are for what convolutions read; an addition beside them reads the 8-bit codes."""
+    student = quantize(load_model(network, contract=contract), Scheme.parse("w4a4"))
+    for node, module in module_nodes(student.graph):
+        if isinstance(module, Add | QuantAffine):
+            for source in node.args:
+                reader = student.graph.graph.call_function(torch.add, (source,))
+                assert getattr(quantizer_before(student.graph, reader), "bits", 8) == 8
+                student.graph.graph.erase_node(reader)

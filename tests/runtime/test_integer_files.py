@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,19 @@ from torch import nn
 
 from conftest import make_faces
 from efquantface.contract import FaceContract
+from efquantface.export import saturation
 from efquantface.export.onnx_writer import insightface_loader_normalization, write_onnx
-from efquantface.export.parity import check_parity, operators
+from efquantface.export.packing import is_packed, stored_bits
+from efquantface.export.parity import FLOAT_OPERATORS, check_parity, operators
+from efquantface.export.scales import float_form, write_scales
 from efquantface.loading import load_model
+from efquantface.models.graph import module_nodes, name_of
 from efquantface.models.model import FaceModel
 from efquantface.models.ops import ZeroPad
+from efquantface.quantize.layers import QuantConv2d, QuantLinear
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
-from efquantface.quantize.scheme import Scheme
+from efquantface.quantize.scheme import Bits, Scheme
 from efquantface.runtime.embedder import Embedder
 
 SIZE = 32
@@ -69,35 +75,40 @@ PATTERNS: dict[str, tuple[nn.Module, dict[str, int], dict[str, object]]] = {
     "average pool": (nn.AvgPool2d(2), {"QLinearConv": 1, "QLinearAveragePool": 1}, {}),
     "zero pad": (ZeroPad(4, bottom=1, right=1), {"QLinearConv": 1, "Pad": 1}, {"channels": 12}),
 }
-FLOAT_OPS = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "Relu", "PRelu", "AveragePool"}
-FLOAT_OPS |= {"DequantizeLinear", "GlobalAveragePool", "Mul"}
+UNPACKING = {"BitShift", "BitwiseAnd", "Cast", "Concat", "Reshape", "Split"}  # folded at load
 
 
 def student_of(
-    module: nn.Module, contract: FaceContract, scheme: str = "w8a8"
+    module: nn.Module, contract: FaceContract, bits: str = "w8a8", symmetric: bool = False
 ) -> tuple[FaceModel, FaceModel]:
     torch.manual_seed(0)
     teacher = load_model(module.eval(), contract=contract)
-    student = quantize(teacher, Scheme.parse(scheme))
+    student = quantize(teacher, Scheme(Bits.parse(bits), symmetric=symmetric))
     faces = make_faces().images
     set_ranges(student.graph, [torch.from_numpy(contract.pixels(faces))])
     return teacher, student
 
 
-@pytest.mark.parametrize("bits", ["w8a8", "w4a4"])
+@pytest.mark.parametrize(
+    "kind", ["w8a8", "w6a8", "w4a8", "w4a4", "w8a8 symmetric", "w6a6 symmetric"]
+)
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_pattern_runs_in_integers(
-    pattern: str, bits: str, tmp_path: Path, contract: FaceContract
+    pattern: str, kind: str, tmp_path: Path, contract: FaceContract
 ) -> None:
     body, wanted, options = PATTERNS[pattern]
-    teacher, student = student_of(Pattern(body, **options), contract, bits)  # type: ignore[arg-type]
+    bits, _, symmetric = kind.partition(" ")
+    module = Pattern(body, **options)  # type: ignore[arg-type]
+    teacher, student = student_of(module, contract, bits, bool(symmetric))
     path = tmp_path / "student.onnx"
     write_onnx(student, path)
     counts, convolutions, integer = operators(path)
     assert convolutions == integer
-    assert not FLOAT_OPS & set(counts), counts
+    # one Add shifts the pixels before they are quantized
+    assert not (set(FLOAT_OPERATORS) - {"Add"} | UNPACKING) & set(counts), counts
+    assert counts["Add"] == 1
     assert counts["QGemm"] == 1
-    if bits == "w8a8":  # below 8 bits, integer Clips come on top
+    if kind in ("w8a8", "w6a8", "w4a8"):  # otherwise integer Clips come on top
         for op, count in wanted.items():
             assert counts[op] == count, counts
     faces = make_faces(seed=3).images
@@ -107,6 +118,61 @@ def test_pattern_runs_in_integers(
     assert parity.embedding_error < 1e-4
     assert parity.cosine > 0.9999
     assert parity.fake_quantized_cosine > 0.999
+
+
+@pytest.mark.parametrize("bits", ["w6a8", "w4a8", "w5a6"])
+def test_packed_file_holds_the_same_integers(
+    bits: str, tmp_path: Path, network: nn.Module, contract: FaceContract
+) -> None:
+    _, student = student_of(network, contract, bits)
+    packed, plain = tmp_path / "packed.onnx", tmp_path / "plain.onnx"
+    write_onnx(student, packed)
+    write_onnx(student, plain, packed=False)
+    assert [is_packed(onnx.load(str(p))) for p in (packed, plain)] == [True, False]
+    faces = make_faces().images
+    np.testing.assert_array_equal(
+        Embedder.open(packed).embed(faces), Embedder.open(plain).embed(faces)
+    )
+    weights = sum(getattr(m, "latent", torch.empty(0)).numel() for m in student.graph.modules())
+    saved = plain.stat().st_size - packed.stat().st_size
+    share = 1 - stored_bits(int(bits[1])) / 8
+    assert saved > 0.9 * share * weights - 2000  # the operators that unpack
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_scales_rebuild_the_integers(
+    tmp_path: Path, network: nn.Module, contract: FaceContract, symmetric: bool
+) -> None:
+    """The float network computes the student but for its activations' rounding; scales give codes."""
+    _, student = student_of(network, contract, "w4a8", symmetric)
+    beside = write_scales(student, tmp_path / "out.onnx")
+    found = json.loads(beside.read_text())
+    faces = make_faces().images
+    by_student = student.embed_pixels(torch.from_numpy(contract.pixels(faces))).numpy()
+    by_float = Embedder.open(tmp_path / "out.onnx").embed(faces)
+    cosine = (by_float * by_student).sum(1) / np.linalg.norm(by_float, axis=1)
+    assert (cosine / np.linalg.norm(by_student, axis=1)).mean() > 0.999
+    floating = {name_of(n): m for n, m in module_nodes(float_form(student).graph)}
+    for node, module in module_nodes(student.graph):
+        if isinstance(module, QuantConv2d | QuantLinear):
+            entry = found["weights"][name_of(node)]
+            step = torch.tensor(entry["scales"]).view(-1, *(1,) * (module.weight.dim() - 1))
+            codes, _ = module.weight_codes()
+            assert torch.equal((floating[name_of(node)].weight / step).round(), codes.float())
+    assert all(entry["signed"] is symmetric for entry in found["activations"].values())
+
+
+def test_saturation_is_found_where_it_can_happen(
+    network: nn.Module, contract: FaceContract
+) -> None:
+    _, eight = student_of(network, contract, "w8a8")
+    _, seven = student_of(network, contract, "w7a8")
+    named = saturation.saturating_layers(eight)
+    assert named
+    assert not any("tail" in name for name in named)  # depthwise
+    assert saturation.saturating_layers(seven) == []
+    assert "w7a8" in saturation.describe(eight)
+    assert "cannot" in saturation.describe(seven)
 
 
 @pytest.fixture

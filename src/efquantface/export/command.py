@@ -79,6 +79,11 @@ def export_model(
             f"left in float: {named} (the pixels come in and the embedding goes out float)"
         )
         lines.append(saturation.describe(loaded))
+        if any(getattr(m, "symmetric", False) for m in loaded.graph.modules()):
+            lines.append(
+                "signed codes: ONNX Runtime on x86 runs them in integers only with the session "
+                "option session.qdqisint8allowed=1"
+            )
     if file_format == "openvino":
         _to_openvino(onnx_path, target, loaded.contract.to_json())
         lines[0] = f"wrote {target} and its .bin and .contract.json"

@@ -18,7 +18,7 @@ from efquantface.models.ops import Clamp, Flatten, ZeroPad
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 
-HANDS_ON_CODES = (nn.MaxPool2d, Flatten, ZeroPad, Clamp)
+HANDS_ON_CODES = nn.MaxPool2d | Flatten | ZeroPad | Clamp
 _WIDE = 8
 
 
@@ -33,19 +33,22 @@ def narrow(gm: fx.GraphModule, bits: dict[fx.Node, int], symmetric: bool) -> Non
     channels: dict[str, int] = {}
     for node, module in module_nodes(gm):
         channels[node.name] = _channels(module, node, channels)
-        if not isinstance(module, ActivationQuantizer):
+        if not isinstance(module, ActivationQuantizer | HANDS_ON_CODES):
             continue
         wanted = defaultdict(list)
         for user in node.users:
             wanted[_bits_read(gm, user, bits)].append(user)
-        if len(wanted) == 1:
-            (only,) = wanted
-            replacement = ActivationQuantizer(only, module.rectified, module.max_value, symmetric)
+        if isinstance(module, ActivationQuantizer):
+            most = max(wanted)
+            replacement = ActivationQuantizer(most, module.rectified, module.max_value, symmetric)
             gm.set_submodule(str(node.target), replacement)
+        if len(wanted) == 1:
             continue
+        like = _quantizer_of(gm, node)
         for width, users in wanted.items():
-            if width != _WIDE:
-                _second_quantizer(gm, node, users, width, channels[node.name], symmetric)
+            if width != max(wanted):
+                quantizer = ActivationQuantizer(width, like.rectified, like.max_value, symmetric)
+                _second_quantizer(gm, node, users, quantizer, channels[node.name])
 
 
 def _bits_read(gm: fx.GraphModule, node: fx.Node, bits: dict[fx.Node, int]) -> int:
@@ -56,25 +59,29 @@ def _bits_read(gm: fx.GraphModule, node: fx.Node, bits: dict[fx.Node, int]) -> i
     return bits.get(node, _WIDE)
 
 
+def _quantizer_of(gm: fx.GraphModule, node: fx.Node) -> ActivationQuantizer:
+    """The quantizer whose codes ``node`` gives or hands on."""
+    while not isinstance(module := module_of(gm, node), ActivationQuantizer):
+        parent = node.args[0]
+        assert isinstance(parent, fx.Node), f"{node.target} is not quantized"
+        node = parent
+    return module
+
+
 def _second_quantizer(
     gm: fx.GraphModule,
     node: fx.Node,
     users: list[fx.Node],
-    width: int,
+    quantizer: ActivationQuantizer,
     channels: int,
-    symmetric: bool,
 ) -> None:
+    """Let ``users`` of the codes of ``node`` read them through ``quantizer``."""
     others = [user for user in node.users if user not in users]
-    module = gm.get_submodule(str(node.target))
-    assert isinstance(module, ActivationQuantizer)
-    copy = QuantAffine.identity(channels)
-    name = free_name(gm, f"{node.target}_to{width}")
-    narrowed = insert_after(gm, node, name, copy)
-    rectified = module.rectified
-    quantizer = ActivationQuantizer(width, rectified, module.max_value, symmetric)
-    insert_after(gm, narrowed, f"{name}_q", quantizer)
+    name = free_name(gm, f"{node.target}_to{quantizer.bits}")
+    copied = insert_after(gm, node, name, QuantAffine.identity(channels))
+    narrowed = insert_after(gm, copied, f"{name}_q", quantizer)
     for user in others:
-        user.replace_input_with(next(iter(narrowed.users)), node)
+        user.replace_input_with(narrowed, node)
 
 
 def _channels(module: nn.Module, node: fx.Node, known: dict[str, int]) -> int:

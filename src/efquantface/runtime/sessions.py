@@ -44,6 +44,8 @@ def onnxruntime_session(
     options.intra_op_num_threads = threads or default_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # without it, signed activation codes run in float on x86; unsigned ones do not care
+    options.add_session_config_entry("session.qdqisint8allowed", "1")
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     providers = ["CPUExecutionProvider"]

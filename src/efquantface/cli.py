@@ -104,6 +104,13 @@ def compress(
     ] = None,
     eval_: Evals = None,
     preprocess: Preprocess = None,
+    rounding: Annotated[
+        str | None,
+        typer.Option(
+            help="reconstruct: each layer's weights are fitted and rounded against the teacher's "
+            "outputs; nearest: every weight to its nearest code  [default: reconstruct]"
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the faces")] = None,
     finetune: Annotated[
         bool, typer.Option("--finetune/--no-finetune", help="or set ranges only (seconds)")
@@ -165,6 +172,7 @@ def compress(
         "wide_ends": wide_ends or None,
         "activations": activations,
         "budget": budget,
+        "rounding": rounding,
         "eval": tuple(eval_) if eval_ else None,
         "preprocess": preprocess,
         "epochs": epochs if finetune else 0,

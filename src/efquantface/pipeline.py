@@ -109,7 +109,15 @@ def compress(
         sets = [EvalSet("held-out", face_set.subset(held), None, True)]
     bank = _bank(model, face_set, recipe, console)
     batches = _calibration(model, face_set, train, recipe)
-    start = make_start(model, batches, recipe.scheme, recipe.budget, recipe.seed, console)
+    start = make_start(
+        model,
+        batches,
+        recipe.scheme,
+        recipe.budget,
+        recipe.seed,
+        console,
+        rebuild=recipe.rounding == "reconstruct",
+    )
     if start.choices:
         run.write_pinned(recipe, start.scheme)
     student, untrained = start.student, copy.deepcopy(start.student.graph)

@@ -44,6 +44,9 @@ class Recipe(BaseModel):
     layer_weight: float = Field(0.0, ge=0, description="weight of layer-wise distillation")
     compile: bool = Field(True, description="fuse training with torch.compile")
 
+    rounding: Literal["reconstruct", "nearest"] = Field(
+        "reconstruct", description="layer by layer against the teacher, or to the nearest code"
+    )
     calibration_images: int = Field(256, ge=8, description="images that ranges are searched on")
     hold_out: float = Field(0.1, gt=0, lt=0.9, description="share of identities held out")
     max_images: int = Field(14_000, ge=8, description="larger sets of faces are capped")

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from efquantface.console import Console
@@ -18,9 +19,11 @@ from efquantface.quantize.equalize import equalize
 from efquantface.quantize.mixed import LayerChoice, allocate, parse_budget, sensitivities
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
+from efquantface.quantize.reconstruct import reconstruct
 from efquantface.quantize.scheme import Bits, Scheme
 
 _SENSITIVITY_BATCHES = 2  # of 32 images: fifty layers at three choices are 150 passes over them
+_RECONSTRUCTION_CROPS = 192
 _TRIES = 4
 
 
@@ -48,8 +51,12 @@ def make_start(
     budget: str | None,
     seed: int,
     console: Console,
+    rebuild: bool = True,
 ) -> Start:
     """Build the untrained student from a float model and calibration pixels (N,3,H,W).
+
+    Without ``rebuild`` weights are rounded to the nearest code instead of layer by layer against the
+    teacher's outputs.
 
     Raises:
         RecipeError: the budget cannot be met, or stands beside bits by layer.
@@ -67,6 +74,10 @@ def make_start(
                 seed=seed,
                 progress=lambda _, done, total: advance(done, total),
             )
+        if rebuild:
+            crops = torch.cat(batches)[:_RECONSTRUCTION_CROPS]
+            with console.bar("rounding weights") as advance:
+                reconstruct(student.graph, teacher.graph, crops, seed=seed, progress=advance)
         return student
 
     if budget is None:

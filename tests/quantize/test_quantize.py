@@ -60,7 +60,12 @@ def test_weight_rounding_equals_brevitas() -> None:
     core = pytest.importorskip("brevitas.core.quant")
     rounding = pytest.importorskip("brevitas.core.function_wrapper")
     bit_width = pytest.importorskip("brevitas.core.bit_width")
-    oracle = core.IntQuant(narrow_range=True, signed=True, float_to_int_impl=rounding.RoundSte())
+    oracle = core.IntQuant(
+        narrow_range=True,
+        signed=True,
+        input_view_impl=rounding.Identity(),
+        float_to_int_impl=rounding.RoundSte(),
+    )
     for bits in (2, 4, 6, 8):
         conv = QuantConv2d(3, 4, (3, 3), (1, 1), (0, 0), (1, 1), 1, bits=bits)
         weight = torch.randn(4, 3, 3, 3)

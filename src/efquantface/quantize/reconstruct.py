@@ -22,8 +22,8 @@ from efquantface.quantize.layers import QuantConv2d, QuantLinear
 from efquantface.quantize.placement import quantizer_before
 from efquantface.quantize.ranges import search_weight_steps
 
-_RIDGE = 0.01  # of the mean squared input
-_COLUMNS = 8192  # positions of all crops that a layer is fitted on
+_RIDGE = 1.0  # of the mean variance of the inputs; less follows the noise of few crops
+_COLUMNS = 24576  # positions of all crops that a layer is fitted on
 _MOST_INPUTS = 4608  # of a channel; beyond (25,088 at IResNet's end) the system is too large
 
 

@@ -1,0 +1,194 @@
+"""Every bit width on two networks, row by row: the exported files in their runtimes, and peers.
+
+    python benchmarks/low_bits.py --shared ../shared --out runs/low_bits            # all rows
+    python benchmarks/low_bits.py --shared ../shared --out runs/low_bits --only y1/w4a4
+
+A row is a run of `compress` (a folder of OUT) on faces6k, evaluated on LFW once, and is left alone
+when it is there: a break loses one row at most, and several sittings continue the same table.
+Choices were made on identities held out of faces6k. OUT/low_bits.md is written after every row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from efquantface import Embedder, compress
+from efquantface.data.faces import load_faces, split
+from efquantface.evaluation.sets import load_eval
+from efquantface.evaluation.verify import evaluate_set
+from efquantface.export.parity import FLOAT_OPERATORS, operators
+from efquantface.loading import load_model
+from efquantface.recipe import Recipe
+from efquantface.runtime.environment import environment
+from efquantface.runtime.memory import keep_freed_memory
+from main_job import WANTED, static
+
+TEACHERS = {"y1": None, "foamliu_mobilefacenet": "imagenet"}
+BITS = ("w8a8", "w6a8", "w4a8", "w6a6", "w4a4")
+UNTRAINED = {"epochs": 0}
+
+
+def rows(seeds: int) -> list[tuple[str, dict]]:
+    """(name, fields of the recipe): trained and untrained rows of each bit width, then options."""
+    found: list[tuple[str, dict]] = []
+    for bits in BITS:
+        found.append((f"{bits} untrained", {"bits": bits, **UNTRAINED}))
+    for seed in range(seeds):
+        found += [(f"{bits} seed {seed}", {"bits": bits, "seed": seed}) for bits in BITS]
+    found += [
+        ("w8a8 symmetric untrained", {"activations": "symmetric", **UNTRAINED}),
+        ("w7a8 untrained", {"bits": "w7a8", **UNTRAINED}),
+        ("budget 65% untrained", {"budget": "65%", **UNTRAINED}),
+    ]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shared", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", action="append", help="TEACHER/ROW, by its beginning")
+    args = parser.parse_args()
+    keep_freed_memory()
+    args.out.mkdir(parents=True, exist_ok=True)
+    lfw, faces = args.shared / "data" / "lfw112", args.shared / "data" / "faces6k"
+    for teacher, preprocess in TEACHERS.items():
+        path = args.shared / "weights" / f"{teacher}.onnx"
+        fixed = {"teacher": str(path), "faces": str(faces), "preprocess": preprocess}
+        fixed |= {"eval": (f"lfw={lfw}",), "benchmark": False}
+        for name, options in rows(args.seeds):
+            full = f"{teacher}/{name}"
+            if args.only and not any(full.startswith(only) for only in args.only):
+                continue
+            run = args.out / full.replace("/", "_").replace(" ", "_").replace("%", "")
+            if not (run / "metrics.json").is_file():
+                print(f"== {full}", flush=True)
+                recipe = Recipe.create({**fixed, **options})
+                compress(str(path), str(faces), run, recipe=recipe, resume=True)
+            write_row(args.out, full, run)
+        if not args.only or any(f"{teacher}/quantize_static".startswith(o) for o in args.only):
+            peers(args.out, teacher, path, preprocess, faces, lfw)
+    (args.out / "low_bits.md").write_text(table(read_rows(args.out)))
+    print(table(read_rows(args.out)))
+
+
+def write_row(out: Path, name: str, run: Path) -> None:
+    """Keep what the table needs of a run."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    history = metrics["history"]
+    counts, convolutions, integer = operators(run / "student.onnx")
+    row = {
+        "name": name,
+        "protocols": metrics["protocols"],
+        "bytes": (run / "student.onnx").stat().st_size,
+        "convolutions": [integer, convolutions],
+        "float": {op: n for op, n in counts.items() if op in FLOAT_OPERATORS},
+        "held_out": [history["held_out"][0][1], min(v for _, v in history["held_out"])]
+        if history["held_out"]
+        else None,
+        "minutes": history["seconds"] / 60,
+        "peak_memory_mb": history["peak_memory_mb"],
+        "parity": metrics["parity"]["cosine"],
+    }
+    keep(out, row)
+
+
+def peers(
+    out: Path, teacher: str, path: Path, preprocess: str | None, faces: Path, lfw: Path
+) -> None:
+    """quantize_static on the images that our ranges are searched on."""
+    model = load_model(path, preprocess=preprocess)
+    contract = model.contract
+    known = {row["name"] for row in read_rows(out)}
+    missing = [m for m in ("MinMax", "Percentile") if f"{teacher}/static {m}" not in known]
+    if not missing:
+        return
+    loaded = load_faces(faces, contract)
+    train, _ = split(loaded, 0.1, 0)
+    index = np.sort(np.random.default_rng([0, 50]).permutation(train)[:256])
+    inputs = contract.normalize(loaded.images[index])
+    people = load_eval(f"lfw={lfw}", contract)
+    reference = Embedder.open(path, contract=contract).embed(people.faces.images)
+    for method in missing:
+        file = static(path, out, method, inputs, contract.input_name)
+        student = Embedder.open(file, contract=contract).embed(people.faces.images)
+        protocols = [p.as_dict() for p in evaluate_set(people, reference, student)]
+        counts, convolutions, integer = operators(file)
+        keep(
+            out,
+            {
+                "name": f"{teacher}/static {method}",
+                "protocols": protocols,
+                "bytes": file.stat().st_size,
+                "convolutions": [integer, convolutions],
+                "float": {op: n for op, n in counts.items() if op in FLOAT_OPERATORS},
+                "held_out": None,
+                "minutes": 0.0,
+                "peak_memory_mb": 0.0,
+                "parity": None,
+            },
+        )
+
+
+def keep(out: Path, row: dict) -> None:
+    """Add or replace a row of the results file, and write the table."""
+    found = [r for r in read_rows(out) if r["name"] != row["name"]]
+    temporary = out / "rows.json.partial"
+    temporary.write_text(json.dumps([*found, row], indent=1))
+    temporary.replace(out / "rows.json")
+    (out / "low_bits.md").write_text(table(read_rows(out)))
+
+
+def read_rows(out: Path) -> list[dict]:
+    path = out / "rows.json"
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
+def table(found: list[dict]) -> str:
+    """The table of docs/results.md."""
+    env = environment()
+    lines = [
+        f"{time.strftime('%Y-%m-%d')}, {env['processor']}, {env['threads']} cores, ONNX Runtime "
+        f"{env['packages']['onnxruntime']}, torch {env['packages']['torch']}; "
+        f"`python {' '.join(sys.argv)}`",
+        "",
+        "| | held-out loss before, after | cosine | LFW accuracy | TAR@1e-3 (pairs) "
+        "| TAR@1e-4 (all pairs) | 1e-5 | MB | int8 conv | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(found, key=lambda r: r["name"]):
+        pairs, every = row["protocols"][:2]
+        cells = []
+        if row["held_out"]:
+            cells.append(", ".join(f"{v:.4f}" for v in row["held_out"]))
+        else:
+            cells.append("")
+        named = {m["name"]: m for m in pairs["metrics"]}
+        cells.append(f"{named['cosine to teacher']['teacher']:.4f}")
+        cells += [loss_cell(named[m]) for m in WANTED[:2]]
+        named = {m["name"]: m for m in every["metrics"]}
+        cells += [loss_cell(named[m]) for m in WANTED[2:4]]
+        integer, total = row["convolutions"]
+        cells += [f"{row['bytes'] / 1e6:.3f}", f"{integer} of {total}", f"{row['minutes']:.1f}"]
+        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def loss_cell(metric: dict) -> str:
+    """Student's value, and its loss against the teacher with the paired interval."""
+    text = f"{100 * metric['student']:.2f} ({100 * metric['loss']:+.2f}"
+    if metric["loss_interval"]:
+        low, high = metric["loss_interval"]
+        text += f" [{100 * low:.2f}, {100 * high:.2f}]"
+    return text + ")"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Reconstruction: closer to the teacher than rounding to the nearest, by the mathematics it claims."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from conftest import make_faces
+from efquantface.contract import FaceContract
+from efquantface.loading import load_model
+from efquantface.models.graph import module_nodes
+from efquantface.quantize.layers import QuantConv2d, QuantLinear
+from efquantface.quantize.placement import quantize
+from efquantface.quantize.ranges import set_ranges
+from efquantface.quantize.reconstruct import _round, reconstruct
+from efquantface.quantize.scheme import Scheme
+
+
+@pytest.mark.parametrize("bits", ["w4a8", "w3a8", "w4a4"])
+def test_student_gets_closer(network: nn.Module, contract: FaceContract, bits: str) -> None:
+    model = load_model(network, contract=contract)
+    pixels = torch.from_numpy(contract.pixels(make_faces(identities=40).images))
+    others = torch.from_numpy(contract.pixels(make_faces(seed=5).images))
+    nearest = quantize(model, Scheme.parse(bits))
+    set_ranges(nearest.graph, [pixels])
+    rebuilt = copy.deepcopy(nearest)
+    before = {n: p.clone() for n, p in model.graph.named_parameters()}
+    reconstruct(rebuilt.graph, model.graph, pixels)
+    for name, parameter in model.graph.named_parameters():
+        assert torch.equal(parameter, before[name])
+    wanted = model.embed_pixels(others)
+
+    def loss(graph: nn.Module) -> float:
+        return float((1 - F.cosine_similarity(graph(others.float()), wanted)).mean())
+
+    assert loss(rebuilt.graph) < 0.7 * loss(nearest.graph)
+    again = copy.deepcopy(nearest)
+    reconstruct(again.graph, model.graph, pixels)
+    for key, value in again.graph.state_dict().items():
+        assert torch.equal(value, rebuilt.graph.state_dict()[key]), key
+
+
+def test_weights_lie_on_their_grid(network: nn.Module, contract: FaceContract) -> None:
+    model = load_model(network, contract=contract)
+    pixels = torch.from_numpy(contract.pixels(make_faces().images))
+    student = quantize(model, Scheme.parse("w4a8"))
+    set_ranges(student.graph, [pixels])
+    reconstruct(student.graph, model.graph, pixels)
+    for _, module in module_nodes(student.graph):
+        if isinstance(module, QuantConv2d | QuantLinear):
+            codes, steps = module.weight_codes()
+            shaped = steps.view(-1, *(1,) * (codes.dim() - 1))
+            torch.testing.assert_close(module.weight, codes * shaped, rtol=1e-4, atol=1e-6)
+
+
+def test_rounding_with_feedback_is_near_the_best_of_all() -> None:
+    """Three inputs, codes -1..1: all 27 roundings can be tried."""
+    rng = np.random.default_rng(0)
+    better, close = 0, 0
+    for _ in range(40):
+        x = rng.normal(size=(50, 3)) @ rng.normal(size=(3, 3))
+        gram = torch.from_numpy(x.T @ x / 50 + 1e-6 * np.eye(3))[None]
+        weight = torch.from_numpy(rng.uniform(-1, 1, (1, 1, 3)))
+
+        def error(codes: torch.Tensor, weight=weight, gram=gram) -> float:  # type: ignore[no-untyped-def]
+            d = codes.reshape(1, 3).double() - weight[0]
+            return float(d @ gram[0] @ d.T)
+
+        found = error(_round(weight, gram, torch.ones(1, 1, dtype=torch.float64), 1))
+        nearest = error(weight.round())
+        grid = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0])] * 3)
+        best = min(error(codes) for codes in grid)
+        assert found >= best - 1e-9
+        better += found <= nearest + 1e-9
+        close += found <= 1.5 * best + 1e-9
+    assert better >= 32
+    assert close >= 24

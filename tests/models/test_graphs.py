@@ -15,13 +15,19 @@ from conftest import SIZE, SmallFaceNet, randomize
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.errors import ContractError, ModelFileError, UnsupportedOperatorError
+from efquantface.export.onnx_writer import write_onnx
+from efquantface.export.parity import operators
 from efquantface.loading import load_model
 from efquantface.models.checkpoint import load_checkpoint, save_checkpoint
 from efquantface.models.fx_import import import_module
 from efquantface.models.graph import module_nodes
+from efquantface.models.iresnet import IResNet
 from efquantface.models.model import FaceModel
 from efquantface.models.ops import Affine, PReLU
 from efquantface.models.passes import canonicalize, prepend_normalize, split_prelu
+from efquantface.quantize.placement import quantize
+from efquantface.quantize.ranges import set_ranges
+from efquantface.quantize.scheme import Scheme
 
 
 def embeddings(module: nn.Module, contract: FaceContract, faces: FaceSet) -> np.ndarray:
@@ -155,3 +161,24 @@ def test_checkpoints_of_other_worlds_are_explained(tmp_path: Path) -> None:
         load_model(path)
     with pytest.raises(ModelFileError, match="dlib-resnet"):
         load_model("no-such-name")
+
+
+def test_iresnet_in_arcface_names_runs_in_integers(tmp_path: Path) -> None:
+    """Its BatchNorms before zero-padded convolutions are scales per channel, also in integers."""
+    torch.manual_seed(0)
+    module = randomize(IResNet(18, 64))
+    keys = set(module.state_dict())
+    wanted = ("conv1", "bn1", "prelu", "layer1.0.bn1", "layer4.1.conv2", "layer2.0.downsample.1")
+    assert {f"{name}.weight" for name in (*wanted, "bn2", "fc", "features")} <= keys
+    contract = FaceContract(112, 112, 64)
+    model = load_model(module, contract=contract)
+    faces = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(contract.normalize(faces)))
+    pixels = torch.from_numpy(contract.pixels(faces))
+    torch.testing.assert_close(model.embed_pixels(pixels), expected, rtol=1e-3, atol=1e-3)
+    student = quantize(model, Scheme())
+    set_ranges(student.graph, [pixels])
+    write_onnx(student, tmp_path / "r18.onnx")
+    _, convolutions, integer = operators(tmp_path / "r18.onnx")
+    assert integer == convolutions > 21

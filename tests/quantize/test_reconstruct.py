@@ -13,8 +13,6 @@ from torch.nn import functional as F
 from conftest import make_faces
 from efquantface.contract import FaceContract
 from efquantface.loading import load_model
-from efquantface.models.graph import module_nodes
-from efquantface.quantize.layers import QuantConv2d, QuantLinear
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.reconstruct import _round, reconstruct
@@ -45,17 +43,15 @@ def test_student_gets_closer(network: nn.Module, contract: FaceContract, bits: s
         assert torch.equal(value, rebuilt.graph.state_dict()[key]), key
 
 
-def test_weights_lie_on_their_grid(network: nn.Module, contract: FaceContract) -> None:
-    model = load_model(network, contract=contract)
-    pixels = torch.from_numpy(contract.pixels(make_faces().images))
-    student = quantize(model, Scheme.parse("w4a8"))
-    set_ranges(student.graph, [pixels])
-    reconstruct(student.graph, model.graph, pixels)
-    for _, module in module_nodes(student.graph):
-        if isinstance(module, QuantConv2d | QuantLinear):
-            codes, steps = module.weight_codes()
-            shaped = steps.view(-1, *(1,) * (codes.dim() - 1))
-            torch.testing.assert_close(module.weight, codes * shaped, rtol=1e-4, atol=1e-6)
+def test_latent_weights_round_to_the_codes_chosen() -> None:
+    rng = np.random.default_rng(1)
+    x = torch.from_numpy(rng.normal(size=(200, 12)))
+    weight = torch.from_numpy(rng.normal(size=(1, 5, 12)))
+    steps = torch.full((1, 5), 0.3, dtype=torch.float64)
+    latent, codes = _round(weight, (x.T @ x)[None] / 200, steps, 7)
+    assert torch.equal(torch.round(latent / 0.3).clamp(-7, 7), codes)
+    assert not torch.equal(codes, torch.round(weight / 0.3).clamp(-7, 7))
+    assert (latent / 0.3 - codes).abs().mean() > 0.1  # not in the middle of the codes' intervals
 
 
 def test_rounding_with_feedback_is_near_the_best_of_all() -> None:
@@ -71,7 +67,7 @@ def test_rounding_with_feedback_is_near_the_best_of_all() -> None:
             d = codes.reshape(1, 3).double() - weight[0]
             return float(d @ gram[0] @ d.T)
 
-        found = error(_round(weight, gram, torch.ones(1, 1, dtype=torch.float64), 1))
+        found = error(_round(weight, gram, torch.ones(1, 1, dtype=torch.float64), 1)[1])
         nearest = error(weight.round())
         grid = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0])] * 3)
         best = min(error(codes) for codes in grid)

@@ -113,10 +113,12 @@ def _fit(
     )
     fitted = weight + torch.linalg.solve(gram, missing.transpose(1, 2)).transpose(1, 2)
     steps = search_weight_steps(fitted.reshape(-1, inputs).float(), layer.limit)
-    codes = _round(fitted, gram, steps.double().reshape(groups, -1), layer.limit)
+    latent, codes = _round(fitted, gram, steps.double().reshape(groups, -1), layer.limit)
     rounded = codes * steps.double().reshape(groups, -1, 1)
     bias = mean_y - (rounded.float() @ mean_x[..., None])[..., 0]
-    layer.set_weight(rounded.reshape(layer.latent.shape).float(), bias.reshape(-1))
+    # training goes on from what was rounded, not from the middle of a code's interval, which all
+    # weights would first have to leave
+    layer.set_weight(latent.reshape(layer.latent.shape).float(), bias.reshape(-1))
     layer.set_step(steps)
 
 
@@ -148,8 +150,11 @@ def _columns(
     return columns.transpose(1, 2), targets.transpose(1, 2)
 
 
-def _round(weight: Tensor, gram: Tensor, steps: Tensor, limit: int) -> Tensor:
-    """Codes (G,O,K) of ``weight``, errors handed on along the inverse Hessian's Cholesky factor."""
+def _round(weight: Tensor, gram: Tensor, steps: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """Round ``weight`` (G,O,K), handing errors on along the inverse Hessian's Cholesky factor.
+
+    Returns what each weight had become when its turn came, and its code.
+    """
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
     factor = torch.linalg.cholesky(inverse, upper=True)
     left, codes = weight.clone(), torch.zeros_like(weight)
@@ -157,4 +162,4 @@ def _round(weight: Tensor, gram: Tensor, steps: Tensor, limit: int) -> Tensor:
         codes[..., k] = torch.round(left[..., k] / steps).clamp(-limit, limit)
         error = (left[..., k] - codes[..., k] * steps) / factor[:, k, k, None]
         left[..., k + 1 :] -= error[..., None] * factor[:, None, k, k + 1 :]
-    return codes
+    return left, codes

@@ -117,7 +117,7 @@ def compress(
     ] = True,
     batch_size: Annotated[int | None, typer.Option(help="images a training step")] = None,
     lr: Annotated[
-        float | None, typer.Option(help="learning rate, in quantization steps of the weights")
+        float | None, typer.Option(help="learning rate, a share of each channel's largest weight")
     ] = None,
     loss: Annotated[
         str | None, typer.Option(help="cosine, or mse of the raw embeddings (QuantFace's)")

@@ -15,8 +15,8 @@ class TrainSettings:
     Attributes:
         epochs: passes over the training images; 0 keeps the ranges found without training.
         batch_size: images a step, mirrored at random.
-        lr: of weights, in their own quantization steps.
-        step_lr: of quantizer steps and zero points, relative.
+        lr: of weights and biases, as a share of their channel's largest weight.
+        step_lr: of 8-bit quantizers' steps and zero points, relative.
         weight_decay: AdamW's, on weights.
         clip: largest gradient norm.
         loss: ``cosine`` or ``mse``.
@@ -27,7 +27,7 @@ class TrainSettings:
 
     epochs: int = 2
     batch_size: int = 64
-    lr: float = 0.04
+    lr: float = 4e-4
     step_lr: float = 4e-4
     weight_decay: float = 0.0
     clip: float = 1.0

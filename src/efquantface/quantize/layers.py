@@ -15,10 +15,10 @@ _SMALLEST = 1e-30
 class _IntegerLayer(nn.Module):
     """What integer layers share: latent weights, and an int32 bias.
 
-    Weights are trained in units of their own initial quantization step, channel by channel
-    (``weight = latent * unit``). Folded BatchNorms and equalization leave channels of very
-    different size, which an optimizer with one learning rate would treat very differently; in
-    these units a learning rate means the same for each channel of each network.
+    Weights are trained in units of their channel's largest weight (``weight = latent * unit``).
+    Folded BatchNorms and equalization leave channels of very different size, which an optimizer
+    with one learning rate would treat very differently; in these units a learning rate means the
+    same for each channel of each network, at any number of bits.
     """
 
     latent: nn.Parameter
@@ -56,7 +56,7 @@ class _IntegerLayer(nn.Module):
         """Take over a float layer's weight and bias; ``floor`` is the least size of a channel."""
         largest = weight.flatten(1).abs().amax(dim=1) if weight.dim() > 1 else weight.abs()
         largest = largest.clamp(min=floor)
-        self.unit.copy_(largest / self.limit)
+        self.unit.copy_(largest)
         self.bias_unit.copy_(torch.maximum(largest, bias.abs()))
         self.latent.copy_(weight / self._shaped(self.unit))
         self.latent_bias.copy_(bias / self.bias_unit)

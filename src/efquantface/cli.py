@@ -108,7 +108,8 @@ def compress(
         str | None,
         typer.Option(
             help="reconstruct: each layer's weights are fitted and rounded against the teacher's "
-            "outputs; nearest: every weight to its nearest code  [default: reconstruct]"
+            "outputs; nearest: every weight to its nearest code; auto: the former, unless the student "
+            "is trained with activations below 8 bits  [default: auto]"
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the faces")] = None,
@@ -117,7 +118,10 @@ def compress(
     ] = True,
     batch_size: Annotated[int | None, typer.Option(help="images a training step")] = None,
     lr: Annotated[
-        float | None, typer.Option(help="learning rate, a share of each channel's largest weight")
+        float | None,
+        typer.Option(
+            help="learning rate, a share of each channel's largest weight  [default: by the loss before]"
+        ),
     ] = None,
     loss: Annotated[
         str | None, typer.Option(help="cosine, or mse of the raw embeddings (QuantFace's)")

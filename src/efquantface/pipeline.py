@@ -116,7 +116,7 @@ def compress(
         recipe.budget,
         recipe.seed,
         console,
-        rebuild=recipe.rounding == "reconstruct",
+        rebuild=recipe.reconstructs,
     )
     if start.choices:
         run.write_pinned(recipe, start.scheme)

@@ -46,8 +46,8 @@ class Recipe(BaseModel):
     layer_weight: float = Field(0.0, ge=0, description="weight of layer-wise distillation")
     compile: bool = Field(True, description="fuse training with torch.compile")
 
-    rounding: Literal["reconstruct", "nearest"] = Field(
-        "reconstruct", description="layer by layer against the teacher, or to the nearest code"
+    rounding: Literal["auto", "reconstruct", "nearest"] = Field(
+        "auto", description="layer by layer against the teacher, or to the nearest code"
     )
     calibration_images: int = Field(256, ge=8, description="images that ranges are searched on")
     hold_out: float = Field(0.1, gt=0, lt=0.9, description="share of identities held out")
@@ -143,6 +143,19 @@ class Recipe(BaseModel):
             tuple((pattern, Bits.parse(bits)) for pattern, bits in self.layers.items()),
             self.wide_ends,
             self.activations == "symmetric",
+        )
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether weights are rounded against the teacher.
+
+        A network that is not trained any further gains by it at any bits. With low-bit activations it
+        fits weights to inputs that training is about to mend, and training ends worse than from the
+        nearest codes (docs/results.md).
+        """
+        wide = Bits.parse(self.bits).activation == 8
+        return self.rounding == "reconstruct" or (
+            self.rounding == "auto" and (wide or not self.epochs)
         )
 
     def train_settings(self) -> TrainSettings:

@@ -15,6 +15,7 @@ from efquantface.contract import FaceContract
 from efquantface.distill.bank import TeacherBank
 from efquantface.distill.layerwise import LayerDistillation
 from efquantface.distill.losses import cosine_loss, mse_loss
+from efquantface.distill.optimizer import parameter_groups, rate_for
 from efquantface.distill.settings import TrainData, TrainSettings
 from efquantface.distill.trainer import fine_tune
 from efquantface.errors import RunError, TrainingError
@@ -153,3 +154,17 @@ def test_bank_is_private_and_reused(
     monkeypatch.setenv("EFQ_CACHE", str(tmp_path))
     np.testing.assert_allclose(TeacherBank.build(teacher, faces, key="k").plain, first.plain)
     assert TeacherBank.build(teacher, faces, key="k", cache=False).path is None
+
+
+def test_rate_follows_the_loss_before_training(
+    tmp_path: Path, student: FaceModel, data: TrainData
+) -> None:
+    said: list[str] = []
+    settings = TrainSettings(epochs=1, batch_size=8, compile=False)
+    history = fine_tune(student, data, settings, tmp_path / "s.pt", say=said.append)
+    rate = rate_for(history.held_out[0][1])
+    assert any(f"learning rate {rate:.2g}" in line for line in said)
+    assert rate_for(0.005) == pytest.approx(0.04 / 127, rel=0.02)  # y1, W8A8
+    groups = parameter_groups(student.graph, settings)
+    steps = [g for g in groups if g["base_lr"] is not None]
+    assert [g["base_lr"] for g in steps] == pytest.approx([4e-4 * 2**2.5, 4e-4])  # 3 and 8 bits

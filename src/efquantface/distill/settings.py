@@ -15,7 +15,8 @@ class TrainSettings:
     Attributes:
         epochs: passes over the training images; 0 keeps the ranges found without training.
         batch_size: images a step, mirrored at random.
-        lr: of weights and biases, as a share of their channel's largest weight.
+        lr: of weights and biases, as a share of their channel's largest weight; None chooses it from
+            the held-out loss of the untrained student (:func:`optimizer.rate_for`).
         step_lr: of 8-bit quantizers' steps and zero points, relative.
         weight_decay: AdamW's, on weights.
         clip: largest gradient norm.
@@ -27,7 +28,7 @@ class TrainSettings:
 
     epochs: int = 2
     batch_size: int = 64
-    lr: float = 4e-4
+    lr: float | None = None
     step_lr: float = 4e-4
     weight_decay: float = 0.0
     clip: float = 1.0

@@ -22,13 +22,14 @@ from torch import Tensor, nn
 
 from efquantface.distill.layerwise import LayerDistillation
 from efquantface.distill.losses import LOSSES
-from efquantface.distill.optimizer import parameter_groups, schedule
+from efquantface.distill.optimizer import parameter_groups, rate_for, schedule
 from efquantface.distill.settings import History, Plan, TrainData, TrainSettings
 from efquantface.errors import RunError, TrainingError
 from efquantface.models.model import FaceModel
 from efquantface.quantize.placement import refresh_biases
 
 _SAVE_EVERY = 60.0  # seconds between checkpoints inside an epoch
+_OTHER_LOSSES_RATE = 4e-4
 _WORTH_COMPILING = 60  # steps; compiling costs as much as so many uncompiled steps
 
 
@@ -103,6 +104,7 @@ class _Trainer:
         elif self.settings.epochs:
             self._validate(model)
         if self.step < self.total:
+            self._set_rate(optimizer)
             self.say(self._plan(model).describe())
         began, saved = time.monotonic(), time.monotonic()
         try:
@@ -166,6 +168,17 @@ class _Trainer:
         embedding, layers = model(pixels)
         total: Tensor = self.loss(embedding, teacher) + weight * layers
         return total
+
+    def _set_rate(self, optimizer: torch.optim.Optimizer) -> None:
+        """The weights' learning rate: as told, or by the held-out loss before training."""
+        rate = self.settings.lr
+        if rate is None:
+            start = self.history.held_out[0][1]
+            rate = rate_for(start) if self.settings.loss == "cosine" else _OTHER_LOSSES_RATE
+            self.say(f"learning rate {rate:.2g} of each channel's largest weight")
+        for group in optimizer.param_groups:
+            if group["base_lr"] is None:
+                group["base_lr"] = rate
 
     def _batch_at(self, step: int) -> tuple[Tensor, Tensor]:
         """Pixels and teacher embeddings of a step; a function of seed, epoch and position."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from efquantface.export.parity import Parity, check_parity
 from efquantface.loading import load_model
 from efquantface.models.checkpoint import save_checkpoint
 from efquantface.models.model import FaceModel
-from efquantface.quantize.placement import output_layer, refresh_biases
+from efquantface.quantize.placement import output_layer, quantize, refresh_biases
 from efquantface.quantize.ranges import layer_errors
 from efquantface.recipe import Recipe
 from efquantface.report.page import write_report
@@ -120,7 +119,7 @@ def compress(
     )
     if start.choices:
         run.write_pinned(recipe, start.scheme)
-    student, untrained = start.student, copy.deepcopy(start.student.graph)
+    student = start.student
     history = _train(start, face_set, train, held, bank, recipe, run, resume, console)
     _restore_length(student, face_set, held, bank)
 
@@ -128,8 +127,9 @@ def compress(
     parity = _export(student, run, face_set, held, bank, recipe, console)
     results = _evaluate(teacher, model, student, run, sets, history, recipe, parity, console)
     sample = torch.from_numpy(model.contract.pixels(face_set.images[held[:_PARITY_FACES]]))
-    results.layer_errors = layer_errors(student.graph, untrained, sample)
-    results.choices = start.choices
+    teacher_graph = quantize(start.teacher, start.scheme).graph
+    results.layer_errors = layer_errors(student.graph, teacher_graph, sample)
+    results.choices, results.reconstructed = start.choices, recipe.reconstructs
     results.saturation = saturation.describe(student)
     results.skipped = face_set.skipped
     results.caveat = results.title = caveat
@@ -218,7 +218,7 @@ def _train(
     data = TrainData(
         pixels[train], bank.plain[train], bank.mirrored[train], pixels[held], bank.plain[held]
     )
-    with console.bar("fine-tuning") as advance:
+    with console.bar("fine-tuning" if recipe.epochs else "held-out loss") as advance:
         return fine_tune(
             student,
             data,

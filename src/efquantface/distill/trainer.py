@@ -101,7 +101,7 @@ class _Trainer:
         model = self._prepared(optimizer)
         if resume and self.state_path.is_file():
             self._load(optimizer)
-        elif self.settings.epochs:
+        else:
             self._validate(model)
         if self.step < self.total:
             self._set_rate(optimizer)
@@ -234,6 +234,8 @@ class _Trainer:
             kept = embedding.detach()[: self.batch - missing]
             total += float(self.loss(kept, teacher.to(kept.device))) * len(kept)
             count += len(kept)
+            if not self.settings.epochs:
+                self.progress(count, len(self.data.held_pixels), total / count)
         value = total / count
         if not math.isfinite(value):
             raise TrainingError(f"the held-out loss is {value} after step {self.step}")

@@ -172,21 +172,21 @@ def enable(gm: fx.GraphModule, on: bool) -> None:
 
 @torch.no_grad()
 def layer_errors(
-    gm: fx.GraphModule, start: fx.GraphModule, pixels: Tensor
+    gm: fx.GraphModule, teacher: fx.GraphModule, pixels: Tensor
 ) -> list[tuple[str, float]]:
     """Relative squared error of each quantized tensor, accumulated from the input on.
 
     Args:
         gm: the student.
-        start: a graph of the same layers whose quantizers are switched off for the comparison (the
-            untrained student, which then computes the teacher).
+        teacher: the float network with the student's quantizers placed and no range set; they are
+            switched off for the comparison.
         pixels: (N,3,H,W).
     """
-    enable(start, False)
+    enable(teacher, False)
     try:
-        expected = _tensors(start, pixels)
+        expected = _tensors(teacher, pixels)
     finally:
-        enable(start, True)
+        enable(teacher, True)
     found = _tensors(gm, pixels)
     return [
         (name, float((found[name] - value).square().sum() / value.square().sum().clamp(min=1e-12)))

@@ -55,15 +55,21 @@ def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ())
     ]
     page = environment.get_template("page.html.j2").render(
         results=results,
-        title=results.title or f"{results.teacher} in {results.recipe['bits'].upper()}",
+        title=results.title or f"{results.teacher} in {_bits(results)}",
         protocols=protocols,
         speeds=speed_rows(results.timings),
-        training=figures.training(results.history) if results.history.held_out else "",
+        training=figures.training(results.history) if len(results.history.held_out) > 1 else "",
         layers=figures.layers(results.layer_errors, results.parity),
         allocation=figures.allocation(results.choices) if results.choices else "",
         worst=sorted(results.layer_errors, key=lambda e: -e[1])[:8],
     )
     write_text(path, page)
+
+
+def _bits(results: Results) -> str:
+    """W8A8, and the budget that it was fitted into."""
+    bits, budget = str(results.recipe["bits"]).upper(), results.recipe["budget"]
+    return f"{bits} within {budget}" if budget else bits
 
 
 def _changed(

@@ -62,6 +62,7 @@ class Results:
     timings: list[Timing] = field(default_factory=list)
     choices: list[LayerChoice] = field(default_factory=list)
     saturation: str = ""
+    reconstructed: bool = False
     title: str = ""
     caveat: str = ""
 

@@ -17,6 +17,7 @@ from conftest import make_faces
 from efquantface.contract import FaceContract
 from efquantface.export import saturation
 from efquantface.export.onnx_writer import insightface_loader_normalization, write_onnx
+from efquantface.export.openvino import for_openvino, write_openvino
 from efquantface.export.packing import is_packed, stored_bits
 from efquantface.export.parity import FLOAT_OPERATORS, check_parity, operators
 from efquantface.export.scales import float_form, write_scales
@@ -307,3 +308,23 @@ def test_float_export_is_the_teacher(
     assert not any(
         n.op_type in ("PRelu", "BatchNormalization") for n in onnx.load(str(path)).graph.node
     )
+
+
+@pytest.mark.parametrize("bits", ["w8a8", "w6a8", "w4a4"])
+def test_openvino_gets_its_own_placement(
+    tmp_path: Path, network: nn.Module, contract: FaceContract, bits: str
+) -> None:
+    _, student = student_of(network, contract, bits)
+    form, count = for_openvino(student)
+    assert count == 3
+    lines = write_openvino(student, tmp_path / "student.xml")
+    assert "3 PReLUs" in lines[1]
+    assert not (tmp_path / "student.export.onnx").exists()
+    faces = make_faces().images
+    found = Embedder.open(tmp_path / "student.xml").embed(faces)
+    expected = form.embed_pixels(torch.from_numpy(contract.pixels(faces))).numpy()
+    cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1)
+    assert (cosine / np.linalg.norm(expected, axis=1)).mean() > (0.99 if bits == "w4a4" else 0.9995)
+    assert "_prelu" not in "".join(
+        n for n, _ in student.graph.named_modules()
+    )  # a copy was changed

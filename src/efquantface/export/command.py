@@ -6,9 +6,10 @@ from pathlib import Path
 
 import onnx
 
-from efquantface.errors import ExportError, ParityError, RunError, RuntimeMissingError
+from efquantface.errors import ExportError, ParityError, RunError
 from efquantface.export import saturation
 from efquantface.export.onnx_writer import write_onnx
+from efquantface.export.openvino import write_openvino
 from efquantface.export.parity import FLOAT_OPERATORS, check_layers, operators
 from efquantface.export.scales import write_scales
 from efquantface.loading import load_model, resolve
@@ -54,23 +55,23 @@ def export_model(
     if file_format == "scales":
         beside = write_scales(loaded, target)
         return [f"wrote {target} (float, BatchNorm folded) and {beside}"]
-    onnx_path = target.with_suffix(".export.onnx") if file_format == "openvino" else target
-    # OpenVINO does not fold the operators that unpack 6-bit weights
-    write_onnx(loaded, onnx_path, packed=packed and file_format == "onnx")
+    if file_format == "openvino":
+        return write_openvino(loaded, target)
+    write_onnx(loaded, target, packed=packed)
     checked = ""
     if loaded.quantized:
         try:
-            layers = check_layers(loaded, onnx_path)
+            layers = check_layers(loaded, target)
         except ParityError:
-            onnx_path.unlink()
+            target.unlink()
             raise
         checked = f"; {layers} layers equal to the student's on random pixels"
-    counts, convolutions, integer = operators(onnx_path)
+    counts, convolutions, integer = operators(target)
     left = {op: count for op, count in counts.items() if op in FLOAT_OPERATORS}
     listed = ", ".join(f"{op} {count}" for op, count in counts.items())
-    opset = onnx.load(str(onnx_path)).opset_import[0].version
+    opset = onnx.load(str(target)).opset_import[0].version
     lines = [
-        f"wrote {target} ({onnx_path.stat().st_size / 1e6:.2f} MB, ONNX opset {opset})",
+        f"wrote {target} ({target.stat().st_size / 1e6:.2f} MB, ONNX opset {opset})",
         f"in ONNX Runtime: {integer} of {convolutions} convolutions in int8{checked}; {listed}",
     ]
     if loaded.quantized:
@@ -84,21 +85,4 @@ def export_model(
                 "signed codes: ONNX Runtime on x86 runs them in integers only with the session "
                 "option session.qdqisint8allowed=1"
             )
-    if file_format == "openvino":
-        _to_openvino(onnx_path, target, loaded.contract.to_json())
-        lines[0] = f"wrote {target} and its .bin and .contract.json"
     return lines
-
-
-def _to_openvino(onnx_path: Path, target: Path, contract: str) -> None:
-    try:
-        import openvino as ov
-    except ImportError:
-        raise RuntimeMissingError(
-            "OpenVINO is not installed; pip install 'efquantface[openvino]'"
-        ) from None
-    try:
-        ov.save_model(ov.convert_model(str(onnx_path)), str(target), compress_to_fp16=False)
-        target.with_suffix(".contract.json").write_text(contract)
-    finally:
-        onnx_path.unlink(missing_ok=True)

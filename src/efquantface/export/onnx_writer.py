@@ -283,6 +283,9 @@ def _linear(w: _Writer, name: str, m: nn.Linear, inputs: list[Value]) -> Value:
 def _prelu(w: _Writer, name: str, m: PReLU, inputs: list[Value]) -> Value:
     """``a x + (1 - a) relu(x)``: what ONNX Runtime runs several times faster than its PRelu."""
     slope = _array(m.slope).reshape(-1, 1, 1)
+    if w.model.quantized:  # placed for OpenVINO, which fuses it into the convolution
+        constant = w.out.constant(slope, np.float32)
+        return Value(w.out.node("PRelu", (inputs[0].name, constant), name))
     factor = w.out.constant(slope, np.float32)
     rest = w.out.constant(1 - slope, np.float32)
     positive = w.out.node("Relu", (inputs[0].name,), name)

@@ -1,0 +1,127 @@
+"""OpenVINO IR from a student: its own placement for PReLU, verified against the student.
+
+OpenVINO computes a PReLU inside the integer convolution in front of it, in float between accumulator
+and codes. There the quantizers that ONNX Runtime needs on the convolution's output and on the product
+are in the way, so they are taken out; the one behind the PReLU stays as it was trained. Two roundings
+less bring the student nearer to its float self, and nothing is to be calibrated anew.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import fx
+
+from efquantface.errors import ParityError, RuntimeMissingError
+from efquantface.export.onnx_writer import write_onnx
+from efquantface.models.graph import free_name, module_nodes, module_of, tidy
+from efquantface.models.model import FaceModel
+from efquantface.models.ops import Add, Clamp, PReLU
+from efquantface.quantize.fake_quant import ActivationQuantizer
+from efquantface.quantize.layers import QuantAffine, QuantConv2d
+from efquantface.runtime.embedder import Embedder
+
+_CLOSE = 0.99  # mean cosine on noise, where roundings cascade more than on faces
+_NOISE_IMAGES = 16
+
+
+def for_openvino(student: FaceModel) -> tuple[FaceModel, int]:
+    """The student with each integer PReLU behind a convolution as one operator, and how many."""
+    gm = copy.deepcopy(student.graph)
+    count = 0
+    for node, module in module_nodes(gm):
+        found = _integer_prelu(gm, node) if isinstance(module, Add) else None
+        if found is None:
+            continue
+        convolution, product = found
+        prelu = PReLU(product.channels)
+        with torch.no_grad():
+            prelu.slope.copy_(1 + product.quantized_weight())
+        name = free_name(gm, f"{node.target}_prelu")
+        gm.add_module(name, prelu)
+        with gm.graph.inserting_after(node):
+            fused = gm.graph.call_module(name, (convolution,))
+        node.replace_all_uses_with(fused)
+        count += 1
+    tidy(gm)
+    made = FaceModel(gm, student.contract, student.source, True, student.node_names)
+    return made, count
+
+
+def write_openvino(student: FaceModel, target: Path) -> list[str]:
+    """Write ``target`` (.xml), its .bin and .contract.json; returns lines to print.
+
+    Raises:
+        RuntimeMissingError: OpenVINO is not installed.
+        ParityError: the file's embeddings are not the student's; it is removed.
+    """
+    try:
+        import openvino as ov
+    except ImportError:
+        raise RuntimeMissingError(
+            "OpenVINO is not installed; pip install 'efquantface[openvino]'"
+        ) from None
+    form, count = for_openvino(student) if student.quantized else (student, 0)
+    temporary = target.with_suffix(".export.onnx")
+    try:
+        # OpenVINO does not fold the operators that unpack 6-bit weights
+        write_onnx(form, temporary, packed=False)
+        ov.save_model(ov.convert_model(str(temporary)), str(target), compress_to_fp16=False)
+        target.with_suffix(".contract.json").write_text(student.contract.to_json())
+    finally:
+        temporary.unlink(missing_ok=True)
+    cosine = _cosine(student, target)
+    if cosine < _CLOSE:
+        for path in (target, target.with_suffix(".bin"), target.with_suffix(".contract.json")):
+            path.unlink(missing_ok=True)
+        raise ParityError(
+            f"{target}: its embeddings have a mean cosine of only {cosine:.4f} to the student's on "
+            "random pixels; please report this"
+        )
+    return [
+        f"wrote {target} and its .bin and .contract.json",
+        f"placed for OpenVINO: {count} PReLUs inside their convolutions; mean cosine {cosine:.5f} to "
+        "the student on random pixels",
+    ]
+
+
+def _integer_prelu(gm: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, QuantAffine] | None:
+    """(convolution, product) where ``node`` adds what :func:`split_prelu` took apart."""
+    first, second = node.args
+    assert isinstance(first, fx.Node)
+    assert isinstance(second, fx.Node)
+    for x, product_codes in ((first, second), (second, first)):
+        product = _source(gm, product_codes, ActivationQuantizer)
+        negative = _source(gm, product, QuantAffine)
+        if negative is None or product is None:
+            continue
+        clamp = module_of(gm, negative)
+        if not isinstance(clamp, Clamp) or clamp.high != 0 or negative.args[0] is not x:
+            continue
+        source = _source(gm, x, ActivationQuantizer)
+        affine = module_of(gm, product)
+        if source is not None and isinstance(module_of(gm, source), QuantConv2d):
+            assert isinstance(affine, QuantAffine)
+            return source, affine
+    return None
+
+
+def _source(gm: fx.GraphModule, node: fx.Node | None, kind: type) -> fx.Node | None:
+    """What ``node`` reads, if it is of ``kind``."""
+    if node is None or not isinstance(module_of(gm, node), kind):
+        return None
+    source = node.args[0]
+    return source if isinstance(source, fx.Node) else None
+
+
+def _cosine(student: FaceModel, path: Path) -> float:
+    c = student.contract
+    shape = (_NOISE_IMAGES, c.height, c.width, 3)
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    own = student.embed_pixels(torch.from_numpy(c.pixels(noise))).cpu().numpy()
+    found = Embedder.open(path, backend="openvino").embed(noise)
+    norms = np.linalg.norm(own, axis=1) * np.linalg.norm(found, axis=1)
+    return float(((own * found).sum(axis=1) / np.maximum(norms, 1e-12)).mean())

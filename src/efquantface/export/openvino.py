@@ -73,18 +73,18 @@ def write_openvino(student: FaceModel, target: Path) -> list[str]:
         target.with_suffix(".contract.json").write_text(student.contract.to_json())
     finally:
         temporary.unlink(missing_ok=True)
-    cosine = _cosine(student, target)
+    cosine = _cosine(form, target)
     if cosine < _CLOSE:
         for path in (target, target.with_suffix(".bin"), target.with_suffix(".contract.json")):
             path.unlink(missing_ok=True)
         raise ParityError(
-            f"{target}: its embeddings have a mean cosine of only {cosine:.4f} to the student's on "
-            "random pixels; please report this"
+            f"{target}: its embeddings have a mean cosine of only {cosine:.4f} to the same network's "
+            "in PyTorch on random pixels; please report this"
         )
     return [
         f"wrote {target} and its .bin and .contract.json",
         f"placed for OpenVINO: {count} PReLUs inside their convolutions; mean cosine {cosine:.5f} to "
-        "the student on random pixels",
+        "the same network in PyTorch on random pixels",
     ]
 
 

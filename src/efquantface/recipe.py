@@ -36,8 +36,8 @@ class Recipe(BaseModel):
 
     epochs: int = Field(2, ge=0, le=1000, description="passes over the faces; 0: no fine-tuning")
     batch_size: int = Field(64, ge=2, le=4096)
-    lr: float = Field(
-        3e-4, gt=0, description="learning rate, a share of a channel's largest weight"
+    lr: float | None = Field(
+        None, gt=0, description="learning rate, a share of a channel's largest weight; None: chosen"
     )
     step_lr: float = Field(4e-4, gt=0, description="learning rate of quantizer ranges, relative")
     weight_decay: float = Field(0.0, ge=0)

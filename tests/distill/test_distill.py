@@ -24,6 +24,7 @@ from efquantface.models.model import FaceModel
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import enable, set_ranges
 from efquantface.quantize.scheme import Scheme
+from efquantface.recipe import Recipe
 from efquantface.runtime.embedder import Embedder
 
 
@@ -165,6 +166,7 @@ def test_rate_follows_the_loss_before_training(
     rate = rate_for(history.held_out[0][1])
     assert any(f"learning rate {rate:.2g}" in line for line in said)
     assert rate_for(0.005) == pytest.approx(0.04 / 127, rel=0.02)  # y1, W8A8
+    assert Recipe.create({"teacher": "t", "faces": "f"}).train_settings().lr is None
     groups = parameter_groups(student.graph, settings)
     steps = [g for g in groups if g["base_lr"] is not None]
     assert [g["base_lr"] for g in steps] == pytest.approx([4e-4 * 2**2.5, 4e-4])  # 3 and 8 bits

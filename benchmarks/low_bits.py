@@ -28,6 +28,7 @@ from efquantface.recipe import Recipe
 from efquantface.runtime.environment import environment
 from efquantface.runtime.memory import keep_freed_memory
 from main_job import WANTED, static
+from speed import nncf_file
 
 TEACHERS = {"y1": None, "foamliu_mobilefacenet": "imagenet"}
 BITS = ("w8a8", "w6a8", "w4a8", "w6a6", "w4a4")
@@ -73,7 +74,7 @@ def main() -> None:
                 recipe = Recipe.create({**fixed, **options})
                 compress(str(path), str(faces), run, recipe=recipe, resume=True)
             write_row(args.out, full, run)
-        if not args.only or any(f"{teacher}/quantize_static".startswith(o) for o in args.only):
+        if not args.only or any(f"{teacher}/peers".startswith(o) for o in args.only):
             peers(args.out, teacher, path, preprocess, faces, lfw)
     (args.out / "low_bits.md").write_text(table(read_rows(args.out)))
     print(table(read_rows(args.out)))
@@ -103,11 +104,13 @@ def write_row(out: Path, name: str, run: Path) -> None:
 def peers(
     out: Path, teacher: str, path: Path, preprocess: str | None, faces: Path, lfw: Path
 ) -> None:
-    """quantize_static on the images that our ranges are searched on."""
+    """quantize_static and NNCF (in OpenVINO) on the images that our ranges are searched on."""
     model = load_model(path, preprocess=preprocess)
     contract = model.contract
     known = {row["name"] for row in read_rows(out)}
-    missing = [m for m in ("MinMax", "Percentile") if f"{teacher}/static {m}" not in known]
+    missing = [
+        m for m in ("static MinMax", "static Percentile", "NNCF") if f"{teacher}/{m}" not in known
+    ]
     if not missing:
         return
     loaded = load_faces(faces, contract)
@@ -117,24 +120,22 @@ def peers(
     people = load_eval(f"lfw={lfw}", contract)
     reference = Embedder.open(path, contract=contract).embed(people.faces.images)
     for method in missing:
-        file = static(path, out, method, inputs, contract.input_name)
-        student = Embedder.open(file, contract=contract).embed(people.faces.images)
-        protocols = [p.as_dict() for p in evaluate_set(people, reference, student)]
-        counts, convolutions, integer = operators(file)
-        keep(
-            out,
-            {
-                "name": f"{teacher}/static {method}",
-                "protocols": protocols,
+        row = {"held_out": None, "minutes": 0.0, "peak_memory_mb": 0.0, "parity": None}
+        if method == "NNCF":
+            file = nncf_file(path, contract, inputs, out, f"{teacher}_nncf")
+            size = sum(file.with_suffix(s).stat().st_size for s in (".xml", ".bin"))
+            row |= {"bytes": size, "convolutions": None, "float": {}}
+        else:
+            file = static(path, out, method.split()[1], inputs, contract.input_name)
+            counts, convolutions, integer = operators(file)
+            row |= {
                 "bytes": file.stat().st_size,
                 "convolutions": [integer, convolutions],
                 "float": {op: n for op, n in counts.items() if op in FLOAT_OPERATORS},
-                "held_out": None,
-                "minutes": 0.0,
-                "peak_memory_mb": 0.0,
-                "parity": None,
-            },
-        )
+            }
+        student = Embedder.open(file, contract=contract).embed(people.faces.images)
+        protocols = [p.as_dict() for p in evaluate_set(people, reference, student)]
+        keep(out, {**row, "name": f"{teacher}/{method}", "protocols": protocols})
 
 
 def keep(out: Path, row: dict) -> None:
@@ -175,8 +176,8 @@ def table(found: list[dict]) -> str:
         cells += [loss_cell(named[m]) for m in WANTED[:2]]
         named = {m["name"]: m for m in every["metrics"]}
         cells += [loss_cell(named[m]) for m in WANTED[2:4]]
-        integer, total = row["convolutions"]
-        cells += [f"{row['bytes'] / 1e6:.3f}", f"{integer} of {total}", f"{row['minutes']:.1f}"]
+        integer = "{} of {}".format(*row["convolutions"]) if row["convolutions"] else ""
+        cells += [f"{row['bytes'] / 1e6:.3f}", integer, f"{row['minutes']:.1f}"]
         lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
 

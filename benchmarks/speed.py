@@ -33,9 +33,11 @@ from efquantface.runtime.benchmark import benchmark
 from efquantface.runtime.environment import environment
 
 
-def nncf_file(teacher: Path, contract: FaceContract, inputs: np.ndarray, out: Path) -> Path:
+def nncf_file(
+    teacher: Path, contract: FaceContract, inputs: np.ndarray, out: Path, name: str = "nncf"
+) -> Path:
     """NNCF's post-training quantization of the user's file, as its users call it."""
-    target = out / "nncf.xml"
+    target = out / f"{name}.xml"
     if not target.is_file():
         import nncf
         import openvino as ov

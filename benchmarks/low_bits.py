@@ -16,8 +16,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 from efquantface import Embedder, compress
 from efquantface.data.faces import load_faces, split
 from efquantface.evaluation.sets import load_eval
@@ -27,6 +25,7 @@ from efquantface.loading import load_model
 from efquantface.recipe import Recipe
 from efquantface.runtime.environment import environment
 from efquantface.runtime.memory import keep_freed_memory
+from efquantface.start import calibration_index
 from main_job import WANTED, static
 from speed import nncf_file
 
@@ -115,7 +114,7 @@ def peers(
         return
     loaded = load_faces(faces, contract)
     train, _ = split(loaded, 0.1, 0)
-    index = np.sort(np.random.default_rng([0, 50]).permutation(train)[:256])
+    index = calibration_index(train)
     inputs = contract.normalize(loaded.images[index])
     people = load_eval(f"lfw={lfw}", contract)
     reference = Embedder.open(path, contract=contract).embed(people.faces.images)

@@ -34,6 +34,7 @@ from efquantface.recipe import Recipe
 from efquantface.runtime.benchmark import benchmark
 from efquantface.runtime.environment import environment
 from efquantface.runtime.memory import keep_freed_memory
+from efquantface.start import calibration_index
 
 METHODS = {"MinMax": CalibrationMethod.MinMax, "Percentile": CalibrationMethod.Percentile}
 WANTED = ("accuracy", "TAR@FAR=0.001", "TAR@FAR=0.0001", "TAR@FAR=1e-05", "TAR@FAR=1e-06")
@@ -96,9 +97,7 @@ def main() -> None:
     contract = model.contract
     faces = load_faces(faces_dir, contract)
     train, _ = split(faces, recipe.hold_out, recipe.seed)
-    index = np.sort(
-        np.random.default_rng([recipe.seed, 50]).permutation(train)[: recipe.calibration_images]
-    )
+    index = calibration_index(train, recipe.seed, recipe.calibration_images)
     inputs = contract.normalize(faces.images[index])  # the very images our ranges are searched on
     rivals: dict[str, Embedder] = {"teacher": Embedder.open(teacher)}
     for method in METHODS:

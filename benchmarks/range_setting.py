@@ -34,6 +34,7 @@ from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.reconstruct import _Stepper, reconstruct
 from efquantface.quantize.scheme import Scheme
 from efquantface.runtime.environment import environment
+from efquantface.start import calibration_index
 
 TEACHERS = {"y1": None, "foamliu_mobilefacenet": "imagenet"}
 BITS = ("w8a8", "w6a8", "w4a8", "w6a6", "w4a4")
@@ -170,7 +171,7 @@ def main() -> None:
         model = load_model(args.shared / "weights" / f"{teacher}.onnx", preprocess=preprocess)
         faces = load_faces(args.shared / "data" / "faces6k", model.contract)
         train, held = split(faces, 0.1, 0)
-        index = np.sort(np.random.default_rng([0, 50]).permutation(train)[:256])
+        index = calibration_index(train)
         batches = list(
             torch.split(torch.from_numpy(model.contract.pixels(faces.images[index])), 32)
         )

@@ -31,6 +31,7 @@ from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme
 from efquantface.runtime.benchmark import benchmark
 from efquantface.runtime.environment import environment
+from efquantface.start import calibration_index
 
 
 def nncf_file(
@@ -80,7 +81,7 @@ def main() -> None:
     write_onnx(model, best)
     faces = load_faces(args.shared / "data" / "faces6k", contract)
     train, _ = split(faces, 0.1, 0)
-    index = np.sort(np.random.default_rng([0, 50]).permutation(train)[:256])
+    index = calibration_index(train)
     peer = nncf_file(teacher, contract, contract.normalize(faces.images[index]), args.out)
     ours = args.student / "student.onnx"
     placed = args.out / "ours.xml"

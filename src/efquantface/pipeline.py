@@ -38,7 +38,7 @@ from efquantface.runtime.benchmark import Timing, benchmark
 from efquantface.runtime.embedder import Embedder, check_device
 from efquantface.runtime.memory import keep_freed_memory
 from efquantface.sources import load_source
-from efquantface.start import Start, make_start
+from efquantface.start import Start, calibration_index, make_start
 
 _CALIBRATION_BATCH = 32
 _PARITY_FACES = 64
@@ -196,8 +196,7 @@ def _calibration(
     recipe: Recipe,
 ) -> list[torch.Tensor]:
     """Batches of pixels that ranges are searched on."""
-    rng = np.random.default_rng([recipe.seed, 50])
-    index = np.sort(rng.permutation(train)[: recipe.calibration_images])
+    index = calibration_index(train, recipe.seed, recipe.calibration_images)
     pixels = torch.from_numpy(model.contract.pixels(faces.images[index]))
     return list(torch.split(pixels, _CALIBRATION_BATCH))
 

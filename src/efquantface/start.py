@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -42,6 +44,13 @@ class Start:
     teacher: FaceModel
     scheme: Scheme
     choices: list[LayerChoice] = field(default_factory=list)
+
+
+def calibration_index(
+    train: npt.NDArray[np.int64], seed: int = 0, count: int = 256
+) -> npt.NDArray[np.int64]:
+    """Which training images ranges are searched on: ``count`` of ``train``, sorted."""
+    return np.sort(np.random.default_rng([seed, 50]).permutation(train)[:count])
 
 
 def make_start(

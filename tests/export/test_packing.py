@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from efquantface.export.packing import int4_initializer, pack_six, six_bit_graph, unpack_six
+from efquantface.export.packing import int4_initializer, pack_six, six_bit_graph
+
+
+def unpack_six(packed: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.int8]:
+    """The codes (count,) that :func:`pack_six` packed."""
+    shifts = np.array([[0], [2], [4]], np.uint8)
+    last = ((packed >> 6) << shifts).sum(axis=0, keepdims=True, dtype=np.uint8)
+    rows = np.concatenate([packed & 63, last])
+    return (rows.reshape(-1)[:count].astype(np.int16) - 32).astype(np.int8)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 63, 64, 65])

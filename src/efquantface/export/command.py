@@ -10,7 +10,7 @@ from efquantface.errors import ExportError, ParityError, RunError
 from efquantface.export import saturation
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.openvino import write_openvino
-from efquantface.export.parity import FLOAT_OPERATORS, check_layers, operators
+from efquantface.export.parity import FLOAT_OPERATORS, check_layers, has_signed_codes, operators
 from efquantface.export.scales import write_scales
 from efquantface.loading import load_model, resolve
 
@@ -80,7 +80,7 @@ def export_model(
             f"left in float: {named} (the pixels come in and the embedding goes out float)"
         )
         lines.append(saturation.describe(loaded))
-        if any(getattr(m, "symmetric", False) for m in loaded.graph.modules()):
+        if has_signed_codes(loaded):
             lines.append(
                 "signed codes: ONNX Runtime on x86 runs them in integers only with the session "
                 "option session.qdqisint8allowed=1"

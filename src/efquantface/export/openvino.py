@@ -11,12 +11,12 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import fx
 
 from efquantface.errors import ParityError, RuntimeMissingError
 from efquantface.export.onnx_writer import write_onnx
+from efquantface.export.parity import mean_cosine, on_noise
 from efquantface.models.graph import free_name, module_nodes, module_of, tidy
 from efquantface.models.model import FaceModel
 from efquantface.models.ops import Add, Clamp, PReLU
@@ -25,7 +25,6 @@ from efquantface.quantize.layers import QuantAffine, QuantConv2d
 from efquantface.runtime.embedder import Embedder
 
 _CLOSE = 0.99  # mean cosine on noise, where roundings cascade more than on faces
-_NOISE_IMAGES = 16
 
 
 def for_openvino(student: FaceModel) -> tuple[FaceModel, int]:
@@ -73,7 +72,8 @@ def write_openvino(student: FaceModel, target: Path) -> list[str]:
         target.with_suffix(".contract.json").write_text(student.contract.to_json())
     finally:
         temporary.unlink(missing_ok=True)
-    cosine = _cosine(form, target)
+    noise, own = on_noise(form)
+    cosine = mean_cosine(own, Embedder.open(target, backend="openvino").embed(noise))
     if cosine < _CLOSE:
         for path in (target, target.with_suffix(".bin"), target.with_suffix(".contract.json")):
             path.unlink(missing_ok=True)
@@ -115,13 +115,3 @@ def _source(gm: fx.GraphModule, node: fx.Node | None, kind: type) -> fx.Node | N
         return None
     source = node.args[0]
     return source if isinstance(source, fx.Node) else None
-
-
-def _cosine(student: FaceModel, path: Path) -> float:
-    c = student.contract
-    shape = (_NOISE_IMAGES, c.height, c.width, 3)
-    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    own = student.embed_pixels(torch.from_numpy(c.pixels(noise))).cpu().numpy()
-    found = Embedder.open(path, backend="openvino").embed(noise)
-    norms = np.linalg.norm(own, axis=1) * np.linalg.norm(found, axis=1)
-    return float(((own * found).sum(axis=1) / np.maximum(norms, 1e-12)).mean())

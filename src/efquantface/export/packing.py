@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 PACKED_OPSET = 21  # the first whose Cast reads INT4
@@ -37,14 +36,6 @@ def pack_six(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
     parts = (rows[3] >> shifts) & 3
     packed: npt.NDArray[np.uint8] = (rows[:3] | (parts << 6)).astype(np.uint8)
     return packed
-
-
-def unpack_six(packed: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.int8]:
-    """The codes (count,) that :func:`pack_six` packed."""
-    shifts = np.array([[0], [2], [4]], np.uint8)
-    last = ((packed >> 6) << shifts).sum(axis=0, keepdims=True, dtype=np.uint8)
-    rows = np.concatenate([packed & 63, last])
-    return (rows.reshape(-1)[:count].astype(np.int16) - _OFFSET).astype(np.int8)
 
 
 def int4_initializer(codes: npt.NDArray[np.int8], name: str) -> TensorProto:
@@ -119,8 +110,3 @@ def stored_bits(bits: int, packed: bool = True) -> int:
     if not packed or bits > 6:
         return 8
     return 6 if bits > 4 else 4
-
-
-def is_packed(model: onnx.ModelProto) -> bool:
-    """Whether a file of ours holds packed weights."""
-    return any(o.domain == "" and o.version >= PACKED_OPSET for o in model.opset_import)

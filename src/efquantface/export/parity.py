@@ -122,9 +122,9 @@ def check_parity(
     return Parity(
         layers=tuple(walker.layers),
         embedding_error=float(np.abs(expected.cpu().numpy() - embedding).max()) / scale,
-        cosine=_mean_cosine(own, embedding),
-        fake_quantized_cosine=_mean_cosine(floating, embedding),
-        student_cosine=_mean_cosine(own, teacher),
+        cosine=mean_cosine(own, embedding),
+        fake_quantized_cosine=mean_cosine(floating, embedding),
+        student_cosine=mean_cosine(own, teacher),
         operators=session_ops,
         convolutions=convolutions,
         integer_convolutions=integer,
@@ -137,14 +137,26 @@ def check_layers(student: FaceModel, path: Path, count: int = 16) -> int:
     Raises:
         ParityError: a layer differs by more than one step, or the embedding layer differs.
     """
-    c = student.contract
-    noise = np.random.default_rng(0).integers(0, 256, (count, c.height, c.width, 3), dtype=np.uint8)
-    own = student.embed_pixels(torch.from_numpy(c.pixels(noise))).cpu().numpy()
+    noise, own = on_noise(student, count)
     parity = check_parity(student, path, noise, own)
     problems = [p for p in parity.problems if not p.startswith("end to end")]
     if problems:
         raise ParityError(f"{path}: fails the parity check: " + "; ".join(problems))
     return len(parity.layers)
+
+
+def on_noise(
+    student: FaceModel, count: int = 16
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Random crops (N,H,W,3) and the student's embeddings (N,D) of them."""
+    c = student.contract
+    noise = np.random.default_rng(0).integers(0, 256, (count, c.height, c.width, 3), dtype=np.uint8)
+    return noise, student.embed_pixels(torch.from_numpy(c.pixels(noise))).cpu().numpy()
+
+
+def has_signed_codes(student: FaceModel) -> bool:
+    """Whether the student's activation codes are symmetric."""
+    return any(m.symmetric for m in student.graph.modules() if isinstance(m, ActivationQuantizer))
 
 
 def operators(path: Path) -> tuple[dict[str, int], int, int]:
@@ -174,8 +186,7 @@ def _runtime_codes(
         for n in student.graph.graph.nodes
         if isinstance(module_of(student.graph, n), ActivationQuantizer)
     }
-    symmetric = any(getattr(m, "symmetric", False) for m in student.graph.modules())
-    element = TensorProto.INT8 if symmetric else TensorProto.UINT8
+    element = TensorProto.INT8 if has_signed_codes(student) else TensorProto.UINT8
     for tensor in wanted.values():
         model.graph.output.append(helper.make_tensor_value_info(tensor, element, None))
     session = onnxruntime_session(model.SerializeToString())
@@ -209,6 +220,7 @@ class _Walker(fx.Interpreter):
             return super().run(*args, **kwargs)
 
 
-def _mean_cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+def mean_cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+    """Mean cosine of the rows of two arrays (N,D)."""
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(((a * b).sum(axis=1) / np.maximum(norms, 1e-12)).mean())

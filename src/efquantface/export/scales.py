@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 
 from efquantface.export.onnx_writer import write_onnx
-from efquantface.models.graph import module_nodes, module_of, name_of, tidy
+from efquantface.models.graph import conv_attrs, module_nodes, module_of, name_of, tidy, tuples
 from efquantface.models.model import FaceModel
 from efquantface.models.ops import Affine, Clamp, Normalize
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
@@ -89,15 +89,7 @@ def _float_layer(module: QuantConv2d | QuantLinear | QuantAffine) -> nn.Module:
     elif isinstance(module, QuantLinear):
         made = nn.Linear(module.in_features, module.out_features)
     else:
-        made = nn.Conv2d(
-            module.in_channels,
-            module.out_channels,
-            module.kernel_size,
-            module.stride,
-            module.padding,
-            module.dilation,
-            module.groups,
-        )
+        made = nn.Conv2d(**tuples(conv_attrs(module)))
     made.weight.copy_(module.quantized_weight())
     assert made.bias is not None
     made.bias.copy_(module.quantized_bias())

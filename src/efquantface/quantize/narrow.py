@@ -13,26 +13,38 @@ from collections import defaultdict
 
 from torch import fx, nn
 
-from efquantface.models.graph import free_name, insert_after, module_nodes, module_of
+from efquantface.models.graph import (
+    free_name,
+    insert_after,
+    module_nodes,
+    module_of,
+    name_of,
+    shapes,
+)
 from efquantface.models.ops import Clamp, Flatten, ZeroPad
-from efquantface.quantize.fake_quant import ActivationQuantizer
-from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
+from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
+from efquantface.quantize.layers import QuantAffine
 
 HANDS_ON_CODES = nn.MaxPool2d | Flatten | ZeroPad | Clamp
+Quantizer = ActivationQuantizer | InputQuantizer
 _WIDE = 8
 
 
-def narrow(gm: fx.GraphModule, bits: dict[fx.Node, int], symmetric: bool) -> None:
+def narrow(
+    gm: fx.GraphModule, bits: dict[fx.Node, int], size: tuple[int, int], symmetric: bool
+) -> None:
     """Give the codes that layers read their bits; quantizers are placed, all with 8 bits.
 
     Args:
         gm: the graph, changed in place.
         bits: of the codes that each convolution and linear layer reads.
+        size: height and width of a crop.
         symmetric: kind of the quantizers that are added.
     """
-    channels: dict[str, int] = {}
+    if set(bits.values()) == {_WIDE}:
+        return
+    sizes = shapes(gm, *size)
     for node, module in module_nodes(gm):
-        channels[node.name] = _channels(module, node, channels)
         if not isinstance(module, ActivationQuantizer | HANDS_ON_CODES):
             continue
         wanted = defaultdict(list)
@@ -44,11 +56,13 @@ def narrow(gm: fx.GraphModule, bits: dict[fx.Node, int], symmetric: bool) -> Non
             gm.set_submodule(str(node.target), replacement)
         if len(wanted) == 1:
             continue
-        like = _quantizer_of(gm, node)
+        like = quantizer_of(gm, node)
+        if isinstance(like, InputQuantizer):
+            continue  # pixels have 8 bits
         for width, users in wanted.items():
             if width != max(wanted):
                 quantizer = ActivationQuantizer(width, like.rectified, like.max_value, symmetric)
-                _second_quantizer(gm, node, users, quantizer, channels[node.name])
+                _second_quantizer(gm, node, users, quantizer, sizes[name_of(node)][1])
 
 
 def _bits_read(gm: fx.GraphModule, node: fx.Node, bits: dict[fx.Node, int]) -> int:
@@ -59,11 +73,12 @@ def _bits_read(gm: fx.GraphModule, node: fx.Node, bits: dict[fx.Node, int]) -> i
     return bits.get(node, _WIDE)
 
 
-def _quantizer_of(gm: fx.GraphModule, node: fx.Node) -> ActivationQuantizer:
+def quantizer_of(gm: fx.GraphModule, node: fx.Node) -> Quantizer:
     """The quantizer whose codes ``node`` gives or hands on."""
-    while not isinstance(module := module_of(gm, node), ActivationQuantizer):
+    while not isinstance(module := module_of(gm, node), ActivationQuantizer | InputQuantizer):
+        assert isinstance(module, HANDS_ON_CODES), f"{node.target} is not quantized"
         parent = node.args[0]
-        assert isinstance(parent, fx.Node), f"{node.target} is not quantized"
+        assert isinstance(parent, fx.Node)
         node = parent
     return module
 
@@ -82,15 +97,3 @@ def _second_quantizer(
     narrowed = insert_after(gm, copied, f"{name}_q", quantizer)
     for user in others:
         user.replace_input_with(narrowed, node)
-
-
-def _channels(module: nn.Module, node: fx.Node, known: dict[str, int]) -> int:
-    """Channels of a node's output."""
-    if isinstance(module, QuantConv2d):
-        return module.out_channels
-    if isinstance(module, QuantLinear):
-        return module.out_features
-    source = node.args[0]
-    assert isinstance(source, fx.Node)
-    count = known.get(source.name, 3)
-    return count + module.channels if isinstance(module, ZeroPad) else count

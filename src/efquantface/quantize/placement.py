@@ -15,7 +15,15 @@ import copy
 from torch import fx, nn
 
 from efquantface.errors import ModelFileError
-from efquantface.models.graph import insert_after, module_nodes, module_of, name_of, tidy
+from efquantface.models.graph import (
+    conv_attrs,
+    insert_after,
+    module_nodes,
+    module_of,
+    name_of,
+    tidy,
+    tuples,
+)
 from efquantface.models.model import FaceModel
 from efquantface.models.ops import (
     Add,
@@ -24,14 +32,13 @@ from efquantface.models.ops import (
     GlobalAvgPool,
 )
 from efquantface.models.passes import split_prelu
-from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
+from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.input import place_input
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
-from efquantface.quantize.narrow import HANDS_ON_CODES, narrow
+from efquantface.quantize.narrow import Quantizer, narrow, quantizer_of
 from efquantface.quantize.scheme import Scheme
 
 _QUANTIZED_OUTPUT = (nn.Conv2d, nn.Linear, Affine, Add, nn.AvgPool2d, GlobalAvgPool)
-Quantizer = ActivationQuantizer | InputQuantizer
 _LEAST_SLOPE = 0.01  # unit in which a channel's scale is trained where the scale itself is less
 
 
@@ -64,7 +71,8 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
             gm.set_submodule(str(node.target), _quantized_affine(module))
         elif node in bits:
             gm.set_submodule(str(node.target), _quantized_layer(module, bits[node].weight))
-    narrow(gm, {node: b.activation for node, b in bits.items()}, scheme.symmetric)
+    size = (model.contract.height, model.contract.width)
+    narrow(gm, {node: b.activation for node, b in bits.items()}, size, scheme.symmetric)
     tidy(gm)
     gm.train()
     return FaceModel(gm, model.contract, model.source, True, model.node_names, list(model.notes))
@@ -74,13 +82,7 @@ def quantizer_before(gm: fx.GraphModule, node: fx.Node) -> Quantizer:
     """The quantizer whose codes arrive at ``node``."""
     source = node.args[0]
     assert isinstance(source, fx.Node)
-    module = module_of(gm, source)
-    while not isinstance(module, ActivationQuantizer | InputQuantizer):
-        assert isinstance(module, HANDS_ON_CODES), f"{source.target} is not quantized"
-        parent = source.args[0]
-        assert isinstance(parent, fx.Node)
-        source, module = parent, module_of(gm, parent)
-    return module
+    return quantizer_of(gm, source)
 
 
 def output_layer(gm: fx.GraphModule) -> QuantLinear:
@@ -140,16 +142,7 @@ def _quantized_affine(layer: Affine) -> QuantAffine:
 def _quantized_layer(layer: nn.Module, bits: int) -> QuantConv2d | QuantLinear:
     quantized: QuantConv2d | QuantLinear
     if isinstance(layer, nn.Conv2d):
-        quantized = QuantConv2d(
-            layer.in_channels,
-            layer.out_channels,
-            (layer.kernel_size[0], layer.kernel_size[1]),
-            (layer.stride[0], layer.stride[1]),
-            (int(layer.padding[0]), int(layer.padding[1])),
-            (layer.dilation[0], layer.dilation[1]),
-            layer.groups,
-            bits,
-        )
+        quantized = QuantConv2d(**tuples(conv_attrs(layer)), bits=bits)
     else:
         assert isinstance(layer, nn.Linear)
         quantized = QuantLinear(layer.in_features, layer.out_features, bits)

@@ -78,7 +78,8 @@ def compress(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the faces")] = None,
     finetune: Annotated[
-        bool, typer.Option("--finetune/--no-finetune", help="or set ranges only (seconds)")
+        bool,
+        typer.Option("--finetune/--no-finetune", help="or only set ranges and round (seconds)"),
     ] = True,
     batch_size: Annotated[int | None, typer.Option(help="images a training step")] = None,
     lr: Annotated[

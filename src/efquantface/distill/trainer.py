@@ -162,10 +162,10 @@ class _Trainer:
 
     def _loss(self, model: Any, pixels: Tensor, teacher: Tensor) -> Tensor:
         """The loss of a training step: of the embeddings, and while it lasts of the layers."""
-        weight = self.settings.layer_weight * (1 - self.step / max(self.total, 1))
         if not self.settings.layer_weight:
             return self.loss(model(pixels), teacher)
         embedding, layers = model(pixels)
+        weight = self.settings.layer_weight * (1 - self.step / max(self.total, 1))
         total: Tensor = self.loss(embedding, teacher) + weight * layers
         return total
 

@@ -81,6 +81,3 @@ class Scheme:
                     f"layers: {pattern!r} names none of the {len(names)} layers, which are "
                     f"{', '.join(names)}"
                 )
-
-    def __str__(self) -> str:
-        return str(self.bits)

@@ -14,8 +14,8 @@ import dlib
 import numpy as np
 
 from efquantface.data.detect import detect
-from efquantface.data.faces import find_images
 from efquantface.data.images import read_image
+from efquantface.data.source import find_images
 
 
 def main() -> None:

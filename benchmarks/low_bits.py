@@ -3,9 +3,10 @@
     python benchmarks/low_bits.py --shared ../shared --out runs/low_bits            # all rows
     python benchmarks/low_bits.py --shared ../shared --out runs/low_bits --only y1/w4a4
 
-A row is a run of `compress` (a folder of OUT) on faces6k, evaluated on LFW once, and is left alone
-when it is there: a break loses one row at most, and several sittings continue the same table.
-Choices were made on identities held out of faces6k. OUT/low_bits.md is written after every row.
+A row is a run of `compress` (a folder of OUT) on faces6k, evaluated on LFW once, and a file of
+benchmarks/results/low_bits. A row that has its file is left alone: a break loses one row at most, and
+several sittings (or processes) continue the same table. Choices were made on identities held out of
+faces6k. benchmarks/results/low_bits.md is written after every row.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from efquantface import Embedder, compress
 from efquantface.data.faces import load_faces, split
-from efquantface.evaluation.sets import load_eval
+from efquantface.evaluation.loading import load_eval
 from efquantface.evaluation.verify import evaluate_set
 from efquantface.export.parity import FLOAT_OPERATORS, operators
 from efquantface.loading import load_model
@@ -32,6 +33,8 @@ from speed import nncf_file
 TEACHERS = {"y1": None, "foamliu_mobilefacenet": "imagenet"}
 BITS = ("w8a8", "w6a8", "w4a8", "w6a6", "w4a4")
 UNTRAINED = {"epochs": 0}
+EPOCHS = {"w4a4": 3}  # 2 where not named
+ROWS = Path(__file__).parent / "results" / "low_bits"
 
 
 def rows(seeds: int) -> list[tuple[str, dict]]:
@@ -40,7 +43,10 @@ def rows(seeds: int) -> list[tuple[str, dict]]:
     for bits in BITS:
         found.append((f"{bits} untrained", {"bits": bits, **UNTRAINED}))
     for seed in range(seeds):
-        found += [(f"{bits} seed {seed}", {"bits": bits, "seed": seed}) for bits in BITS]
+        found += [
+            (f"{bits} seed {seed}", {"bits": bits, "seed": seed, "epochs": EPOCHS.get(bits, 2)})
+            for bits in BITS
+        ]
     found += [
         ("w8a8 symmetric untrained", {"activations": "symmetric", **UNTRAINED}),
         ("w7a8 untrained", {"bits": "w7a8", **UNTRAINED}),
@@ -55,6 +61,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", action="append", help="TEACHER/ROW, by its beginning")
+    parser.add_argument("--threads", type=int, default=None)
     args = parser.parse_args()
     keep_freed_memory()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -62,31 +69,41 @@ def main() -> None:
     for teacher, preprocess in TEACHERS.items():
         path = args.shared / "weights" / f"{teacher}.onnx"
         fixed = {"teacher": str(path), "faces": str(faces), "preprocess": preprocess}
-        fixed |= {"eval": (f"lfw={lfw}",), "benchmark": False}
+        fixed |= {"eval": (f"lfw={lfw}",), "benchmark": False, "threads": args.threads}
         for name, options in rows(args.seeds):
             full = f"{teacher}/{name}"
             if args.only and not any(full.startswith(only) for only in args.only):
+                continue
+            if row_file(full).is_file():
                 continue
             run = args.out / full.replace("/", "_").replace(" ", "_").replace("%", "")
             if not (run / "metrics.json").is_file():
                 print(f"== {full}", flush=True)
                 recipe = Recipe.create({**fixed, **options})
                 compress(str(path), str(faces), run, recipe=recipe, resume=True)
-            write_row(args.out, full, run)
+            write_row(full, run, path, preprocess, lfw, args.threads)
         if not args.only or any(f"{teacher}/peers".startswith(o) for o in args.only):
             peers(args.out, teacher, path, preprocess, faces, lfw)
-    (args.out / "low_bits.md").write_text(table(read_rows(args.out)))
-    print(table(read_rows(args.out)))
+    print(table(read_rows()))
 
 
-def write_row(out: Path, name: str, run: Path) -> None:
-    """Keep what the table needs of a run."""
+def write_row(
+    name: str, run: Path, teacher: Path, preprocess: str | None, lfw: Path, threads: int | None
+) -> None:
+    """Keep what the table needs of a run, and add the fake-quantized student's own numbers."""
     metrics = json.loads((run / "metrics.json").read_text())
     history = metrics["history"]
     counts, convolutions, integer = operators(run / "student.onnx")
+    contract = load_model(teacher, preprocess=preprocess).contract
+    (people,) = load_eval(f"lfw={lfw}", contract)
+    pair = [
+        Embedder.open(m, contract=contract, threads=threads).embed(people.faces.images)
+        for m in (teacher, run / "student.safetensors")
+    ]
     row = {
         "name": name,
         "protocols": metrics["protocols"],
+        "fake": [p.as_dict() for p in evaluate_set(people, *pair)],
         "bytes": (run / "student.onnx").stat().st_size,
         "convolutions": [integer, convolutions],
         "float": {op: n for op, n in counts.items() if op in FLOAT_OPERATORS},
@@ -94,10 +111,12 @@ def write_row(out: Path, name: str, run: Path) -> None:
         if history["held_out"]
         else None,
         "minutes": history["seconds"] / 60,
+        "threads": threads,
+        "packages": environment()["packages"],
         "peak_memory_mb": history["peak_memory_mb"],
         "parity": metrics["parity"]["cosine"],
     }
-    keep(out, row)
+    keep(row)
 
 
 def peers(
@@ -106,7 +125,7 @@ def peers(
     """quantize_static and NNCF (in OpenVINO) on the images that our ranges are searched on."""
     model = load_model(path, preprocess=preprocess)
     contract = model.contract
-    known = {row["name"] for row in read_rows(out)}
+    known = {row["name"] for row in read_rows()}
     missing = [
         m for m in ("static MinMax", "static Percentile", "NNCF") if f"{teacher}/{m}" not in known
     ]
@@ -116,7 +135,7 @@ def peers(
     train, _ = split(loaded, 0.1, 0)
     index = calibration_index(train)
     inputs = contract.normalize(loaded.images[index])
-    people = load_eval(f"lfw={lfw}", contract)
+    (people,) = load_eval(f"lfw={lfw}", contract)
     reference = Embedder.open(path, contract=contract).embed(people.faces.images)
     for method in missing:
         row = {"held_out": None, "minutes": 0.0, "peak_memory_mb": 0.0, "parity": None}
@@ -134,21 +153,24 @@ def peers(
             }
         student = Embedder.open(file, contract=contract).embed(people.faces.images)
         protocols = [p.as_dict() for p in evaluate_set(people, reference, student)]
-        keep(out, {**row, "name": f"{teacher}/{method}", "protocols": protocols})
+        keep({**row, "name": f"{teacher}/{method}", "protocols": protocols})
 
 
-def keep(out: Path, row: dict) -> None:
-    """Add or replace a row of the results file, and write the table."""
-    found = [r for r in read_rows(out) if r["name"] != row["name"]]
-    temporary = out / "rows.json.partial"
-    temporary.write_text(json.dumps([*found, row], indent=1))
-    temporary.replace(out / "rows.json")
-    (out / "low_bits.md").write_text(table(read_rows(out)))
+def row_file(name: str) -> Path:
+    return ROWS / f"{name.replace('/', '_').replace(' ', '_').replace('%', '')}.json"
 
 
-def read_rows(out: Path) -> list[dict]:
-    path = out / "rows.json"
-    return json.loads(path.read_text()) if path.is_file() else []
+def keep(row: dict) -> None:
+    """Write a row's file, and the table of all rows."""
+    ROWS.mkdir(parents=True, exist_ok=True)
+    temporary = row_file(row["name"]).with_suffix(".partial")
+    temporary.write_text(json.dumps(row, indent=1))
+    temporary.replace(row_file(row["name"]))
+    ROWS.with_suffix(".md").write_text(table(read_rows()))
+
+
+def read_rows() -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(ROWS.glob("*.json"))]
 
 
 def table(found: list[dict]) -> str:

@@ -26,7 +26,7 @@ from onnxruntime.quantization import (
 
 from efquantface import Embedder, compress
 from efquantface.data.faces import load_faces, split
-from efquantface.evaluation.sets import load_eval
+from efquantface.evaluation.loading import load_eval
 from efquantface.evaluation.verify import evaluate_set
 from efquantface.export.parity import operators
 from efquantface.loading import load_model
@@ -106,7 +106,7 @@ def main() -> None:
     rivals["ours, no training"] = Embedder.open(untrained / "student.onnx")
     rivals["ours"] = Embedder.open(run / "student.onnx")
 
-    people = load_eval(f"lfw={lfw}", contract)
+    (people,) = load_eval(f"lfw={lfw}", contract)
     reference = rivals["teacher"].embed(people.faces.images)
     rows = {}
     for name, embedder in rivals.items():

@@ -10,15 +10,20 @@ from typing import Annotated, Any
 import typer
 
 from efquantface.cli_compress import compress
+from efquantface.cli_data import align, data_app
 from efquantface.cli_options import (
+    ArcFace,
     Device,
     Evals,
     Flip,
+    GroupBy,
     Preprocess,
     Resize,
+    Templates,
     Threads,
     Threshold,
     print_table,
+    wants_arcface,
 )
 from efquantface.errors import EfqError
 
@@ -40,6 +45,8 @@ Start with **efq demo** (no data needed). With your own:
 """,
 )
 app.command()(compress)
+app.command()(align)
+app.add_typer(data_app, name="data")
 
 
 @app.command()
@@ -53,6 +60,9 @@ def evaluate(
     preprocess: Preprocess = None,
     flip: Flip = False,
     threshold: Threshold = None,
+    protocol: ArcFace = None,
+    group_by: GroupBy = None,
+    templates: Templates = None,
     resize: Resize = False,
     device: Device = "cpu",
     threads: Threads = None,
@@ -60,7 +70,7 @@ def evaluate(
         Path | None, typer.Option("--json", help="also write the numbers here")
     ] = None,
 ) -> None:
-    """Verification results of a model, or of a teacher and a student side by side."""
+    """Verification and identification results of a model, or of teacher and student side by side."""
     from efquantface.evaluate import evaluate as run_evaluate
     from efquantface.report.tables import evaluation_table
 
@@ -74,6 +84,9 @@ def evaluate(
         preprocess=preprocess,
         flip=flip,
         threshold=threshold,
+        arcface=wants_arcface(protocol),
+        group_by=group_by,
+        templates=templates or "N1D1F1",
         resize=resize,
         device=device,
         threads=threads,
@@ -154,35 +167,6 @@ def export(
         force=force,
     ):
         typer.echo(line)
-
-
-@app.command()
-def align(
-    photos: Annotated[Path, typer.Argument(help="folder of photos")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="folder for the crops")],
-    template: Annotated[str, typer.Option(help="arcface112 or dlib150")] = "arcface112",
-    pick: Annotated[
-        str, typer.Option(help="largest or central face where there are several")
-    ] = "largest",
-    workers: Annotated[int | None, typer.Option(help="threads")] = None,
-) -> None:
-    """Photos to aligned crops. Stopped, it goes on where it was when called again.
-
-    Photos without a face, with several, or unreadable are listed in FACES/align_report.tsv.
-    """
-    from efquantface.console import Console
-    from efquantface.data.align import align_folder
-
-    if pick not in ("largest", "central"):
-        raise typer.BadParameter("--pick is largest or central")
-    console = Console()
-    with console.bar("aligning") as advance:
-        done = align_folder(photos, output, template, pick=pick, workers=workers, progress=advance)
-    console.say(
-        f"{done.written:,} crops written to {output}, {done.existing:,} were there; "
-        f"no face in {len(done.none):,}, several in {len(done.several):,}, "
-        f"unreadable {len(done.unreadable):,} (listed in {output / 'align_report.tsv'})"
-    )
 
 
 @app.command()

@@ -8,13 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from efquantface.cli_options import (
+    ArcFace,
     Evals,
     Flip,
+    GroupBy,
     Preprocess,
     Resize,
+    Templates,
     Threads,
     Threshold,
     print_table,
+    wants_arcface,
 )
 
 
@@ -26,8 +30,8 @@ def compress(
     faces: Annotated[
         str | None,
         typer.Argument(
-            help="folder of aligned crops: a subfolder an identity, or images without identities; "
-            "or synthetic:COUNT"
+            help="folder of aligned crops (a subfolder an identity, or images without identities), "
+            "InsightFace .rec, .parquet or list file; or synthetic:COUNT"
         ),
     ] = None,
     recipe: Annotated[
@@ -95,6 +99,9 @@ def compress(
     hold_out: Annotated[float | None, typer.Option(help="share of identities held out")] = None,
     flip: Flip = False,
     threshold: Threshold = None,
+    protocol: ArcFace = None,
+    group_by: GroupBy = None,
+    templates: Templates = None,
     resize: Resize = False,
     check_alignment: Annotated[
         bool, typer.Option(help="compare the crops' landmarks with the template")
@@ -157,6 +164,9 @@ def compress(
         "seed": seed,
         # switches count only where they differ from the default, so that a recipe can set them
         "flip": flip or None,
+        "arcface": wants_arcface(protocol) or None,
+        "group_by": group_by,
+        "templates": templates,
         "resize": resize or None,
         "report_faces": report_faces or None,
         "check_alignment": check_alignment and None,

@@ -19,15 +19,45 @@ Evals = Annotated[
     list[str] | None,
     typer.Option(
         "--eval",
-        help="lfw=DIR (with pairs.txt), folder=DIR (all pairs of a folder of identities) or "
-        "pairs=FILE.csv (columns a, b, same); may be repeated",
+        help="NAME=PATH or PATH: LFW's folder with pairs.txt, CALFW's, CPLFW's, CFP's, AgeDB's, RFW's, "
+        "IJB's as they are handed out; a .bin or a folder of them; pairs=FILE.csv (columns a, b, same); "
+        "folder=DIR (all pairs of a folder of identities); a folder with gallery and probe; may be "
+        "repeated",
     ),
 ]
 Flip = Annotated[bool, typer.Option("--flip", help="add the mirror image's embedding")]
 Threshold = Annotated[
     float | None, typer.Option(help="a cosine threshold you deploy: adds FAR and FRR there")
 ]
+ArcFace = Annotated[
+    str | None,
+    typer.Option(
+        "--protocol",
+        help="arcface: also the numbers that arcface_torch prints for pairs (turns --flip on)",
+    ),
+]
+GroupBy = Annotated[
+    str | None,
+    typer.Option(
+        help="CSV file with the columns name (of an identity or image) and group: the spread between "
+        "groups"
+    ),
+]
+Templates = Annotated[
+    str | None,
+    typer.Option(
+        help="how IJB's crops are pooled: N (keep lengths), D (weigh by detector), F (add the mirror "
+        "image), each 0 or 1  [default: N1D1F1]"
+    ),
+]
 Resize = Annotated[bool, typer.Option("--resize", help="scale crops of another size")]
+
+
+def wants_arcface(protocol: str | None) -> bool:
+    """Whether ``--protocol`` asks for arcface_torch's numbers."""
+    if protocol not in (None, "arcface"):
+        raise typer.BadParameter("--protocol knows arcface only; other numbers are always given")
+    return protocol == "arcface"
 
 
 def print_table(table: object) -> None:

@@ -15,13 +15,15 @@ from efquantface.checks import check_preprocessing, model_digest, say_notes
 from efquantface.console import Console
 from efquantface.contract import FaceContract
 from efquantface.data.align import check_alignment
-from efquantface.data.faces import FaceSet, cap, split
+from efquantface.data.faces import FaceSet, split
 from efquantface.distill.bank import TeacherBank
 from efquantface.distill.settings import History, TrainData
 from efquantface.distill.trainer import fine_tune
+from efquantface.evaluate import embed_item, families, load_items
+from efquantface.evaluation.items import EvalItem
 from efquantface.evaluation.protocol import ProtocolResult
-from efquantface.evaluation.sets import EvalSet, load_eval
-from efquantface.evaluation.verify import embedding_lengths, evaluate_set
+from efquantface.evaluation.sets import EvalSet
+from efquantface.evaluation.verify import embedding_lengths, score_item
 from efquantface.export import saturation
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import Parity, check_parity
@@ -60,7 +62,7 @@ def compress(
     output: str | Path = "efq-run",
     *,
     contract: FaceContract | None = None,
-    eval_sets: Sequence[EvalSet] = (),
+    eval_sets: Sequence[EvalItem] = (),
     recipe: Recipe | None = None,
     force: bool = False,
     resume: bool = False,
@@ -99,7 +101,7 @@ def compress(
         model.contract = model.contract.with_licence(recipe.licence)
     say_notes(model, console)
     face_set = _faces(faces, model.contract, recipe, console)
-    sets = [*eval_sets, *_eval_sets(recipe, model.contract, console)]
+    sets = [*eval_sets, *load_items(recipe.eval, model.contract, recipe.resize, console)]
     check_preprocessing(model, face_set, console)
 
     train, held = split(face_set, recipe.hold_out, recipe.seed)
@@ -136,7 +138,8 @@ def compress(
     if recipe.benchmark:
         results.timings = _benchmark(teacher, model, run, recipe, console)
     run.write_metrics(results.as_dict())
-    write_report(run.report, results, sets if recipe.report_faces else [])
+    shown = [s for s in sets if isinstance(s, EvalSet)] if recipe.report_faces else []
+    write_report(run.report, results, shown)
     run.state.unlink(missing_ok=True)
     console.say(f"student: {run.onnx}   report: {run.report}")
     return CompressResult(run, student, results, parity)
@@ -149,31 +152,24 @@ def _name(value: object) -> str:
 def _faces(
     faces: str | Path | FaceSet, contract: FaceContract, recipe: Recipe, console: Console
 ) -> FaceSet:
-    """Load, say what was found and skipped, cap, and check the alignment."""
-    found = load_source(faces, contract, resize=recipe.resize, seed=recipe.seed, console=console)
+    """Load, say what was found and skipped, and check the alignment."""
+    found = load_source(
+        faces,
+        contract,
+        resize=recipe.resize,
+        seed=recipe.seed,
+        limit=recipe.max_images,
+        console=console,
+    )
     console.say(f"faces: {found.describe()}")
     for name, why in found.skipped[:5]:
         console.warn(f"skipped {name}: {why}")
     if len(found.skipped) > 5:
         console.warn(f"skipped {len(found.skipped) - 5} more files, listed in metrics.json")
-    if len(found) > recipe.max_images:
-        found = cap(found, recipe.max_images, recipe.seed)
-        console.say(f"capped to {len(found):,} images (--max-images)")
     synthetic = isinstance(faces, FaceSet) or str(faces).startswith("synthetic:")
     if recipe.check_alignment and not synthetic:
         console.say(check_alignment(found, contract, recipe.seed))
     return found
-
-
-def _eval_sets(recipe: Recipe, contract: FaceContract, console: Console) -> list[EvalSet]:
-    sets = []
-    for text in recipe.eval:
-        with console.bar(f"loading {text.partition('=')[0]}") as advance:
-            found = load_eval(text, contract, resize=recipe.resize, progress=advance)
-        if found.pairs is not None and found.pairs.dropped:
-            console.warn(f"{text}: {len(found.pairs.dropped)} pairs left out, unreadable images")
-        sets.append(found)
-    return sets
 
 
 def _bank(model: FaceModel, faces: FaceSet, recipe: Recipe, console: Console) -> TeacherBank:
@@ -274,7 +270,7 @@ def _evaluate(
     model: FaceModel,
     student: FaceModel,
     run: RunDir,
-    sets: Sequence[EvalSet],
+    sets: Sequence[EvalItem],
     history: History,
     recipe: Recipe,
     parity: Parity,
@@ -285,22 +281,16 @@ def _evaluate(
     exported = Embedder.open(run.onnx, device=recipe.device, threads=recipe.threads)
     protocols: list[ProtocolResult] = []
     lengths: dict[str, dict[str, float]] = {}
+    options = recipe.eval_options()
     for item in sets:
-        embeddings = []
-        for who, embedder in (("teacher", own), ("student", exported)):
-            with console.bar(f"{item.name}: {who}") as advance:
-                embeddings.append(
-                    embedder.embed(item.faces.images, flip=recipe.flip, progress=advance)
-                )
-        lengths[item.name] = embedding_lengths(*embeddings)
+        embedded = [
+            embed_item(item, embedder, who, options, console)
+            for who, embedder in (("teacher", own), ("student", exported))
+        ]
+        lengths[item.name] = embedding_lengths(*(e.rows for e in embedded))
         with console.bar(f"{item.name}: scoring") as advance:
-            protocols += evaluate_set(
-                item,
-                *embeddings,
-                flip=recipe.flip,
-                threshold=recipe.threshold,
-                progress=advance,
-            )
+            protocols += score_item(item, embedded, options, advance)
+    protocols += families(sets, protocols)
     sizes = Sizes.measure(model, student, run.onnx)
     return Results(
         recipe=recipe.model_dump(mode="json"),

@@ -12,6 +12,9 @@ from efquantface.contract import PREPROCESS
 from efquantface.distill.losses import LOSSES
 from efquantface.distill.settings import TrainSettings
 from efquantface.errors import RecipeError
+from efquantface.evaluation.groups import read_groups
+from efquantface.evaluation.items import Options
+from efquantface.evaluation.templates import TemplateFlags
 from efquantface.quantize.mixed import parse_budget
 from efquantface.quantize.scheme import Bits, Scheme
 
@@ -30,7 +33,7 @@ class Recipe(BaseModel):
         "affine", description="symmetric: signed codes with zero point 0"
     )
     budget: str | None = Field(None, description="file size (600KB, 2MB) or share (60%)")
-    eval: tuple[str, ...] = Field((), description="NAME=PATH, for example lfw=DIR")
+    eval: tuple[str, ...] = Field((), description="NAME=PATH or PATH, for example lfw=DIR")
     preprocess: str | None = Field(None, description="insightface, adaface, imagenet or raw")
     licence: str = Field("", description="the teacher's licence note, stored in the student")
 
@@ -55,6 +58,9 @@ class Recipe(BaseModel):
 
     flip: bool = Field(False, description="add the mirror image's embedding in evaluation")
     threshold: float | None = Field(None, ge=-1, le=1, description="cosine you deploy already")
+    arcface: bool = Field(False, description="also the numbers that arcface_torch prints")
+    group_by: str | None = Field(None, description="CSV of name, group: spread between groups")
+    templates: str = Field("N1D1F1", description="how IJB's crops are pooled")
     resize: bool = Field(False, description="scale crops of another size")
     check_alignment: bool = Field(True, description="compare landmarks with the template")
     cache: bool = Field(True, description="keep teacher embeddings in the user cache")
@@ -88,6 +94,14 @@ class Recipe(BaseModel):
         except RecipeError as error:
             raise ValueError(str(error)) from None
         return value
+
+    @field_validator("templates")
+    @classmethod
+    def _templates(cls, value: str) -> str:
+        try:
+            return str(TemplateFlags.parse(value))
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("preprocess")
     @classmethod
@@ -157,6 +171,16 @@ class Recipe(BaseModel):
         return self.rounding == "reconstruct" or (
             self.rounding == "auto" and (wide or not self.epochs)
         )
+
+    def eval_options(self) -> Options:
+        """The evaluation's part of the recipe.
+
+        Raises:
+            DataError: the table of groups cannot be used.
+        """
+        groups = read_groups(Path(self.group_by)) if self.group_by else {}
+        flags = TemplateFlags.parse(self.templates)
+        return Options(self.flip, self.threshold, self.arcface, groups, flags)
 
     def train_settings(self) -> TrainSettings:
         """The fine-tuning's part of the recipe."""

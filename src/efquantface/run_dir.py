@@ -111,7 +111,17 @@ class RunDir:
         write_text(self.metrics, json.dumps(metrics, indent=2) + "\n")
 
 
-_MAY_CHANGE = ("threads", "threshold", "report_faces", "benchmark", "eval", "flip")
+_MAY_CHANGE = (
+    "threads",
+    "threshold",
+    "report_faces",
+    "benchmark",
+    "eval",
+    "flip",
+    "arcface",
+    "group_by",
+    "templates",
+)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Where faces come from: a folder, the synthetic generator, or a set in memory."""
+"""Where faces come from: a folder or file, the synthetic generator, or a set in memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from efquantface import assets
 from efquantface.console import Console
 from efquantface.contract import FaceContract
-from efquantface.data.faces import FaceSet, load_faces
+from efquantface.data.faces import FaceSet, cap, load, open_source
 from efquantface.data.synthetic import load_generator, synthetic_faces
 from efquantface.errors import DataError
 
@@ -21,20 +21,29 @@ def load_source(
     *,
     resize: bool,
     seed: int,
+    limit: int,
     console: Console,
 ) -> FaceSet:
-    """Faces as uint8 crops of the contract's size.
+    """Faces as uint8 crops of the contract's size, at most ``limit`` of them (whole identities).
 
     Raises:
         DataError, CropError: the source cannot be used.
         AssetError: the generator of synthetic faces cannot be fetched.
     """
     if isinstance(faces, FaceSet):
-        return faces
+        if len(faces) <= limit:
+            return faces
+        console.say(f"capped to {limit:,} of {len(faces):,} images (--max-images)")
+        return faces.subset(cap(faces.identities, limit, seed))
     if isinstance(faces, str) and faces.startswith(SYNTHETIC):
         return make_synthetic(synthetic_count(faces), contract, seed, console)
+    source = open_source(Path(faces))
+    index = None
+    if len(source) > limit:
+        index = cap(source.identities, limit, seed)
+        console.say(f"capped to {len(index):,} of {len(source):,} images (--max-images)")
     with console.bar("loading faces") as advance:
-        return load_faces(Path(faces), contract, resize=resize, progress=advance)
+        return load(source, contract, index, resize=resize, progress=advance)
 
 
 def synthetic_count(text: str) -> int:

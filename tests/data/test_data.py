@@ -11,8 +11,9 @@ from PIL import Image
 from efquantface import assets
 from efquantface.contract import FaceContract
 from efquantface.data.align import align_folder, check_alignment
-from efquantface.data.faces import FaceSet, cap, find_images, load_faces, split
+from efquantface.data.faces import FaceSet, cap, load_faces, split
 from efquantface.data.images import UnreadableImage, read_image, write_image
+from efquantface.data.source import find_images
 from efquantface.data.synthetic import load_generator, synthetic_faces
 from efquantface.data.template import TEMPLATES, similarity, template, warp
 from efquantface.errors import AssetError, CropError, DataError, RunError
@@ -92,7 +93,7 @@ def test_empty_and_foreign_folders(tmp_path: Path, contract: FaceContract) -> No
     with pytest.raises(DataError, match="holds no images"):
         load_faces(tmp_path, contract)
     (tmp_path / "a.jpg").write_text("x")
-    with pytest.raises(DataError, match="none of 1 files is a whole image"):
+    with pytest.raises(DataError, match="none of 1 items is a whole image"):
         load_faces(tmp_path, contract)
     with pytest.raises(DataError, match="no such folder"):
         load_faces(tmp_path / "nowhere", contract)
@@ -125,7 +126,7 @@ def test_split_holds_out_whole_people(faces: FaceSet) -> None:
 
 
 def test_cap_takes_whole_people(faces: FaceSet) -> None:
-    capped = cap(faces, 21, seed=0)
+    capped = faces.subset(cap(faces.identities, 21, seed=0))
     assert len(capped) == 20
     _, sizes = np.unique(capped.identities, return_counts=True)
     assert (sizes == 4).all()

@@ -15,6 +15,7 @@ from efquantface.data.images import write_image
 from efquantface.errors import CropError, DataError, EvaluationError
 from efquantface.evaluation.allpairs import score_all_pairs
 from efquantface.evaluation.bootstrap import mean_interval, tar_intervals
+from efquantface.evaluation.loading import load_eval
 from efquantface.evaluation.metrics import (
     area_under_roc,
     best_threshold,
@@ -25,7 +26,7 @@ from efquantface.evaluation.metrics import (
     tar_at_far,
     unit,
 )
-from efquantface.evaluation.sets import EvalSet, load_eval
+from efquantface.evaluation.sets import EvalSet
 from efquantface.evaluation.verify import embedding_lengths, evaluate_set
 
 RNG = np.random.default_rng(0)
@@ -174,7 +175,7 @@ PAIRS = [
 
 def test_lfw_folder(tmp_path: Path, contract: FaceContract, faces: FaceSet) -> None:
     root = lfw(tmp_path / "lfw data ü", faces, PAIRS)
-    loaded = load_eval(f"lfw={root}", contract)
+    (loaded,) = load_eval(f"lfw={root}", contract)
     assert loaded.pairs is not None
     assert loaded.pairs.same.tolist() == [True, False, True, False]
     assert loaded.pairs.folds.tolist() == [0, 0, 1, 1]
@@ -186,7 +187,7 @@ def test_lfw_folder(tmp_path: Path, contract: FaceContract, faces: FaceSet) -> N
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["nonsense"], ":1: expected the number of folds"),
+        (["nonsense"], ":1: 'nonsense' is not a pair line"),
         (PAIRS[:-1], "has 3 pairs"),
         ([*PAIRS[:-1], "person02 x person03 4"], ":5: 'person02 x person03 4' is not a pair"),
         ([*PAIRS[:-1], "person02 1 stranger 4"], "stranger/stranger_0004"),
@@ -205,7 +206,7 @@ def test_unreadable_image_drops_its_pairs(
 ) -> None:
     root = lfw(tmp_path, faces, PAIRS)
     (root / "person03/person03_0004.png").write_bytes(b"\x89PNG broken")
-    loaded = load_eval(f"lfw={root}", contract)
+    (loaded,) = load_eval(f"lfw={root}", contract)
     assert loaded.pairs is not None
     assert loaded.pairs.dropped == ["person02/person02_0002 - person03/person03_0004"]
     assert len(loaded.pairs.a) == 3
@@ -218,7 +219,7 @@ def test_csv_pairs(tmp_path: Path, contract: FaceContract, faces_dir: Path) -> N
     rows += [f"{images[i][0]},{images[(i + 1) % 12][0]},0" for i in range(12)]
     path = faces_dir / "pairs.csv"
     path.write_text("\n".join(rows))
-    loaded = load_eval(f"pairs={path}", contract)
+    (loaded,) = load_eval(f"pairs={path}", contract)
     assert loaded.pairs is not None
     assert len(np.unique(loaded.pairs.folds)) == 10
     assert loaded.pairs.same.sum() == 12
@@ -238,7 +239,7 @@ def test_eval_of_other_size_and_place(tmp_path: Path, faces_dir: Path) -> None:
     with pytest.raises(CropError, match=r"100%.*efq align"):
         load_eval(f"folder={faces_dir}", other)
     with pytest.raises(DataError, match="NAME=PATH"):
-        load_eval(str(faces_dir), other)
+        load_eval(f"={faces_dir}", other)
     with pytest.raises(DataError, match="no such folder"):
         load_eval(f"folder={tmp_path / 'nowhere'}", other)
     with pytest.raises(DataError, match=r"pairs\.txt"):

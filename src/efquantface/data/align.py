@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from efquantface.contract import FaceContract
-from efquantface.data.detect import Face, detect, detector_available
-from efquantface.data.faces import FaceSet, find_images
+from efquantface.data.detect import Detector, Face, detect, detector_available
+from efquantface.data.faces import FaceSet
 from efquantface.data.images import UnreadableImage, read_image, write_image
+from efquantface.data.source import find_images
 from efquantface.data.template import TEMPLATES, Template, template, warp
 from efquantface.errors import CropError, RunError
 
+_LISTS = ("*pair*.txt", "*pair*.csv", "*.mat", "Protocol/**/*.txt", "**/txts/*/*_pairs.txt")
 _SAMPLE = 200  # crops looked at by the check
 _OFF = 0.20  # mean landmark distance from the template, in distances between the eyes
 _ALLOWED = 0.25  # share of off crops that noisy detections alone may give
@@ -49,6 +52,7 @@ def align_folder(
     template_name: str,
     *,
     pick: str = "largest",
+    detector: Detector | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> AlignReport:
@@ -59,6 +63,7 @@ def align_folder(
 
     Args:
         pick: ``largest`` or ``central`` face where there are several.
+        detector: finds faces; libfacedetection where None.
         workers: threads; all cores where None.
 
     Raises:
@@ -71,6 +76,7 @@ def align_folder(
         raise RunError(f"{output}: lies inside {photos}; its crops would be aligned again")
     paths = find_images(photos)
     report = AlignReport()
+    found_by = detector or detect
 
     def work(path: Path) -> tuple[str, str]:
         name = path.relative_to(photos)
@@ -83,7 +89,7 @@ def align_folder(
             return f"unreadable {error}", str(name)
         if min(image.shape[:2]) < 16:
             return "none", str(name)
-        faces = detect(image)
+        faces = found_by(image)
         if not faces:
             return "none", str(name)
         crop = warp(image, _pick(faces, image, pick).landmarks, wanted)
@@ -108,8 +114,20 @@ def align_folder(
             if progress:
                 progress(index + 1, len(paths))
     output.mkdir(parents=True, exist_ok=True)
+    _copy_lists(photos, output)
     (output / "align_report.tsv").write_text("".join(f"{line}\n" for line in report.lines()))
     return report
+
+
+def _copy_lists(photos: Path, output: Path) -> None:
+    """Pair lists and protocols beside the photos make the crops an evaluation set, too."""
+    for pattern in _LISTS:
+        for path in photos.glob(pattern):
+            target = output / path.relative_to(photos)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f".{target.name}.partial")
+            shutil.copyfile(path, partial)
+            os.replace(partial, target)
 
 
 def _pick(faces: list[Face], image: npt.NDArray[np.uint8], rule: str) -> Face:

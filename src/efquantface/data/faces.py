@@ -13,7 +13,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from efquantface.contract import FaceContract
-from efquantface.data.images import SUFFIXES, UnreadableImage, read_image
+from efquantface.data.containers import CONTAINERS, open_container
+from efquantface.data.images import UnreadableImage
+from efquantface.data.listing import read_list
+from efquantface.data.recordio import RecSource
+from efquantface.data.source import FaceSource, FolderSource
 from efquantface.errors import CropError, DataError
 
 Progress = Callable[[int, int], None]
@@ -69,39 +73,25 @@ class FaceSet:
         return f"{len(self):,} images, {people} ({self.source}{lost})"
 
 
-def find_images(root: Path) -> list[Path]:
-    """All image files below ``root``, sorted, links to folders followed but never in circles.
+def open_source(path: Path) -> FaceSource:
+    """A folder of crops, or a .rec, .bin, .parquet or list file (.txt, .lst).
+
+    A folder that holds a ``train.rec`` stands for it.
 
     Raises:
-        DataError: the folder is missing or holds no image.
+        DataError: there is no such thing, or it is damaged.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
-    found: list[Path] = []
-    seen: set[tuple[int, int]] = set()
-    pending = [root]
-    while pending:
-        folder = pending.pop()
-        try:
-            status = folder.stat()
-            children = sorted(folder.iterdir())
-        except OSError:
-            continue  # a link that leads nowhere or in a circle, or a folder that may not be read
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        for child in children:
-            try:
-                if child.is_dir():
-                    pending.append(child)
-                elif child.suffix.lower() in SUFFIXES and child.is_file():
-                    found.append(child)
-            except OSError:
-                continue
-    if not found:
-        kinds = ", ".join(sorted(SUFFIXES))
-        raise DataError(f"{root}: holds no images ({kinds})")
-    return sorted(found)
+    if path.is_dir():
+        record = path / "train.rec"
+        return RecSource(record) if record.is_file() else FolderSource(path)
+    if path.suffix.lower() in CONTAINERS:
+        return open_container(path)
+    if path.suffix.lower() in (".txt", ".lst") and path.is_file():
+        return read_list(path)
+    if path.is_file():
+        kinds = ", ".join([*CONTAINERS, ".txt"])
+        raise DataError(f"{path}: faces come from a folder or a file of these kinds: {kinds}")
+    raise DataError(f"{path}: no such folder or file")
 
 
 def load_faces(
@@ -112,41 +102,47 @@ def load_faces(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> FaceSet:
-    """Load a folder of crops: one subfolder an identity, or images without identities.
-
-    A file that is not a whole image is skipped and listed, never fatal.
+    """Load faces from whatever :func:`open_source` opens.
 
     Args:
-        root: the folder.
+        root: the folder or file.
         contract: what the crops have to be.
         resize: scale crops of another size instead of refusing them.
-        limit: at most this many images, taken identity by identity in order.
+        limit: at most this many images, the first ones.
         progress: called with (done, total).
 
     Raises:
-        DataError: no such folder, or no readable image in it.
+        DataError: nothing there, or no readable image in it.
         CropError: crops of another size, where ``resize`` is not asked for.
     """
-    paths = find_images(root)
-    relative = [str(p.relative_to(root)) for p in paths]
-    return load_list(root, relative[:limit], contract, resize=resize, progress=progress)
+    source = open_source(root)
+    index = np.arange(len(source))[:limit]
+    return load(source, contract, index, resize=resize, progress=progress)
 
 
-def load_list(
-    root: Path,
-    names: list[str],
+def load(
+    source: FaceSource,
     contract: FaceContract,
+    index: npt.NDArray[np.int64] | None = None,
     *,
     resize: bool = False,
     progress: Progress | None = None,
 ) -> FaceSet:
-    """Like :func:`load_faces`, for the listed files (paths relative to ``root``)."""
-    size = (contract.height, contract.width)
+    """Decode items of a source (all, or those at ``index``).
 
-    def load(name: str) -> npt.NDArray[np.uint8] | tuple[int, ...] | str:
+    An item that is not a whole image is skipped and listed, never fatal.
+
+    Raises:
+        DataError: no item is a whole image.
+        CropError: crops of another size, where ``resize`` is not asked for.
+    """
+    size = (contract.height, contract.width)
+    wanted = [int(i) for i in (range(len(source)) if index is None else index)]
+
+    def one(item: int) -> npt.NDArray[np.uint8] | tuple[int, ...] | str:
         try:
-            image = read_image(root / name)
-        except UnreadableImage as error:
+            image = source.read(item)
+        except (UnreadableImage, OSError, DataError) as error:
             return str(error)
         if image.shape[:2] == size:
             return image
@@ -157,38 +153,34 @@ def load_list(
     images, kept, skipped = [], [], []
     wrong: Counter[tuple[int, ...]] = Counter()
     with ThreadPoolExecutor() as pool:
-        for index, result in enumerate(pool.map(load, names)):
+        for done, (item, result) in enumerate(zip(wanted, pool.map(one, wanted), strict=True)):
             if isinstance(result, np.ndarray):
                 images.append(result)
-                kept.append(names[index])
+                kept.append(item)
             elif isinstance(result, tuple):
                 wrong[result[:2]] += 1
-                skipped.append((names[index], f"is {result[1]}x{result[0]}"))
+                skipped.append((source.name(item), f"is {result[1]}x{result[0]}"))
             else:
-                skipped.append((names[index], result))
-            if progress and (index % 64 == 63 or index + 1 == len(names)):
-                progress(index + 1, len(names))
-    _check_sizes(root, contract, wrong, len(names))
+                skipped.append((source.name(item), result))
+            if progress and (done % 64 == 63 or done + 1 == len(wanted)):
+                progress(done + 1, len(wanted))
+    _check_sizes(source.where, contract, wrong, len(wanted))
     if not images:
         raise DataError(
-            f"{root}: none of {len(names)} files is a whole image, the first: {skipped[0]}"
+            f"{source.where}: none of {len(wanted)} items is a whole image, the first: {skipped[0]}"
         )
-    identities, identity_names = _identities(kept)
-    return FaceSet(np.stack(images), kept, identities, identity_names, str(root), skipped)
-
-
-def _identities(names: list[str]) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Identity numbers from the first folder of each name; none for a flat folder."""
-    labels = [parts[0] if len(parts := Path(name).parts) > 1 else "" for name in names]
-    if set(labels) == {""}:
-        return np.full(len(names), -1, np.int64), []
-    unique = sorted(set(labels))
-    numbers = {label: n for n, label in enumerate(unique)}
-    return np.asarray([numbers[label] for label in labels], np.int64), unique
+    return FaceSet(
+        np.stack(images),
+        [source.name(i) for i in kept],
+        source.identities[kept],
+        source.identity_names,
+        source.where,
+        skipped,
+    )
 
 
 def _check_sizes(
-    root: Path, contract: FaceContract, wrong: Counter[tuple[int, ...]], total: int
+    where: str, contract: FaceContract, wrong: Counter[tuple[int, ...]], total: int
 ) -> None:
     """A stray file of another size is skipped; more than one in fifty means: not crops."""
     count = sum(wrong.values())
@@ -196,9 +188,9 @@ def _check_sizes(
         return
     (height, width), _ = wrong.most_common(1)[0]
     raise CropError(
-        f"{root}: {count:,} of {total:,} images ({count / total:.0%}) are not "
+        f"{where}: {count:,} of {total:,} images ({count / total:.0%}) are not "
         f"{contract.width}x{contract.height} crops (most often {width}x{height}). Align the photos "
-        f"with: efq align {root} -o FACES --template {contract.template}   "
+        f"with: efq align {where} -o FACES --template {contract.template}   "
         "or, if they are aligned crops of another size, add --resize"
     )
 
@@ -233,13 +225,14 @@ def split(
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def cap(faces: FaceSet, limit: int, seed: int) -> FaceSet:
-    """At most ``limit`` images: whole identities at random, or images if unlabelled."""
+def cap(identities: npt.NDArray[np.int64], limit: int, seed: int) -> npt.NDArray[np.int64]:
+    """Indices of at most ``limit`` images: whole identities at random, or images if unlabelled."""
     rng = np.random.default_rng([seed, 12])
-    groups = faces.identities if faces.has_identities else np.arange(len(faces), dtype=np.int64)
+    labelled = bool((identities >= 0).all())
+    groups = identities if labelled else np.arange(len(identities), dtype=np.int64)
     order = rng.permutation(np.unique(groups))
     sizes = np.bincount(groups, minlength=int(groups.max()) + 1)[order]
     chosen = order[np.cumsum(sizes) <= limit]
     if len(chosen) == 0:  # one identity larger than the limit
-        return faces.subset(np.sort(rng.permutation(len(faces))[:limit]))
-    return faces.subset(np.flatnonzero(np.isin(groups, chosen)))
+        return np.sort(rng.permutation(len(identities))[:limit])
+    return np.flatnonzero(np.isin(groups, chosen))

@@ -1,7 +1,8 @@
-"""Decoding of one image file to uint8 RGB, whatever a photo folder holds."""
+"""Decoding of one image to uint8 RGB, whatever a photo folder or a record holds."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +20,19 @@ class UnreadableImage(Exception):
     """The file is not a whole image; the text says what is wrong with it."""
 
 
-def read_image(path: Path) -> npt.NDArray[np.uint8]:
+def read_image(image: Path | bytes) -> npt.NDArray[np.uint8]:
     """Read an image as uint8 RGB (H,W,3), turned upright by its EXIF orientation.
 
     Grey, palette, RGBA (over black) and CMYK become RGB; 16-bit values are scaled to 8 bits.
+
+    Args:
+        image: a file, or the bytes of one.
 
     Raises:
         UnreadableImage: not an image, truncated, or larger than 100 million pixels.
     """
     try:
-        with Image.open(path) as opened:
+        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
             opened.load()
             upright = ImageOps.exif_transpose(opened)
             if upright.mode in _WIDE_MODES:

@@ -90,11 +90,13 @@ def percent(value: float) -> str:
 
 
 def formatted(metric: Metric, value: float | None) -> str:
-    """A metric's value as it is read: percentages, cosines with four decimals."""
+    """A metric's value as it is read: percentages; cosines, lengths and ratios as they are."""
     if value is None:
         return ""
-    if metric.name.startswith("cosine"):
+    if metric.name.startswith(("cosine", "threshold")):
         return f"{value:.4f}"
+    if metric.name.startswith(("length", "ratio")):
+        return f"{value:.2f}"
     return percent(value)
 
 

@@ -1,0 +1,29 @@
+"""Files that hold many faces: records, verification files, parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from efquantface.data.parquet import ParquetSource
+from efquantface.data.recordio import RecSource
+from efquantface.data.source import FaceSource
+from efquantface.data.verification_bin import BinSource
+from efquantface.errors import DataError
+
+CONTAINERS: dict[str, Callable[[Path], FaceSource]] = {
+    ".rec": RecSource,
+    ".bin": BinSource,
+    ".parquet": ParquetSource,
+}
+
+
+def open_container(path: Path) -> FaceSource:
+    """A ``.rec``, ``.bin`` or ``.parquet`` file.
+
+    Raises:
+        DataError: there is no such file, or it is damaged.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    return CONTAINERS[path.suffix.lower()](path)

@@ -1,0 +1,125 @@
+"""List files: items of other sources, one a line, and how every item is named."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from efquantface.data.containers import CONTAINERS, open_container
+from efquantface.data.images import SUFFIXES, UnreadableImage, read_image
+from efquantface.data.source import FaceSource, numbered
+from efquantface.errors import DataError
+
+
+class ListSource(FaceSource):
+    """Items by name: paths of images, or ``FILE#KEY``, relative to a folder."""
+
+    def __init__(
+        self, root: Path, names: Sequence[str], identities: Sequence[str] | None, where: str
+    ) -> None:
+        """Resolve names.
+
+        Args:
+            root: folder that names are relative to.
+            identities: one label an item; None takes the folder or record that an item lies in.
+            where: the list, for messages.
+
+        Raises:
+            DataError: a name that leads nowhere.
+        """
+        self.root, self.where, self.names = root, where, list(names)
+        if not self.names:
+            raise DataError(f"{where}: lists no items")
+        opened: dict[str, FaceSource] = {}
+        self.places: list[tuple[FaceSource | None, int]] = []
+        labels = []
+        for number, name in enumerate(self.names):
+            file, separator, key = name.rpartition("#")
+            if separator and Path(file).suffix.lower() in CONTAINERS:
+                if file not in opened:
+                    opened[file] = open_container(root / file)
+                inner = opened[file]
+                index = _keyed(inner, key, f"{where}: item {number + 1}")
+                self.places.append((inner, index))
+                label = int(inner.identities[index])
+                labels.append(f"{file}#{inner.identity_names[label]}" if label >= 0 else "")
+            else:
+                if Path(name).suffix.lower() not in SUFFIXES or not (root / name).is_file():
+                    raise DataError(f"{where}: {name!r} is not an image file in {root}")
+                self.places.append((None, number))
+                labels.append(str(Path(name).parent))
+        if identities is not None:
+            labels = list(identities)
+        elif len(set(labels)) == 1:
+            labels = [""] * len(labels)
+        self.identities, self.identity_names = numbered(labels)
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def encoded(self, index: int) -> bytes:
+        inner, place = self.places[index]
+        return (
+            (self.root / self.names[index]).read_bytes() if inner is None else inner.encoded(place)
+        )
+
+    def read(self, index: int) -> npt.NDArray[np.uint8]:
+        inner, place = self.places[index]
+        try:
+            return read_image(self.root / self.names[index]) if inner is None else inner.read(place)
+        except DataError as error:
+            raise UnreadableImage(str(error)) from None
+
+
+def _keyed(source: FaceSource, key: str, where: str) -> int:
+    """The index of the record with this key."""
+    position = getattr(source, "position", None)
+    if not key.isdigit():
+        raise DataError(f"{where}: {key!r} is no record number")
+    if position is not None:
+        return int(position(int(key)))
+    wanted = source.name(0).rpartition("#")[0] + f"#{key}"
+    # bin and parquet files are small enough to be searched
+    found = next((i for i in range(len(source)) if source.name(i) == wanted), None)
+    if found is None:
+        raise DataError(f"{where}: {source.where} has no item {key}")
+    return found
+
+
+def read_list(path: Path) -> ListSource:
+    """A list file: UTF-8, one item a line, optionally a tab and its identity; ``#`` begins a comment.
+
+    Raises:
+        DataError: not such a file, or an item that leads nowhere.
+    """
+    names, identities = [], []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is no list of items ({error})") from None
+    for line in lines:
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, identity = line.partition("\t")
+        names.append(name.strip())
+        identities.append(identity.strip())
+    given = identities if all(identities) and identities else None
+    if given is None and any(identities):
+        raise DataError(f"{path}: some items have an identity and others none")
+    return ListSource(path.parent, names, given, str(path))
+
+
+def write_list(path: Path, source: FaceSource, index: Iterable[int], comment: str) -> None:
+    """Write the named items of a source, with identities, as :func:`read_list` takes them."""
+    lines = [f"# {comment}"]
+    for i in index:
+        name = os.path.relpath(source.root / source.name(int(i)), path.parent)
+        number = int(source.identities[int(i)])
+        lines.append(f"{name}\t{source.identity_names[number]}" if number >= 0 else name)
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    temporary.replace(path)

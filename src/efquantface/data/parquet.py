@@ -1,0 +1,75 @@
+"""Face images in a parquet file: a column of image bytes, and one of labels where there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from efquantface.data.source import FaceSource, numbered
+from efquantface.errors import DataError, RuntimeMissingError
+
+_IMAGES = ("image", "img", "jpg", "png", "image_bytes", "bytes")
+_LABELS = ("label", "identity", "id", "person", "class", "target")
+
+
+class ParquetSource(FaceSource):
+    """Rows of a parquet file; images are ``binary`` or ``struct{bytes, ...}``."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file; images stay in it until they are read, one row group at a time.
+
+        Raises:
+            RuntimeMissingError: pyarrow is not installed.
+            DataError: no parquet file, or no column of images.
+        """
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError:
+            raise RuntimeMissingError(
+                "parquet files need pyarrow: pip install 'efquantface[parquet]'"
+            ) from None
+        self.where, self.root, self.path = str(path), path.parent, path
+        try:
+            self.file = pyarrow.parquet.ParquetFile(path)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"{path}: is not a whole parquet file ({error})") from None
+        schema = self.file.schema_arrow
+        self.column = next((n for n in _IMAGES if n in schema.names), None)
+        if self.column is None or not self.file.metadata.num_rows:
+            raise DataError(
+                f"{path}: has no rows, or no column named {', '.join(_IMAGES)}; its columns are "
+                f"{', '.join(schema.names)}"
+            )
+        groups = [self.file.metadata.row_group(i) for i in range(self.file.num_row_groups)]
+        self.starts = [0]
+        for group in groups:
+            self.starts.append(self.starts[-1] + group.num_rows)
+        label = next((n for n in _LABELS if n in schema.names), None)
+        values = [] if label is None else self.file.read([label]).column(0).to_pylist()
+        labels = [_label(v) for v in values] or [""] * self.starts[-1]
+        self.identities, self.identity_names = numbered(labels)
+        self._cached: tuple[int, Any] = (-1, None)
+        self._lock = Lock()  # faces are decoded by several threads
+
+    def name(self, index: int) -> str:
+        return f"{self.path.name}#{index}"
+
+    def encoded(self, index: int) -> bytes:
+        group = next(g for g in range(len(self.starts) - 1) if index < self.starts[g + 1])
+        with self._lock:
+            held, column = self._cached
+            if held != group:
+                column = self.file.read_row_group(group, [self.column]).column(0)
+                self._cached = (group, column)
+        value = column[index - self.starts[group]].as_py()
+        if isinstance(value, dict):
+            value = value.get("bytes")
+        if not isinstance(value, bytes):
+            raise DataError(f"{self.path}: row {index} holds no image bytes")
+        return value
+
+
+def _label(value: Any) -> str:
+    return f"{value:06d}" if isinstance(value, int) else str(value)

@@ -1,0 +1,200 @@
+"""InsightFace's training records (``train.rec`` and ``train.idx``), read without mxnet.
+
+A RecordIO record is ``magic u32, flag and length u32, payload, padding to 4 bytes``; a payload that
+contains the magic number is split there into several records. A face record's payload is ``flag u32,
+label f32, id u64, id2 u64``, then ``flag`` floats that replace the label, then the image file. Record
+0 holds no image but (records of images + 1, end of the identity records) as its label; identity
+records follow the images and name ranges of them. All numbers are little endian.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from efquantface.data.source import FaceSource, numbered
+from efquantface.errors import DataError
+
+MAGIC = 0xCED7230A
+_HEADER = struct.Struct("<IfQQ")
+_LARGEST_LABEL = 1024  # floats; more means that the bytes are no face record
+
+
+class _Head(NamedTuple):
+    """A face record's label, and where its image begins in the payload."""
+
+    label: tuple[float, ...]
+    image: int
+
+
+class RecordFile:
+    """Random access to the records of a ``.rec`` file by the keys of its ``.idx``."""
+
+    def __init__(self, path: Path) -> None:
+        """Open ``path`` and the index beside it; without an index the file is walked once.
+
+        Raises:
+            DataError: empty, no RecordIO, or an index that does not fit.
+        """
+        self.path = path
+        with path.open("rb") as stream:
+            if path.stat().st_size < 8:
+                raise DataError(f"{path}: is {path.stat().st_size} bytes long, no record fits")
+            self.data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        index = path.with_suffix(".idx")
+        self.offsets = self._read_index(index) if index.is_file() else self._walk()
+        if not self.offsets:
+            raise DataError(f"{index}: lists no records")
+
+    def _read_index(self, index: Path) -> dict[int, int]:
+        offsets: dict[int, int] = {}
+        for number, line in enumerate(
+            index.read_text(encoding="ascii", errors="replace").split("\n")
+        ):
+            words = line.split()
+            if not words:
+                continue
+            if len(words) != 2 or not all(w.isdigit() for w in words):
+                raise DataError(f"{index}:{number + 1}: {line[:60]!r} is not 'key<TAB>offset'")
+            key, offset = int(words[0]), int(words[1])
+            if offset + 8 > len(self.data):
+                raise DataError(
+                    f"{index}:{number + 1}: key {key} points at byte {offset}, but {self.path} has "
+                    f"{len(self.data)} bytes; the two files do not belong together"
+                )
+            offsets[key] = offset
+        return offsets
+
+    def _walk(self) -> dict[int, int]:
+        offsets: dict[int, int] = {}
+        position = 0
+        while position < len(self.data):
+            offsets[len(offsets)] = position
+            position = self._parts(position)[1]
+        return offsets
+
+    def payload(self, key: int) -> bytes:
+        """A record's whole payload.
+
+        Raises:
+            DataError: wrong magic number, unknown flag or truncation, with its byte offset.
+        """
+        parts, _ = self._parts(self.offset(key))
+        return struct.pack("<I", MAGIC).join(self.data[a:b] for a, b in parts)
+
+    def offset(self, key: int) -> int:
+        """Where a record begins.
+
+        Raises:
+            DataError: the index does not have the key.
+        """
+        if key not in self.offsets:
+            raise DataError(f"{self.path}: has no record {key}")
+        return self.offsets[key]
+
+    def head(self, key: int) -> _Head:
+        """A face record's label, without reading its image."""
+        offset = self.offset(key)
+        begin, end = self._part(offset)[:2]
+        if end - begin < _HEADER.size:
+            raise DataError(
+                f"{self.path}: record {key} at byte {offset} has {end - begin} bytes, "
+                f"a face record's header has {_HEADER.size}"
+            )
+        flag, label, _, _ = _HEADER.unpack_from(self.data, begin)
+        if flag == 0:
+            return _Head((label,), _HEADER.size)
+        if flag > _LARGEST_LABEL or end - begin < _HEADER.size + 4 * flag:
+            raise DataError(
+                f"{self.path}: record {key} at byte {offset} promises a label of {flag} numbers "
+                f"in {end - begin} bytes"
+            )
+        labels = struct.unpack_from(f"<{flag}f", self.data, begin + _HEADER.size)
+        return _Head(labels, _HEADER.size + 4 * flag)
+
+    def _part(self, offset: int) -> tuple[int, int, int, int]:
+        """(begin, end, continuation flag, next offset) of the part at ``offset``."""
+        if offset + 8 > len(self.data):
+            raise DataError(
+                f"{self.path}: truncated at byte {offset}, {len(self.data) - offset} bytes left"
+            )
+        magic, word = struct.unpack_from("<II", self.data, offset)
+        if magic != MAGIC:
+            raise DataError(
+                f"{self.path}: no record at byte {offset} (magic {magic:#010x}, "
+                f"expected {MAGIC:#010x})"
+            )
+        length = word & ((1 << 29) - 1)
+        begin = offset + 8
+        if begin + length > len(self.data):
+            raise DataError(
+                f"{self.path}: truncated: the record at byte {offset} has {length} bytes, "
+                f"{len(self.data) - begin} are left"
+            )
+        return begin, begin + length, word >> 29, begin + (length + 3) // 4 * 4
+
+    def _parts(self, offset: int) -> tuple[list[tuple[int, int]], int]:
+        """All parts of a record, and where the next one begins."""
+        parts: list[tuple[int, int]] = []
+        position = offset
+        while True:
+            begin, end, flag, following = self._part(position)
+            wanted = (0, 1) if not parts else (2, 3)
+            if flag not in wanted:
+                raise DataError(
+                    f"{self.path}: the record at byte {position} has continuation flag {flag}, "
+                    f"expected {wanted[0]} or {wanted[1]}"
+                )
+            parts.append((begin, end))
+            position = following
+            if flag in (0, 3):
+                return parts, position
+
+
+class RecSource(FaceSource):
+    """The images of a ``.rec`` file, with the identities of their labels."""
+
+    def __init__(self, path: Path) -> None:
+        self.where, self.root = str(path), path.parent
+        self.file = RecordFile(path)
+        self.keys, labels = self._images()
+        if not self.keys:
+            raise DataError(f"{path}: holds no images")
+        self.identities, self.identity_names = numbered(labels)
+
+    def _images(self) -> tuple[list[int], list[str]]:
+        """Keys of image records in order, and their labels."""
+        keys = sorted(self.file.offsets)
+        first = self.file.head(keys[0])
+        if keys[0] == 0 and len(first.label) == 2 and len(self.file.payload(0)) == first.image:
+            end = int(first.label[0])
+            if end - 1 > keys[-1]:
+                raise DataError(
+                    f"{self.where}: record 0 promises images up to {end - 1}, "
+                    f"the index ends at {keys[-1]}"
+                )
+            keys = [key for key in keys if 1 <= key < end]
+        labels = [f"{int(self.file.head(key).label[0]):06d}" for key in keys]
+        return keys, labels
+
+    def name(self, index: int) -> str:
+        return f"{self.file.path.name}#{self.keys[index]}"
+
+    def encoded(self, index: int) -> bytes:
+        key = self.keys[index]
+        return self.file.payload(key)[self.file.head(key).image :]
+
+    def position(self, key: int) -> int:
+        """The index of the record with this key.
+
+        Raises:
+            DataError: there is no image of that key.
+        """
+        found = int(np.searchsorted(self.keys, key))
+        if found == len(self.keys) or self.keys[found] != key:
+            raise DataError(f"{self.where}: has no image with key {key}")
+        return found

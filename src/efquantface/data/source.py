@@ -1,0 +1,134 @@
+"""Where face images lie: items with a name and an identity, decoded one by one when they are wanted."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from efquantface.data.images import SUFFIXES, read_image
+from efquantface.errors import DataError
+
+Identities = npt.NDArray[np.int64]
+
+
+class FaceSource(ABC):
+    """Face images that are not in memory.
+
+    An item's name is a path (of an image file) or ``FILE#KEY`` (a record of a container), relative
+    to :attr:`root`; list files and pair lists name items in the same way.
+
+    Attributes:
+        where: what the user called it, for messages.
+        root: the folder that names are relative to.
+        identities: (N,) number of each item's identity; -1 for all where none are known.
+        identity_names: names of the identities.
+    """
+
+    where: str
+    root: Path
+    identities: Identities
+    identity_names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.identities)
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """The item's name."""
+
+    @abstractmethod
+    def encoded(self, index: int) -> bytes:
+        """The item's image file as it is stored.
+
+        Raises:
+            OSError, DataError: it cannot be read.
+        """
+
+    def read(self, index: int) -> npt.NDArray[np.uint8]:
+        """The item as uint8 RGB (H,W,3).
+
+        Raises:
+            UnreadableImage: it is not a whole image.
+        """
+        return read_image(self.encoded(index))
+
+    def suffix(self, index: int) -> str:
+        """What a file of the stored bytes should end with."""
+        data = self.encoded(index)[:12]
+        if data.startswith(b"\x89PNG"):
+            return ".png"
+        return ".webp" if data[8:12] == b"WEBP" else ".bmp" if data[:2] == b"BM" else ".jpg"
+
+
+class FolderSource(FaceSource):
+    """A folder: one subfolder an identity, or images without identities."""
+
+    def __init__(self, root: Path, names: Sequence[str] | None = None) -> None:
+        """``names`` (relative to ``root``) leaves out everything else."""
+        self.where, self.root = str(root), root
+        self.names = (
+            [str(p.relative_to(root)) for p in find_images(root)] if names is None else list(names)
+        )
+        self.identities, self.identity_names = numbered(
+            [parts[0] if len(parts := Path(name).parts) > 1 else "" for name in self.names]
+        )
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def encoded(self, index: int) -> bytes:
+        return (self.root / self.names[index]).read_bytes()
+
+    def read(self, index: int) -> npt.NDArray[np.uint8]:
+        return read_image(self.root / self.names[index])
+
+    def suffix(self, index: int) -> str:
+        return Path(self.names[index]).suffix
+
+
+def numbered(labels: Sequence[str]) -> tuple[Identities, list[str]]:
+    """Identity numbers of labels; none where all are empty."""
+    if set(labels) == {""}:
+        return np.full(len(labels), -1, np.int64), []
+    unique = sorted(set(labels))
+    numbers = {label: n for n, label in enumerate(unique)}
+    return np.asarray([numbers[label] for label in labels], np.int64), unique
+
+
+def find_images(root: Path) -> list[Path]:
+    """All image files below ``root``, sorted, links to folders followed but never in circles.
+
+    Raises:
+        DataError: the folder is missing or holds no image.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    pending = [root]
+    while pending:
+        folder = pending.pop()
+        try:
+            status = folder.stat()
+            children = sorted(folder.iterdir())
+        except OSError:
+            continue  # a link that leads nowhere or in a circle, or a folder that may not be read
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for child in children:
+            try:
+                if child.is_dir():
+                    pending.append(child)
+                elif child.suffix.lower() in SUFFIXES and child.is_file():
+                    found.append(child)
+            except OSError:
+                continue
+    if not found:
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise DataError(f"{root}: holds no images ({kinds})")
+    return sorted(found)

@@ -1,0 +1,84 @@
+"""InsightFace's verification files (lfw.bin, cfp_fp.bin, agedb_30.bin, ...): image pairs in a pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from efquantface.data.pickles import load_plain
+from efquantface.data.source import FaceSource
+from efquantface.errors import DataError
+
+FOLDS = 10  # of the field's verification benchmarks
+
+
+class BinSource(FaceSource):
+    """The images of a verification file, each distinct one once, and its pairs.
+
+    Attributes:
+        a, b: (P,) item indices of each pair.
+        same: (P,) True for genuine pairs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            DataError: anything but (list of 2 P image files, list of P decisions).
+        """
+        self.where, self.root, self.path = str(path), path.parent, path
+        images, same = _contents(path)
+        known: dict[bytes, int] = {}
+        order = [known.setdefault(image, len(known)) for image in images]
+        self.images = list(known)
+        first = {item: position for position, item in reversed(list(enumerate(order)))}
+        self.keys = [first[item] for item in range(len(self.images))]
+        self.a, self.b = np.asarray(order[0::2], np.int64), np.asarray(order[1::2], np.int64)
+        self.same = same
+        self.identities = np.full(len(self.images), -1, np.int64)
+        self.identity_names = []
+
+    def name(self, index: int) -> str:
+        return f"{self.path.name}#{self.keys[index]}"
+
+    def encoded(self, index: int) -> bytes:
+        return self.images[index]
+
+
+def _contents(path: Path) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
+    data = load_plain(path)
+    if not (isinstance(data, tuple | list) and len(data) == 2):
+        raise DataError(f"{path}: holds no pair of (images, decisions), as lfw.bin does")
+    images, same = data
+    if not isinstance(images, list) or not isinstance(same, list | tuple | np.ndarray):
+        raise DataError(f"{path}: holds no lists of images and decisions, as lfw.bin does")
+    if len(images) == 0 or len(images) != 2 * len(same):
+        raise DataError(
+            f"{path}: has {len(images)} images for {len(same)} pairs, two a pair are needed"
+        )
+    decisions = [_decision(value, path, number) for number, value in enumerate(same)]
+    return [_image(v, path, n) for n, v in enumerate(images)], np.asarray(decisions, bool)
+
+
+def _decision(value: Any, path: Path, number: int) -> bool:
+    if not isinstance(value, bool | int | np.bool_ | np.integer) or int(value) not in (0, 1):
+        raise DataError(f"{path}: the decision of pair {number} is {value!r}, not True or False")
+    return bool(value)
+
+
+def _image(value: Any, path: Path, number: int) -> bytes:
+    if isinstance(value, bytes | bytearray):
+        return bytes(value)
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8:
+        return value.tobytes()  # cv2.imencode's column of bytes
+    raise DataError(f"{path}: image {number} is {type(value).__name__}, not an encoded image")
+
+
+def contiguous_folds(count: int, folds: int) -> npt.NDArray[np.int64]:
+    """Fold of each of ``count`` pairs in order; the first folds are one larger where it must be."""
+    sizes = np.full(folds, count // folds)
+    sizes[: count % folds] += 1
+    return np.repeat(np.arange(folds), sizes)

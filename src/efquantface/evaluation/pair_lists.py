@@ -1,0 +1,272 @@
+"""Pair lists in the forms that benchmarks are handed out in."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from efquantface.data.faces import FaceSet
+from efquantface.data.images import SUFFIXES
+from efquantface.data.verification_bin import FOLDS, contiguous_folds
+from efquantface.errors import DataError
+from efquantface.evaluation.sets import Pairs
+
+
+@dataclass(frozen=True)
+class Row:
+    """A pair by names (with or without suffix), and its fold."""
+
+    a: str
+    b: str
+    same: bool
+    fold: int
+
+
+def read_lfw(path: Path) -> list[Row]:
+    """LFW's pairs.txt and RFW's: ``name i j`` and ``name i name j`` lines.
+
+    With a header (folds and pairs a fold, or pairs) the folds are as it says; without one they are
+    ten of equal length.
+
+    Raises:
+        DataError: a malformed line, with its number.
+    """
+    lines = [(n + 1, words) for n, words in enumerate(_words(path)) if words]
+    first = lines[0][1] if lines else []
+    header = bool(first) and len(first) <= 2 and all(x.isdigit() for x in first)
+    rows: list[tuple[str, str, bool]] = []
+    for number, words in lines[header:]:
+        if len(words) == 3 and words[1].isdigit() and words[2].isdigit():
+            a, b = (words[0], words[1]), (words[0], words[2])
+        elif len(words) == 4 and words[1].isdigit() and words[3].isdigit():
+            a, b = (words[0], words[1]), (words[2], words[3])
+        else:
+            raise DataError(f"{path}:{number}: {' '.join(words)!r} is not a pair line")
+        names = [f"{name}/{name}_{int(index):04d}" for name, index in (a, b)]
+        rows.append((names[0], names[1], len(words) == 3))
+    if header:
+        folds = int(first[0]) if len(first) == 2 else 1
+        promised = folds * int(first[-1]) * 2
+        if promised != len(rows):
+            raise DataError(f"{path}: promises {promised} pairs, has {len(rows)} pairs")
+    else:
+        folds = FOLDS
+    return _folded(path, rows, folds)
+
+
+def read_two_lines(path: Path) -> list[Row]:
+    """CALFW's and CPLFW's lists: two lines ``image number`` a pair; 0 means different people.
+
+    Raises:
+        DataError: a malformed or odd line, or two lines of a pair that disagree.
+    """
+    lines = [(n + 1, words) for n, words in enumerate(_words(path)) if words]
+    for number, words in lines:
+        if len(words) != 2 or not words[1].isdigit():
+            raise DataError(f"{path}:{number}: {' '.join(words)!r} is not 'image number'")
+    if len(lines) % 2:
+        raise DataError(f"{path}: has {len(lines)} lines, a pair takes two")
+    rows = []
+    for (number, first), (_, second) in zip(lines[::2], lines[1::2], strict=True):
+        if (first[1] == "0") != (second[1] == "0"):
+            raise DataError(f"{path}:{number}: the two lines of the pair disagree")
+        rows.append((first[0], second[0], first[1] != "0"))
+    return _folded(path, rows, FOLDS)
+
+
+def read_three_columns(path: Path) -> list[Row]:
+    """Lines ``image image 1`` (same) or ``0`` or ``-1`` (different), in ten folds of equal length.
+
+    Raises:
+        DataError: a malformed line, with its number.
+    """
+    rows = []
+    for number, words in enumerate(_words(path)):
+        if not words:
+            continue
+        if len(words) != 3 or words[2] not in ("0", "1", "-1"):
+            raise DataError(f"{path}:{number + 1}: {' '.join(words)!r} is not 'image image 0|1'")
+        rows.append((words[0], words[1], words[2] == "1"))
+    return _folded(path, rows, FOLDS)
+
+
+def read_cfp(protocol: Path, kind: str) -> list[Row]:
+    """CFP's ``Protocol`` folder: image lists F and P, and ``Split/FF`` or ``FP`` of ten folds.
+
+    Args:
+        kind: ``FF`` (frontal-frontal) or ``FP`` (frontal-profile).
+
+    Raises:
+        DataError: a missing or malformed file.
+    """
+    frontal = _cfp_images(protocol / "Pair_list_F.txt")
+    second = _cfp_images(protocol / "Pair_list_P.txt") if kind == "FP" else frontal
+    folds = sorted(p for p in (protocol / "Split" / kind).glob("*") if p.is_dir())
+    if len(folds) < 2:
+        raise DataError(f"{protocol / 'Split' / kind}: holds no folds")
+    rows = []
+    for fold, folder in enumerate(folds):
+        for name, same in (("same.txt", True), ("diff.txt", False)):
+            for number, words in enumerate(_words(folder / name, ",")):
+                if not words:
+                    continue
+                if len(words) != 2 or not all(w.strip().isdigit() for w in words):
+                    raise DataError(f"{folder / name}:{number + 1}: {words} is not a pair")
+                i, j = int(words[0]), int(words[1])
+                if i not in frontal or j not in second:
+                    raise DataError(f"{folder / name}:{number + 1}: no image {i}, {j} is listed")
+                rows.append(Row(frontal[i], second[j], same, fold))
+    return rows
+
+
+def _cfp_images(path: Path) -> dict[int, str]:
+    """Images by their number, as paths relative to the folder above ``Protocol``."""
+    found: dict[int, str] = {}
+    for number, words in enumerate(_words(path)):
+        if not words:
+            continue
+        if len(words) != 2 or not words[0].isdigit():
+            raise DataError(f"{path}:{number + 1}: {' '.join(words)!r} is not 'number image'")
+        found[int(words[0])] = words[1].replace("\\", "/").removeprefix("../").removeprefix("./")
+    return found
+
+
+def read_agedb(path: Path) -> list[Row]:
+    """AgeDB's ``04_FINAL_protocol_30_years.mat``: ten splits of 2 x n image names with their ages.
+
+    The person is the first part of a name that is no number (``0_MariaCallas_35_f``).
+
+    Raises:
+        DataError: no MATLAB file, or one without such splits.
+    """
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        splits = loadmat(str(path))["splits"].reshape(-1)
+        rows = []
+        for fold, split in enumerate(splits):
+            columns = np.asarray(_first_field(split))
+            if columns.ndim != 2 or columns.shape[0] != 2:
+                raise DataError(f"{path}: split {fold} is {columns.shape}, not 2 x pairs")
+            for first, second in columns.T:
+                a, b = str(_first_field(first)), str(_first_field(second))
+                rows.append(Row(a, b, _person(a) == _person(b), fold))
+    except (KeyError, ValueError, IndexError, TypeError, MatReadError, OSError) as error:
+        raise DataError(f"{path}: is no AgeDB protocol ({error})") from None
+    return rows
+
+
+def _first_field(value: Any) -> Any:
+    """Through cells of one element and structs down to what their first field holds."""
+    while True:
+        if isinstance(value, np.void):
+            value = value[0]
+        elif isinstance(value, np.ndarray) and value.size == 1:
+            value = value.reshape(-1)[0]
+        else:
+            return value
+
+
+def _person(name: str) -> str:
+    return next((part for part in name.split("_") if not part.isdigit()), name)
+
+
+def read_csv(path: Path) -> list[Row]:
+    """A CSV file with the columns a, b, same, and fold where the folds matter.
+
+    Raises:
+        DataError: other columns, or a value that cannot be used, with its line.
+    """
+    rows: list[Row] = []
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        columns = set(reader.fieldnames or [])
+        if not {"a", "b", "same"} <= columns:
+            raise DataError(f"{path}:1: the columns a, b, same are needed, has {reader.fieldnames}")
+        for row in reader:
+            value = (row["same"] or "").strip().lower()
+            if value not in ("0", "1", "true", "false"):
+                raise DataError(f"{path}:{reader.line_num}: same is {row['same']!r}, write 0 or 1")
+            number = (row["fold"] or "").strip() if "fold" in columns else "0"
+            if not number.isdigit():
+                raise DataError(f"{path}:{reader.line_num}: fold is {number!r}, not a number")
+            same = value in ("1", "true")
+            rows.append(Row(row["a"] or "", row["b"] or "", same, int(number)))
+    if not rows:
+        raise DataError(f"{path}: lists no pairs")
+    if "fold" in columns:
+        return rows
+    # ten folds in the list's order, genuine and impostor pairs spread evenly over them
+    totals = {same: sum(r.same == same for r in rows) for same in (True, False)}
+    seen = {True: 0, False: 0}
+    folded = []
+    for pair in rows:
+        fold = seen[pair.same] * FOLDS // totals[pair.same]
+        folded.append(Row(pair.a, pair.b, pair.same, fold))
+        seen[pair.same] += 1
+    return folded
+
+
+def resolve(
+    rows: list[Row], faces: FaceSet, path: Path, key: Callable[[str], str] = lambda name: name
+) -> Pairs:
+    """Names to indices; unreadable images drop their pairs, missing ones are an error.
+
+    Args:
+        key: what of a name (without image suffix) decides, for example its last part.
+
+    Raises:
+        DataError: an image that is not there, or no pair left.
+    """
+    known = {key(without_suffix(name)): i for i, name in enumerate(faces.names)}
+    unreadable = {key(without_suffix(name)) for name, _ in faces.skipped}
+    kept: list[tuple[int, int, bool, int]] = []
+    dropped: list[str] = []
+    for row in rows:
+        a, b = (key(without_suffix(n)) for n in (row.a, row.b))
+        if a in known and b in known:
+            kept.append((known[a], known[b], row.same, row.fold))
+            continue
+        missing, name = (a, row.a) if a not in known else (b, row.b)
+        if missing not in unreadable:
+            raise DataError(
+                f"{path}: the pair {row.a} - {row.b} names {name!r}, which is not there"
+            )
+        dropped.append(f"{row.a} - {row.b}")
+    if not kept:
+        raise DataError(f"{path}: no pair is left")
+    columns = list(zip(*kept, strict=True))
+    return Pairs(
+        np.asarray(columns[0], np.int64),
+        np.asarray(columns[1], np.int64),
+        np.asarray(columns[2], bool),
+        np.asarray(columns[3], np.int64),
+        dropped,
+    )
+
+
+def without_suffix(name: str) -> str:
+    """A name without an image file's suffix."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in SUFFIXES else name
+
+
+def _words(path: Path, separator: str | None = None) -> list[list[str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    return [line.split(separator) if line.strip() else [] for line in text.splitlines()]
+
+
+def _folded(path: Path, rows: list[tuple[str, str, bool]], folds: int) -> list[Row]:
+    if not rows:
+        raise DataError(f"{path}: lists no pairs")
+    numbers = contiguous_folds(len(rows), folds)
+    return [Row(*row, int(fold)) for row, fold in zip(rows, numbers, strict=True)]

@@ -139,8 +139,9 @@ def _listed(name: str, at: _Place, rows: list[Row], listed: Path) -> EvalSet:
         key = _last
         chosen = [p for p in paths if _last(without_suffix(p)) in lasts]
         aligned = [p for p in chosen if "aligned" in p.lower()]
-        chosen = aligned if len(aligned) >= len(lasts) else chosen
-        if len({_last(without_suffix(p)) for p in chosen}) < len(chosen):
+        if aligned and _repeated(chosen):
+            chosen = aligned
+        if _repeated(chosen):
             raise DataError(
                 f"{at.path}: has several images of one name that {listed} lists; "
                 "leave one folder of them there"
@@ -150,6 +151,10 @@ def _listed(name: str, at: _Place, rows: list[Row], listed: Path) -> EvalSet:
     source = FolderSource(at.path, chosen)
     faces = load(source, at.contract, resize=at.resize, progress=at.progress)
     return EvalSet(name, faces, resolve(rows, faces, listed, key), False)
+
+
+def _repeated(paths: list[str]) -> bool:
+    return len({_last(without_suffix(p)) for p in paths}) < len(paths)
 
 
 def _last(name: str) -> str:

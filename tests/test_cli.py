@@ -14,6 +14,7 @@ from efquantface.contract import FaceContract
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.loading import load_model
 from efquantface.recipe import Recipe
+from formats import write_rec
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,7 +40,8 @@ def teacher(tmp_path: Path, network: nn.Module, contract: FaceContract) -> Path:
 
 
 @pytest.mark.parametrize(
-    "verb", ["", "compress", "evaluate", "benchmark", "export", "align", "demo", "models", "env"]
+    "verb",
+    ["", "compress", "evaluate", "benchmark", "export", "align", "data", "demo", "models", "env"],
 )
 def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert efq(*([verb] if verb else []), "--help") == 0
@@ -155,3 +157,14 @@ def test_models_and_env(capsys: pytest.CaptureFixture[str]) -> None:
     assert "dlib-resnet" in capsys.readouterr().out
     assert efq("env") == 0
     assert "onnxruntime_providers" in json.loads(capsys.readouterr().out)
+
+
+def test_data_verbs(tmp_path: Path, faces_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = sorted(faces_dir.rglob("*.png"))
+    write_rec(tmp_path / "train.rec", [f.read_bytes() for f in files], [i // 4 for i in range(48)])
+    assert efq("data", "inspect", tmp_path / "train.rec") == 0
+    assert "12 identities of 4 to 4 images" in capsys.readouterr().out
+    assert efq("data", "extract", tmp_path / "train.rec", "-o", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 48
+    assert efq("data", "inspect", tmp_path / "gone.rec") == 2
+    assert "no such file" in capsys.readouterr().err

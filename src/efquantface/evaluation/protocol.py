@@ -53,6 +53,14 @@ class ProtocolResult:
     curves: Curves
     changed: list[tuple[int, int, bool, float, float]] = field(default_factory=list)
 
+    @property
+    def counted(self) -> str:
+        """What was compared, in words."""
+        first, second = f"{self.counts['genuine']:,}", f"{self.counts['impostor']:,}"
+        if self.protocol.endswith("1:N"):
+            return f"{first} mated, {second} non-mated searches"
+        return f"{first} genuine, {second} impostor pairs"
+
     def metric(self, name: str) -> Metric:
         """The metric of that name.
 

@@ -58,6 +58,7 @@ class Results:
     history: History
     parity: Parity
     layer_errors: list[tuple[str, float]] = field(default_factory=list)
+    training_images: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
     choices: list[LayerChoice] = field(default_factory=list)
@@ -76,6 +77,7 @@ class Results:
             "embedding_lengths": self.lengths,
             "history": asdict(self.history),
             "parity": self.parity.as_dict(),
+            "training_images": self.training_images,
             "skipped_faces": [list(item) for item in self.skipped],
             "bits_chosen": {c.name: c.bits for c in self.choices},
             "saturation": self.saturation,
@@ -136,8 +138,7 @@ def terminal_table(results: Results) -> Table:
         )
     for protocol in results.protocols:
         table.add_section()
-        counts = f"{protocol.counts['genuine']:,} genuine, {protocol.counts['impostor']:,} impostor"
-        table.add_row(f"[bold]{protocol.protocol}[/bold]", "", "", counts)
+        table.add_row(f"[bold]{protocol.protocol}[/bold]", "", "", protocol.counted)
         for metric in protocol.metrics:
             if metric.name.startswith("cosine") or metric.student is None:
                 table.add_row(metric.name, "", formatted(metric, metric.teacher), "")

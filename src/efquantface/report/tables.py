@@ -22,10 +22,11 @@ def evaluation_table(results: list[ProtocolResult], model: str, against: str | N
     table.add_column("note")
     for result in results:
         table.add_section()
-        counts = f"{result.counts['genuine']:,} genuine, {result.counts['impostor']:,} impostor"
         width = 1 + (2 if against is None else 5)
         table.add_row(
-            f"[bold]{result.protocol}[/bold]", *[""] * (width - 1), f"{counts}; {result.flags}"
+            f"[bold]{result.protocol}[/bold]",
+            *[""] * (width - 1),
+            f"{result.counted}; {result.flags}",
         )
         for metric in result.metrics:
             cells = [formatted(metric, metric.teacher), formatted_interval(metric.teacher_interval)]

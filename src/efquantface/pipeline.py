@@ -287,7 +287,8 @@ def _evaluate(
             embed_item(item, embedder, who, options, console)
             for who, embedder in (("teacher", own), ("student", exported))
         ]
-        lengths[item.name] = embedding_lengths(*(e.rows for e in embedded))
+        if isinstance(item, EvalSet):  # pooled templates have length 1
+            lengths[item.name] = embedding_lengths(*(e.rows for e in embedded))
         with console.bar(f"{item.name}: scoring") as advance:
             protocols += score_item(item, embedded, options, advance)
     protocols += families(sets, protocols)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from efquantface.contract import FaceContract
 from efquantface.data.detect import Detector, Face, detect, detector_available
-from efquantface.data.faces import FaceSet
+from efquantface.data.faces import FaceSet, align_command
 from efquantface.data.images import UnreadableImage, read_image, write_image
 from efquantface.data.source import find_images
 from efquantface.data.template import TEMPLATES, Template, template, warp
@@ -186,7 +186,7 @@ def check_alignment(faces: FaceSet, contract: FaceContract, seed: int = 0) -> st
         raise CropError(
             f"{faces.source}: {off:.0%} of {len(errors)} crops looked at are not aligned to "
             f"{contract.template} (median landmark distance {np.median(errors):.2f} eye "
-            f"distances). Align the photos with: efq align {faces.source} -o FACES --template "
-            f"{contract.template}   or, if you know better, add --no-check-alignment"
+            f"distances). Align the photos with: {align_command(faces.source, contract.template)}   "
+            "or, if you know better, add --no-check-alignment"
         )
     return f"alignment checked on {len(errors)} crops: {off:.0%} miss {contract.template}"

@@ -190,9 +190,16 @@ def _check_sizes(
     raise CropError(
         f"{where}: {count:,} of {total:,} images ({count / total:.0%}) are not "
         f"{contract.width}x{contract.height} crops (most often {width}x{height}). Align the photos "
-        f"with: efq align {where} -o FACES --template {contract.template}   "
+        f"with: {align_command(where, contract.template)}   "
         "or, if they are aligned crops of another size, add --resize"
     )
+
+
+def align_command(where: str, template: str) -> str:
+    """What a user types to align a source; containers are unpacked first."""
+    if Path(where).is_dir():
+        return f"efq align {where} -o FACES --template {template}"
+    return f"efq data extract {where} -o PHOTOS; efq align PHOTOS -o FACES --template {template}"
 
 
 def _resized(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:

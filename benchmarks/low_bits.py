@@ -74,27 +74,31 @@ def main() -> None:
             full = f"{teacher}/{name}"
             if args.only and not any(full.startswith(only) for only in args.only):
                 continue
-            if row_file(full).is_file():
-                continue
-            run = args.out / full.replace("/", "_").replace(" ", "_").replace("%", "")
-            if not (run / "metrics.json").is_file():
-                print(f"== {full}", flush=True)
-                recipe = Recipe.create({**fixed, **options})
-                compress(str(path), str(faces), run, recipe=recipe, resume=True)
-            write_row(full, run, path, preprocess, lfw, args.threads)
+            make_row(ROWS, args.out, full, {**fixed, **options}, lfw)
         if not args.only or any(f"{teacher}/peers".startswith(o) for o in args.only):
             peers(args.out, teacher, path, preprocess, faces, lfw)
-    print(table(read_rows()))
+    print(table(read_rows(ROWS)))
 
 
-def write_row(
-    name: str, run: Path, teacher: Path, preprocess: str | None, lfw: Path, threads: int | None
-) -> None:
+def make_row(rows: Path, out: Path, name: str, fields: dict, lfw: Path) -> None:
+    """Run `compress` with a recipe's fields and keep its row, unless the row is there."""
+    if row_file(rows, name).is_file():
+        return
+    run = out / row_file(rows, name).stem
+    if not (run / "metrics.json").is_file():
+        print(f"== {name}", flush=True)
+        recipe = Recipe.create(fields)
+        compress(fields["teacher"], fields["faces"], run, recipe=recipe, resume=True)
+    write_row(rows, name, run, fields, lfw)
+
+
+def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path) -> None:
     """Keep what the table needs of a run, and add the fake-quantized student's own numbers."""
+    teacher, threads = Path(fields["teacher"]), fields["threads"]
     metrics = json.loads((run / "metrics.json").read_text())
     history = metrics["history"]
     counts, convolutions, integer = operators(run / "student.onnx")
-    contract = load_model(teacher, preprocess=preprocess).contract
+    contract = load_model(teacher, preprocess=fields["preprocess"]).contract
     (people,) = load_eval(f"lfw={lfw}", contract)
     pair = [
         Embedder.open(m, contract=contract, threads=threads).embed(people.faces.images)
@@ -116,7 +120,7 @@ def write_row(
         "peak_memory_mb": history["peak_memory_mb"],
         "parity": metrics["parity"]["cosine"],
     }
-    keep(row)
+    keep(rows, row)
 
 
 def peers(
@@ -125,7 +129,7 @@ def peers(
     """quantize_static and NNCF (in OpenVINO) on the images that our ranges are searched on."""
     model = load_model(path, preprocess=preprocess)
     contract = model.contract
-    known = {row["name"] for row in read_rows()}
+    known = {row["name"] for row in read_rows(ROWS)}
     missing = [
         m for m in ("static MinMax", "static Percentile", "NNCF") if f"{teacher}/{m}" not in known
     ]
@@ -153,24 +157,25 @@ def peers(
             }
         student = Embedder.open(file, contract=contract).embed(people.faces.images)
         protocols = [p.as_dict() for p in evaluate_set(people, reference, student)]
-        keep({**row, "name": f"{teacher}/{method}", "protocols": protocols})
+        keep(ROWS, {**row, "name": f"{teacher}/{method}", "protocols": protocols})
 
 
-def row_file(name: str) -> Path:
-    return ROWS / f"{name.replace('/', '_').replace(' ', '_').replace('%', '')}.json"
+def row_file(rows: Path, name: str) -> Path:
+    return rows / f"{name.replace('/', '_').replace(' ', '_').replace('%', '')}.json"
 
 
-def keep(row: dict) -> None:
+def keep(rows: Path, row: dict) -> None:
     """Write a row's file, and the table of all rows."""
-    ROWS.mkdir(parents=True, exist_ok=True)
-    temporary = row_file(row["name"]).with_suffix(".partial")
+    rows.mkdir(parents=True, exist_ok=True)
+    path = row_file(rows, row["name"])
+    temporary = path.with_suffix(".partial")
     temporary.write_text(json.dumps(row, indent=1))
-    temporary.replace(row_file(row["name"]))
-    ROWS.with_suffix(".md").write_text(table(read_rows()))
+    temporary.replace(path)
+    rows.with_suffix(".md").write_text(table(read_rows(rows)))
 
 
-def read_rows() -> list[dict]:
-    return [json.loads(path.read_text()) for path in sorted(ROWS.glob("*.json"))]
+def read_rows(rows: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(rows.glob("*.json"))]
 
 
 def table(found: list[dict]) -> str:

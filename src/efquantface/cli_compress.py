@@ -93,8 +93,17 @@ def compress(
         ),
     ] = None,
     loss: Annotated[
-        str | None, typer.Option(help="cosine, or mse of the raw embeddings (QuantFace's)")
+        str | None,
+        typer.Option(help="cosine, mse of the raw embeddings (QuantFace's), or none"),
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="evaluation-based metric loss beside it: none, ours (pairs seen through the "
+            "thresholds of each FPR) or ekd (as published)  [default: none]"
+        ),
+    ] = None,
+    metric_weight: Annotated[float | None, typer.Option(help="weight of ours")] = None,
     max_images: Annotated[int | None, typer.Option(help="larger sets are capped")] = None,
     hold_out: Annotated[float | None, typer.Option(help="share of identities held out")] = None,
     flip: Flip = False,
@@ -155,6 +164,8 @@ def compress(
         "batch_size": batch_size,
         "lr": lr,
         "loss": loss,
+        "metric": metric,
+        "metric_weight": metric_weight,
         "max_images": max_images,
         "hold_out": hold_out,
         "threshold": threshold,

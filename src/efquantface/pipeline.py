@@ -211,7 +211,12 @@ def _train(
     student = start.student
     pixels = student.contract.pixels(faces.images)
     data = TrainData(
-        pixels[train], bank.plain[train], bank.mirrored[train], pixels[held], bank.plain[held]
+        pixels[train],
+        bank.plain[train],
+        bank.mirrored[train],
+        pixels[held],
+        bank.plain[held],
+        faces.identities[train],
     )
     with console.bar("fine-tuning" if recipe.epochs else "held-out loss") as advance:
         return fine_tune(

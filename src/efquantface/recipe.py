@@ -45,7 +45,12 @@ class Recipe(BaseModel):
     step_lr: float = Field(4e-4, gt=0, description="learning rate of quantizer ranges, relative")
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
-    loss: Literal["cosine", "mse"] = "cosine"
+    loss: Literal["cosine", "mse", "none"] = "cosine"
+    metric: Literal["none", "ours", "ekd"] = Field(
+        "none", description="evaluation-based metric loss beside it"
+    )
+    metric_weight: float = Field(1.0, gt=0)
+    images_each: int = Field(4, ge=2, description="images of an identity together in a batch")
     layer_weight: float = Field(0.0, ge=0, description="weight of layer-wise distillation")
     compile: bool = Field(True, description="fuse training with torch.compile")
 
@@ -193,6 +198,9 @@ class Recipe(BaseModel):
             weight_decay=self.weight_decay,
             clip=self.clip,
             loss=self.loss,
+            metric=self.metric,
+            metric_weight=self.metric_weight,
+            images_each=self.images_each,
             layer_weight=self.layer_weight,
             seed=self.seed,
             compile=self.compile,

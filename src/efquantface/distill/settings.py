@@ -20,7 +20,10 @@ class TrainSettings:
         step_lr: of 8-bit quantizers' steps and zero points, relative.
         weight_decay: AdamW's, on weights.
         clip: largest gradient norm.
-        loss: ``cosine`` or ``mse``.
+        loss: ``cosine`` or ``mse`` of the embeddings, or ``none``.
+        metric: the evaluation-based metric loss beside it: ``none``, ``ours`` or ``ekd``.
+        metric_weight: of ours; EKD's own weights are part of it.
+        images_each: images of an identity that stand together in a batch, with a metric loss.
         layer_weight: of the relative squared error of the residual blocks' outputs, which is added
             to the loss at the start and fades out linearly until the end.
         compile: fuse with ``torch.compile`` where a C++ compiler is found.
@@ -33,6 +36,9 @@ class TrainSettings:
     weight_decay: float = 0.0
     clip: float = 1.0
     loss: str = "cosine"
+    metric: str = "none"
+    metric_weight: float = 1.0
+    images_each: int = 4
     layer_weight: float = 0.0
     seed: int = 0
     compile: bool = True
@@ -42,13 +48,18 @@ class TrainSettings:
 
 @dataclass
 class TrainData:
-    """Pixels (N,3,H,W) uint8 and the teacher's embeddings, of the training and held-out images."""
+    """Pixels (N,3,H,W) uint8 and the teacher's embeddings, of the training and held-out images.
+
+    Attributes:
+        identities: (N,) of the training images; only a metric loss asks for them.
+    """
 
     pixels: npt.NDArray[np.uint8]
     plain: npt.NDArray[np.float32]
     mirrored: npt.NDArray[np.float32]
     held_pixels: npt.NDArray[np.uint8]
     held_teacher: npt.NDArray[np.float32]
+    identities: npt.NDArray[np.int64] | None = None
 
 
 @dataclass

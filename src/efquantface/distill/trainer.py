@@ -20,8 +20,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from efquantface.distill.batches import Batches
 from efquantface.distill.layerwise import LayerDistillation
 from efquantface.distill.losses import LOSSES
+from efquantface.distill.metric_bank import FARS, MetricBank, anchors, exact_thresholds
 from efquantface.distill.optimizer import parameter_groups, rate_for, schedule
 from efquantface.distill.settings import History, Plan, TrainData, TrainSettings
 from efquantface.errors import RunError, TrainingError
@@ -30,6 +32,7 @@ from efquantface.quantize.placement import refresh_biases
 
 _SAVE_EVERY = 60.0  # seconds between checkpoints inside an epoch
 _OTHER_LOSSES_RATE = 4e-4
+_RING = 2048  # recent embeddings that the metric loss compares a batch with
 _WORTH_COMPILING = 60  # steps; compiling costs as much as so many uncompiled steps
 
 
@@ -82,12 +85,15 @@ class _Trainer:
         self.data, self.settings = data, settings
         self.state_path, self.say, self.progress = state_path, say, progress
         self.history = History()
-        self.batch = min(settings.batch_size, len(data.pixels))
-        self.steps_an_epoch = max(len(data.pixels) // self.batch, 1)
+        self.batches = Batches(data, settings, say)
+        self.batch, self.steps_an_epoch = self.batches.size, self.batches.an_epoch
         self.total = self.steps_an_epoch * settings.epochs
         self.step = 0
         self.best: dict[str, Tensor] = {}
         self.loss = LOSSES[settings.loss]
+        # what decides which weights are kept has to see a distance to the teacher
+        self.held_loss = LOSSES["cosine" if settings.loss == "none" else settings.loss]
+        self.metric: MetricBank | None = None
         torch.manual_seed(settings.seed)
         self.fabric = Fabric(
             accelerator="cuda" if settings.device.startswith("cuda") else "cpu",
@@ -99,10 +105,13 @@ class _Trainer:
         graph = self.student.graph
         optimizer = torch.optim.AdamW(parameter_groups(graph, self.settings), eps=1e-12)
         model = self._prepared(optimizer)
-        if resume and self.state_path.is_file():
-            self._load(optimizer)
-        else:
+        state = self._load(optimizer) if resume and self.state_path.is_file() else None
+        if state is None:
             self._validate(model)
+        if self.settings.metric != "none" and self.step < self.total:
+            self.metric = self._metric_bank(model)
+            if state is not None:
+                self.metric.restore(state["metric"])
         if self.step < self.total:
             self._set_rate(optimizer)
             self.say(self._plan(model).describe())
@@ -150,7 +159,7 @@ class _Trainer:
         compiled: Any = torch.compile(self.module, dynamic=False)
         try:
             pixels, teacher = self._batch_at(0)
-            torch.autograd.backward(self._loss(compiled, pixels, teacher))
+            torch.autograd.backward(self._loss(compiled, pixels, teacher)[0])
         except Exception as error:  # compilers fail in many ways, and none of them is fatal here
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             self.say(f"torch.compile failed ({reason}): training without it, several times slower")
@@ -160,21 +169,49 @@ class _Trainer:
             self.module.zero_grad(set_to_none=True)
         return compiled
 
-    def _loss(self, model: Any, pixels: Tensor, teacher: Tensor) -> Tensor:
-        """The loss of a training step: of the embeddings, and while it lasts of the layers."""
+    def _loss(self, model: Any, pixels: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of the embeddings, and while it lasts of the layers; and the embeddings."""
         if not self.settings.layer_weight:
-            return self.loss(model(pixels), teacher)
+            embedding = model(pixels)
+            return self.loss(embedding, teacher), embedding
         embedding, layers = model(pixels)
         weight = self.settings.layer_weight * (1 - self.step / max(self.total, 1))
-        total: Tensor = self.loss(embedding, teacher) + weight * layers
-        return total
+        return self.loss(embedding, teacher) + weight * layers, embedding
+
+    def _metric_bank(self, model: Any) -> MetricBank:
+        """The metric loss with exact teacher thresholds and a ring of the student's embeddings."""
+        identities = self.batches.identities()
+        images = len(identities)
+        fars = anchors(images * (images - 1) // 2) or [FARS[0]]
+        thresholds = exact_thresholds(self.data.plain, identities, fars)
+        rows, targets, numbers = [], [], []
+        order = self.batches.order(0)[0]
+        for start in range(0, min(_RING, images) - self.batch + 1, self.batch):
+            index = order[start : start + self.batch]
+            out = model(_input(self.data.pixels[index], self.fabric.device))
+            rows.append((out[0] if self.settings.layer_weight else out).detach())
+            targets.append(torch.from_numpy(self.data.plain[index]))
+            numbers.append(torch.from_numpy(identities[index]))
+        device = rows[0].device
+        self.say(
+            f"metric loss ({self.settings.metric}): {len(np.unique(identities)):,} identities, "
+            f"thresholds at FPR {', '.join(f'{far:g}' for far in fars)}"
+        )
+        return MetricBank(
+            torch.cat(rows),
+            torch.cat(targets).to(device),
+            torch.cat(numbers).to(device),
+            thresholds,
+            fars,
+            published=self.settings.metric == "ekd",
+        )
 
     def _set_rate(self, optimizer: torch.optim.Optimizer) -> None:
         """The weights' learning rate: as told, or by the held-out loss before training."""
         rate = self.settings.lr
         if rate is None:
             start = self.history.held_out[0][1]
-            rate = rate_for(start) if self.settings.loss == "cosine" else _OTHER_LOSSES_RATE
+            rate = _OTHER_LOSSES_RATE if self.settings.loss == "mse" else rate_for(start)
             self.say(f"learning rate {rate:.2g} of each channel's largest weight")
         for group in optimizer.param_groups:
             if group["base_lr"] is None:
@@ -182,13 +219,9 @@ class _Trainer:
 
     def _batch_at(self, step: int) -> tuple[Tensor, Tensor]:
         """Pixels and teacher embeddings of a step; a function of seed, epoch and position."""
-        epoch, position = divmod(step, self.steps_an_epoch)
-        rng = np.random.default_rng([self.settings.seed, 30, epoch])
-        order = rng.permutation(len(self.data.pixels))
-        flips = rng.random(len(self.data.pixels)) < 0.5
-        index = order[position * self.batch : (position + 1) * self.batch]
-        index = index[self.fabric.global_rank :: self.fabric.world_size]
-        flip = flips[index]
+        index, flip = self.batches.at(step)
+        mine = slice(self.fabric.global_rank, None, self.fabric.world_size)
+        index, flip = index[mine], flip[mine]
         pixels = self.data.pixels[index].copy()
         pixels[flip] = pixels[flip][..., ::-1]
         teacher = np.where(flip[:, None], self.data.mirrored[index], self.data.plain[index])
@@ -203,7 +236,12 @@ class _Trainer:
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         pixels, teacher = self._batch_at(self.step)
-        loss = self._loss(model, pixels, teacher)
+        loss, embedding = self._loss(model, pixels, teacher)
+        if self.metric is not None:
+            index = self.batches.at(self.step)[0][self.fabric.global_rank :: self.fabric.world_size]
+            identities = torch.from_numpy(self.batches.identities()[index]).to(embedding.device)
+            weight = self.settings.metric_weight if self.settings.metric == "ours" else 1.0
+            loss = loss + weight * self.metric.loss(embedding, teacher, identities)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(f"the loss is {value} at step {self.step}; try a smaller --lr")
@@ -232,7 +270,7 @@ class _Trainer:
             out = model(_input(pixels, self.fabric.device))
             embedding = out[0] if self.settings.layer_weight else out
             kept = embedding.detach()[: self.batch - missing]
-            total += float(self.loss(kept, teacher.to(kept.device))) * len(kept)
+            total += float(self.held_loss(kept, teacher.to(kept.device))) * len(kept)
             count += len(kept)
             if not self.settings.epochs:
                 self.progress(count, len(self.data.held_pixels), total / count)
@@ -244,14 +282,15 @@ class _Trainer:
             self.history.best_step = self.step
             state = self.student.graph.state_dict()
             self.best = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}
-        self.say(f"step {self.step}: held-out {self.settings.loss} loss {value:.5f}")
+        name = "cosine" if self.settings.loss == "none" else self.settings.loss
+        self.say(f"step {self.step}: held-out {name} loss {value:.5f}")
 
     def _plan(self, model: Any) -> Plan:
         """Time a step that changes nothing (compiling on the way), and look at the memory."""
         for _ in range(2):
             began = time.monotonic()
             pixels, teacher = self._batch_at(self.step)
-            self.fabric.backward(self._loss(model, pixels, teacher))
+            self.fabric.backward(self._loss(model, pixels, teacher)[0])
             self.module.zero_grad(set_to_none=True)
             seconds = time.monotonic() - began
         # optimizer moments come on top of what is in use now
@@ -270,12 +309,13 @@ class _Trainer:
             "history": [list(x) for x in self.history.steps],
             "held_out": [list(x) for x in self.history.held_out],
             "seconds": self.history.seconds,
+            "metric": None if self.metric is None else self.metric.state(),
         }
         temporary = self.state_path.with_name(self.state_path.name + ".partial")
         torch.save(state, temporary)
         os.replace(temporary, self.state_path)
 
-    def _load(self, optimizer: Any) -> None:
+    def _load(self, optimizer: Any) -> dict[str, Any]:
         try:
             state = torch.load(self.state_path, weights_only=True)
             if state["total"] != self.total:
@@ -291,6 +331,7 @@ class _Trainer:
         self.history.held_out = [(int(a), float(b)) for a, b in state["held_out"]]
         self.history.seconds = state["seconds"]
         self.say(f"resuming at step {self.step} of {self.total}")
+        return dict(state)
 
 
 def has_compiler() -> bool:

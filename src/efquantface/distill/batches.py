@@ -1,0 +1,101 @@
+"""The order in which training images come: identities x images, every image once an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from efquantface.distill.settings import TrainData, TrainSettings
+from efquantface.evaluation.metrics import unit
+
+_BLOCK = 2048
+
+
+class Batches:
+    """Which images a step takes: a function of seed, epoch and position only."""
+
+    def __init__(
+        self, data: TrainData, settings: TrainSettings, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.data, self.settings, self.say = data, settings, say
+        self.size = min(settings.batch_size, len(data.pixels))
+        self.an_epoch = max(len(data.pixels) // self.size, 1)
+        self._pseudo: npt.NDArray[np.int64] | None = None
+
+    def identities(self) -> npt.NDArray[np.int64]:
+        """(N,) of the training images; where none are known, what the teacher takes for one."""
+        known = self.data.identities
+        if known is not None and bool((known >= 0).all()):
+            return known
+        if self._pseudo is None:
+            self._pseudo = pseudo_identities(self.data.plain)
+            self.say(
+                "no identities: positives are mirror images, an image an epoch before, and near-"
+                f"duplicates of the teacher ({len(np.unique(self._pseudo)):,} different images)"
+            )
+        return self._pseudo
+
+    def order(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """The order (N,) of an epoch's images, and which of them are mirrored."""
+        rng = np.random.default_rng([self.settings.seed, 30, epoch])
+        count = len(self.data.pixels)
+        if self.settings.metric == "none":
+            order = rng.permutation(count)
+        else:
+            order = identity_order(self.identities(), self.settings.images_each, rng)
+        return order, rng.random(count) < 0.5
+
+    def at(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Indices (B,) of a step, and which of them are mirrored."""
+        epoch, position = divmod(step, self.an_epoch)
+        order, flips = self.order(epoch)
+        index = order[position * self.size : (position + 1) * self.size]
+        return index, flips[index]
+
+
+def identity_order(
+    identities: npt.NDArray[np.int64], images_each: int, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """A permutation (N,) in which images of one identity stand together by ``images_each``.
+
+    Cut into batches it gives identities x images, without replacement and exact over the epoch. People
+    with fewer images stand together as they are; people with hundreds come in many small groups.
+    """
+    order = rng.permutation(len(identities))
+    order = order[np.argsort(identities[order], kind="stable")]
+    sorted_ids = identities[order]
+    starts = np.flatnonzero(np.concatenate([[True], sorted_ids[1:] != sorted_ids[:-1]]))
+    sizes = np.diff(np.append(starts, len(order)))
+    within = np.arange(len(order)) - np.repeat(starts, sizes)
+    first = within % images_each == 0
+    groups = np.cumsum(first) - 1
+    places = rng.permutation(int(groups[-1]) + 1)
+    return order[np.argsort(places[groups], kind="stable")]
+
+
+def pseudo_identities(
+    teacher: npt.NDArray[np.float32], threshold: float = 0.9
+) -> npt.NDArray[np.int64]:
+    """Identities (N,) of unlabelled images: an image, and those that the teacher takes for the same.
+
+    Images whose cosine is at or above ``threshold`` (near-duplicates) share a number; every other image
+    has one of its own, so that its positives are its mirror image and itself an epoch before.
+    """
+    rows = unit(teacher, "teacher embeddings")
+    parent = np.arange(len(rows), dtype=np.int64)
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = int(parent[i])
+        return i
+
+    for start in range(0, len(rows), _BLOCK):
+        scores = rows[start : start + _BLOCK] @ rows.T
+        for a, b in np.argwhere(scores >= threshold):
+            first, second = root(start + int(a)), root(int(b))
+            if first != second:
+                parent[max(first, second)] = min(first, second)
+    return np.array([root(i) for i in range(len(rows))], np.int64)

@@ -1,0 +1,153 @@
+"""What the metric loss remembers: exact teacher thresholds, and recent student embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from efquantface.distill.metric import ekd_loss, metric_loss
+from efquantface.evaluation.allpairs import score_all_pairs
+from efquantface.evaluation.metrics import tar_at_far
+
+FARS = (1e-2, 1e-3, 1e-4, 1e-5)
+_FEWEST = 10  # impostor pairs that an anchor's threshold has to stand on
+_EKD_MOMENTUM = 0.01
+_STATE = (
+    "student",
+    "teacher",
+    "identities",
+    "student_thresholds",
+    "teacher_thresholds",
+    "at",
+    "steps",
+)
+
+
+def anchors(impostors: int) -> list[float]:
+    """The FPRs that so many impostor pairs support."""
+    return [far for far in FARS if far * impostors >= _FEWEST]
+
+
+def exact_thresholds(
+    embeddings: npt.NDArray[np.float32], identities: npt.NDArray[np.int64], fars: list[float]
+) -> Tensor:
+    """(A,) thresholds over all pairs of a set, in blocks: 14,000 images take seconds."""
+    result = score_all_pairs(embeddings, identities)
+    one = np.ones(1, np.float32)  # the genuine scores play no part in a threshold
+    points = [tar_at_far(one, result.top_impostors, far, result.impostors) for far in fars]
+    return torch.tensor([p.threshold for p in points])
+
+
+class MetricBank:
+    """The stateful shell of the metric loss: a ring of recent embeddings of both networks.
+
+    Batches are compared with themselves and with the ring. The student's thresholds are those of the
+    ring's own impostor pairs, computed anew every few steps; the ring is filled before the first step,
+    so they are unbiased from then on. With ``published`` both thresholds follow EKD instead: they begin
+    at zero and move by a hundredth towards each batch's own.
+    """
+
+    def __init__(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        identities: Tensor,
+        teacher_thresholds: Tensor,
+        fars: list[float],
+        *,
+        published: bool = False,
+        refresh: int = 10,
+    ) -> None:
+        """Fill the ring.
+
+        Args:
+            student, teacher: embeddings (M,D) of M training images by both networks, any length.
+            identities: (M,) numbers; equal ones are genuine pairs.
+            teacher_thresholds: (A,) at ``fars`` over the whole training set.
+            refresh: steps between two computations of the student's thresholds.
+        """
+        self.student = F.normalize(student.detach(), dim=1)
+        self.teacher = F.normalize(teacher.detach(), dim=1)
+        self.identities = identities.clone()
+        pairs = len(student) * (len(student) - 1) // 2
+        kept = [i for i, far in enumerate(fars) if far * pairs >= _FEWEST] or [0]
+        self.fars = [fars[i] for i in kept]
+        self.teacher_thresholds = teacher_thresholds[kept].to(student.device)
+        self.published, self.refresh = published, refresh
+        self.at = self.steps = 0
+        if published:
+            self.student_thresholds = torch.zeros_like(self.teacher_thresholds)
+            self.teacher_thresholds = torch.zeros_like(self.teacher_thresholds)
+        else:
+            self.student_thresholds = self._own_thresholds()
+
+    def loss(self, student: Tensor, teacher: Tensor, identities: Tensor) -> Tensor:
+        """The metric loss of a batch (B,D), which then joins the ring."""
+        s, t = F.normalize(student, dim=1), F.normalize(teacher, dim=1)
+        upper = torch.triu(torch.ones(len(s), len(s), dtype=torch.bool, device=s.device), 1)
+        scores = [(s @ s.T)[upper]]
+        targets = [(t @ t.T)[upper]]
+        same = [(identities[:, None] == identities[None])[upper]]
+        if self.published:
+            self._move_thresholds(scores[0].detach(), targets[0], same[0])
+            total = ekd_loss(
+                scores[0], targets[0], same[0], self.student_thresholds, self.teacher_thresholds
+            )
+        else:
+            scores.append((s @ self.student.T).reshape(-1))
+            targets.append((t @ self.teacher.T).reshape(-1))
+            same.append((identities[:, None] == self.identities[None]).reshape(-1))
+            total = metric_loss(
+                torch.cat(scores),
+                torch.cat(targets),
+                torch.cat(same),
+                self.student_thresholds,
+                self.teacher_thresholds,
+            )
+        self._push(s.detach(), t, identities)
+        return total
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {name: getattr(self, name) for name in _STATE}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        for name in _STATE:
+            setattr(self, name, state[name])
+
+    def _push(self, student: Tensor, teacher: Tensor, identities: Tensor) -> None:
+        where = (self.at + torch.arange(len(student), device=student.device)) % len(self.student)
+        # new tensors: the old ones are still needed by the batch's backward pass
+        self.student = self.student.index_copy(0, where, student)
+        self.teacher = self.teacher.index_copy(0, where, teacher)
+        self.identities = self.identities.index_copy(0, where, identities)
+        self.at = int(where[-1]) + 1
+        self.steps += 1
+        if not self.published and self.steps % self.refresh == 0:
+            self.student_thresholds = self._own_thresholds()
+
+    def _own_thresholds(self) -> Tensor:
+        """Thresholds of the ring's impostor pairs."""
+        different = self.identities[:, None] != self.identities[None]
+        different &= torch.triu(torch.ones_like(different), 1)
+        return _thresholds((self.student @ self.student.T)[different], self.fars)
+
+    def _move_thresholds(self, student: Tensor, teacher: Tensor, same: Tensor) -> None:
+        """EKD's running thresholds."""
+        if bool(same.all()):
+            return
+        for own, scores in ((self.student_thresholds, student), (self.teacher_thresholds, teacher)):
+            own.lerp_(_thresholds(scores[~same], self.fars), _EKD_MOMENTUM)
+
+
+def _thresholds(impostor: Tensor, fars: list[float]) -> Tensor:
+    """(A,) the (floor(far M) + 1)-th largest impostor score of each FPR."""
+    counts = [int(far * len(impostor)) + 1 for far in fars]
+    top = impostor.topk(min(max(counts), len(impostor))).values
+    return torch.stack([top[min(c, len(top)) - 1] for c in counts])

@@ -104,6 +104,9 @@ def compress(
         ),
     ] = None,
     metric_weight: Annotated[float | None, typer.Option(help="weight of ours")] = None,
+    exclude: Annotated[
+        str | None, typer.Option(help="list of images to leave out, from efq data check")
+    ] = None,
     max_images: Annotated[int | None, typer.Option(help="larger sets are capped")] = None,
     hold_out: Annotated[float | None, typer.Option(help="share of identities held out")] = None,
     flip: Flip = False,
@@ -166,6 +169,7 @@ def compress(
         "loss": loss,
         "metric": metric,
         "metric_weight": metric_weight,
+        "exclude": exclude,
         "max_images": max_images,
         "hold_out": hold_out,
         "threshold": threshold,

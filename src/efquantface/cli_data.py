@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from efquantface.cli_options import Preprocess, Resize
+
 data_app = typer.Typer(
     no_args_is_help=True,
     help="Look into folders, .rec, .bin, .parquet and list files, and unpack them.",
@@ -86,3 +88,66 @@ def extract(
     with console.bar("extracting") as advance:
         written, existing = extract_source(open_source(faces), output, limit, advance)
     console.say(f"{written:,} images written to {output}, {existing:,} were there")
+
+
+@data_app.command("subset")
+def subset(
+    faces: Annotated[Path, typer.Argument(help="folder, .rec, .parquet or list file")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="list file to write")],
+    size: Annotated[int, typer.Option(help="images to choose")] = 1000,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="random; identities (one image of each person before a second of any); coverage (k-"
+            "centre on a teacher's embeddings)"
+        ),
+    ] = "identities",
+    teacher: Annotated[str | None, typer.Option(help="for coverage: any model")] = None,
+    preprocess: Preprocess = None,
+    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="replace an existing list")] = False,
+) -> None:
+    """Choose images that matter, and write them as a list file: efq compress TEACHER LIST."""
+    from efquantface.curate import write_subset
+
+    count = write_subset(
+        faces, output, size, by, teacher=teacher, preprocess=preprocess, seed=seed, force=force
+    )
+    typer.echo(f"{size:,} of {count:,} images are listed in {output}")
+
+
+@data_app.command("check")
+def check(
+    faces: Annotated[Path, typer.Argument(help="folder, .rec, .parquet or list file")],
+    teacher: Annotated[str, typer.Option(help="any model; it judges who is who")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="list of images to leave out")
+    ] = Path("exclude.txt"),
+    against: Annotated[
+        Path | None, typer.Option(help="evaluation faces that training must not share people with")
+    ] = None,
+    preprocess: Preprocess = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="also draw the listed faces (.jpg); shows faces")
+    ] = None,
+    resize: Resize = False,
+    force: Annotated[bool, typer.Option("--force", help="replace existing files")] = False,
+) -> None:
+    """Find shared people, wrong and doubled identities, near-duplicates and unaligned crops.
+
+    The list is for efq compress --exclude LIST.
+    """
+    from efquantface.curate import check_faces
+
+    result = check_faces(
+        faces,
+        output,
+        teacher=teacher,
+        against=against,
+        preprocess=preprocess,
+        sheet=sheet,
+        resize=resize,
+        force=force,
+    )
+    for line in result.lines:
+        typer.echo(line)

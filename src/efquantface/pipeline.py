@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from efquantface.checks import check_preprocessing, model_digest, say_notes
 from efquantface.console import Console
 from efquantface.contract import FaceContract
+from efquantface.curate import people_in_both
 from efquantface.data.align import check_alignment
 from efquantface.data.faces import FaceSet, split
 from efquantface.distill.bank import TeacherBank
@@ -21,6 +23,7 @@ from efquantface.distill.settings import History, TrainData
 from efquantface.distill.trainer import fine_tune
 from efquantface.evaluate import embed_item, families, load_items
 from efquantface.evaluation.items import EvalItem
+from efquantface.evaluation.metrics import unit
 from efquantface.evaluation.protocol import ProtocolResult
 from efquantface.evaluation.sets import EvalSet
 from efquantface.evaluation.verify import embedding_lengths, score_item
@@ -39,7 +42,7 @@ from efquantface.run_dir import RunDir
 from efquantface.runtime.benchmark import Timing, benchmark
 from efquantface.runtime.embedder import Embedder, check_device
 from efquantface.runtime.memory import keep_freed_memory
-from efquantface.sources import load_source
+from efquantface.sources import SYNTHETIC, load_source
 from efquantface.start import Start, calibration_index, make_start
 
 _CALIBRATION_BATCH = 32
@@ -127,7 +130,10 @@ def compress(
 
     save_checkpoint(student, run.checkpoint)
     parity = _export(student, run, face_set, held, bank, recipe, console)
-    results = _evaluate(teacher, model, student, run, sets, history, recipe, parity, console)
+    training = face_set.subset(train), bank.plain[train]
+    results = _evaluate(
+        teacher, model, student, run, sets, history, recipe, parity, training, console
+    )
     sample = torch.from_numpy(model.contract.pixels(face_set.images[held[:_PARITY_FACES]]))
     teacher_graph = quantize(start.teacher, start.scheme).graph
     results.layer_errors = layer_errors(student.graph, teacher_graph, sample)
@@ -159,6 +165,7 @@ def _faces(
         resize=recipe.resize,
         seed=recipe.seed,
         limit=recipe.max_images,
+        exclude=None if recipe.exclude is None else Path(recipe.exclude),
         console=console,
     )
     console.say(f"faces: {found.describe()}")
@@ -279,6 +286,7 @@ def _evaluate(
     history: History,
     recipe: Recipe,
     parity: Parity,
+    training: tuple[FaceSet, npt.NDArray[np.float32]],
     console: Console,
 ) -> Results:
     """The exported file against the user's own, on every set."""
@@ -292,6 +300,8 @@ def _evaluate(
             embed_item(item, embedder, who, options, console)
             for who, embedder in (("teacher", own), ("student", exported))
         ]
+        if isinstance(item, EvalSet) and not recipe.faces.startswith(SYNTHETIC):
+            _warn_shared(*training, item, embedded[0].rows, console)
         if isinstance(item, EvalSet):  # pooled templates have length 1
             lengths[item.name] = embedding_lengths(*(e.rows for e in embedded))
         with console.bar(f"{item.name}: scoring") as advance:
@@ -308,6 +318,22 @@ def _evaluate(
         history=history,
         parity=parity,
     )
+
+
+def _warn_shared(
+    faces: FaceSet,
+    rows: npt.NDArray[np.float32],
+    item: EvalSet,
+    theirs: npt.NDArray[np.float32],
+    console: Console,
+) -> None:
+    """A result on people that were trained on is worth less; the user should know."""
+    shared = people_in_both(faces, unit(rows), item.faces, unit(theirs))
+    if shared:
+        console.warn(
+            f"{len({a for a, _ in shared}):,} people of the training faces seem to be in "
+            f"{item.name}, too; see: efq data check FACES --against EVAL --teacher MODEL"
+        )
 
 
 def teacher_embedder(

@@ -59,6 +59,7 @@ class Recipe(BaseModel):
     )
     calibration_images: int = Field(256, ge=8, description="images that ranges are searched on")
     hold_out: float = Field(0.1, gt=0, lt=0.9, description="share of identities held out")
+    exclude: str | None = Field(None, description="list of images to leave out (efq data check)")
     max_images: int = Field(14_000, ge=8, description="larger sets of faces are capped")
 
     flip: bool = Field(False, description="add the mirror image's embedding in evaluation")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from efquantface import assets
 from efquantface.console import Console
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet, cap, load, open_source
+from efquantface.data.listing import full_name, read_excluded
 from efquantface.data.synthetic import load_generator, synthetic_faces
 from efquantface.errors import DataError
 
@@ -22,6 +25,7 @@ def load_source(
     resize: bool,
     seed: int,
     limit: int,
+    exclude: Path | None = None,
     console: Console,
 ) -> FaceSet:
     """Faces as uint8 crops of the contract's size, at most ``limit`` of them (whole identities).
@@ -38,9 +42,16 @@ def load_source(
     if isinstance(faces, str) and faces.startswith(SYNTHETIC):
         return make_synthetic(synthetic_count(faces), contract, seed, console)
     source = open_source(Path(faces))
-    index = None
-    if len(source) > limit:
-        index = cap(source.identities, limit, seed)
+    index = np.arange(len(source))
+    if exclude is not None:
+        out = read_excluded(exclude)
+        kept = [i for i in index if full_name(source.root, source.name(int(i))) not in out]
+        console.say(
+            f"left out {len(index) - len(kept):,} of {len(out):,} images that {exclude} lists"
+        )
+        index = np.asarray(kept, np.int64)
+    if len(index) > limit:
+        index = index[cap(source.identities[index], limit, seed)]
         console.say(f"capped to {len(index):,} of {len(source):,} images (--max-images)")
     with console.bar("loading faces") as advance:
         return load(source, contract, index, resize=resize, progress=advance)

@@ -23,7 +23,7 @@ from efquantface.errors import CropError, RunError
 
 _LISTS = ("*pair*.txt", "*pair*.csv", "*.mat", "Protocol/**/*.txt", "**/txts/*/*_pairs.txt")
 _SAMPLE = 200  # crops looked at by the check
-_OFF = 0.20  # mean landmark distance from the template, in distances between the eyes
+OFF = 0.20  # mean landmark distance from the template, in distances between the eyes
 _ALLOWED = 0.25  # share of off crops that noisy detections alone may give
 
 
@@ -181,7 +181,7 @@ def check_alignment(faces: FaceSet, contract: FaceContract, seed: int = 0) -> st
         ]
     if len(errors) < min(20, len(index) // 4 + 1):
         return f"alignment not checked: faces found in {len(errors)} of {len(index)} crops only"
-    off = sum(error > _OFF for error in errors) / len(errors)
+    off = sum(error > OFF for error in errors) / len(errors)
     if off > _ALLOWED:
         raise CropError(
             f"{faces.source}: {off:.0%} of {len(errors)} crops looked at are not aligned to "

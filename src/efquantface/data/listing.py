@@ -113,6 +113,25 @@ def read_list(path: Path) -> ListSource:
     return ListSource(path.parent, names, given, str(path))
 
 
+def read_excluded(path: Path) -> set[str]:
+    """The items of a list file as normalized paths; what follows a tab is not read.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    names = [line.partition("\t")[0].strip() for line in lines if not line.startswith("#")]
+    return {full_name(path.parent, name) for name in names if name}
+
+
+def full_name(root: Path, name: str) -> str:
+    """An item's name that does not depend on where it is named from."""
+    return os.path.normpath(Path.cwd() / root / name)  # links are not followed
+
+
 def write_list(path: Path, source: FaceSource, index: Iterable[int], comment: str) -> None:
     """Write the named items of a source, with identities, as :func:`read_list` takes them."""
     lines = [f"# {comment}"]

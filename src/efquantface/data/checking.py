@@ -1,0 +1,120 @@
+"""What a teacher's embeddings say about a set of faces: shared people, wrong labels, duplicates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.int64]
+DUPLICATE = 0.985  # cosine of two files of one picture
+_Z = 4.75  # standard deviations above the mean that one impostor pair in a million exceeds
+_BLOCK = 1024
+_FEWEST = 3  # images that make a second person in a folder
+
+
+@dataclass
+class Findings:
+    """Indices of images, with the reason each is listed for.
+
+    Attributes:
+        threshold: cosine above which two people are taken for one.
+        split: pairs of identities that are one person.
+        merged: identities that hold two people.
+        outliers: images that do not look like the others of their identity.
+        duplicates: (image, the one that is kept).
+        shared: (identity, identity of the evaluation set) that are one person.
+    """
+
+    threshold: float
+    split: list[tuple[int, int]] = field(default_factory=list)
+    merged: list[int] = field(default_factory=list)
+    outliers: list[int] = field(default_factory=list)
+    duplicates: list[tuple[int, int]] = field(default_factory=list)
+    shared: list[tuple[int, int]] = field(default_factory=list)
+
+
+def impostor_threshold(rows: Rows, identities: Numbers, seed: int = 0) -> float:
+    """The cosine that one in a million pairs of different people exceeds.
+
+    Extrapolated from median and median deviation of random pairs, so that people who are in two folders
+    do not move it.
+
+    Args:
+        rows: (N,D) of length 1.
+    """
+    rng = np.random.default_rng([seed, 15])
+    a, b = rng.integers(0, len(rows), (2, 200_000))
+    different = (identities[a] != identities[b]) | (identities[a] < 0)
+    different &= a != b
+    scores = np.einsum("ij,ij->i", rows[a[different]], rows[b[different]])
+    middle = float(np.median(scores))
+    spread = 1.4826 * float(np.median(np.abs(scores - middle)))
+    return min(middle + _Z * spread, 0.95)
+
+
+def mean_rows(rows: Rows, identities: Numbers, count: int) -> Rows:
+    """(count,D) mean of each identity's rows; a product of two is the mean cosine across them."""
+    sums = np.zeros((count, rows.shape[1]), np.float32)
+    np.add.at(sums, identities, rows)
+    sizes = np.bincount(identities, minlength=count)
+    return np.asarray(sums / np.maximum(sizes, 1)[:, None], np.float32)
+
+
+def shared_people(
+    first: Rows, first_ids: Numbers, second: Rows, second_ids: Numbers, threshold: float
+) -> list[tuple[int, int]]:
+    """Pairs of identities of two sets whose images' mean cosine reaches the threshold."""
+    a = mean_rows(first, first_ids, int(first_ids.max()) + 1)
+    b = mean_rows(second, second_ids, int(second_ids.max()) + 1)
+    found = []
+    for start in range(0, len(a), _BLOCK):
+        hits = np.argwhere(a[start : start + _BLOCK] @ b.T >= threshold)
+        found += [(start + int(i), int(j)) for i, j in hits]
+    return found
+
+
+def check_people(rows: Rows, identities: Numbers, seed: int = 0) -> Findings:
+    """Split and merged identities, outliers and near-duplicates of a set with identities.
+
+    Args:
+        rows: the teacher's embeddings (N,D), of length 1.
+    """
+    found = Findings(impostor_threshold(rows, identities, seed))
+    pairs = shared_people(rows, identities, rows, identities, found.threshold)
+    found.split = [(a, b) for a, b in pairs if a < b]
+    order = np.argsort(identities, kind="stable")
+    edges = np.flatnonzero(np.diff(identities[order])) + 1
+    for members in np.split(order, edges):
+        scores = rows[members] @ rows[members].T
+        _duplicates(members, scores, found)
+        if len(members) >= _FEWEST and _strangers(members, scores, found):
+            found.merged.append(int(identities[members[0]]))
+    return found
+
+
+def _duplicates(members: Numbers, scores: Rows, found: Findings) -> None:
+    """Every image that nearly equals an earlier one."""
+    for j in range(1, len(members)):
+        i = int(np.argmax(scores[j, :j]))
+        if scores[j, i] >= DUPLICATE:
+            found.duplicates.append((int(members[j]), int(members[i])))
+
+
+def _strangers(members: Numbers, scores: Rows, found: Findings) -> bool:
+    """List images whose median cosine to the main person of their identity stays below the threshold.
+
+    The main person is whoever resembles the image that most images resemble. Returns whether the others
+    are so many, and so alike, that they are a second person.
+    """
+    alike = scores >= found.threshold
+    main = np.flatnonzero(alike[int(np.argmax(alike.sum(axis=1)))])
+    typical = np.median(scores[:, main], axis=1)
+    strange = np.flatnonzero(typical < found.threshold)
+    found.outliers += [int(members[i]) for i in strange]
+    if len(strange) < _FEWEST:
+        return False
+    among = scores[np.ix_(strange, strange)][np.triu_indices(len(strange), 1)]
+    return bool(np.median(among) >= found.threshold)

@@ -1,0 +1,151 @@
+"""Choosing and judging images by embeddings that are made to have known faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import make_faces
+from efquantface import compress
+from efquantface.contract import FaceContract
+from efquantface.curate import people_in_both, write_subset
+from efquantface.data.checking import check_people, impostor_threshold, shared_people
+from efquantface.data.choosing import choose
+from efquantface.data.faces import FaceSet, load_faces
+from efquantface.data.images import write_image
+from efquantface.data.listing import full_name, read_excluded
+from efquantface.errors import DataError, RunError
+
+RNG = np.random.default_rng(3)
+
+
+def people(count: int, each: int, seed: int = 0, size: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(count, 1, size))
+    rows = (centres + 0.6 * rng.normal(size=(count, each, size))).reshape(-1, size)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows.astype(np.float32), np.repeat(np.arange(count), each)
+
+
+# choosing ----------------------------------------------------------------------------------
+
+
+def test_identities_take_turns() -> None:
+    identities = np.repeat(np.arange(10), [1, 1, 1, 1, 1, 1, 1, 1, 50, 2])
+    chosen = choose(identities, 10, "identities", seed=1)
+    assert sorted(identities[chosen].tolist()) == list(range(10))
+    twelve = choose(identities, 12, "identities", seed=1)
+    assert np.bincount(identities[twelve]).tolist() == [1] * 8 + [2, 2]
+    np.testing.assert_array_equal(chosen, choose(identities, 10, "identities", seed=1))
+    assert len(choose(np.full(20, -1), 7, "identities")) == 7
+    assert len(set(choose(identities, 30, "random", seed=2).tolist())) == 30
+
+
+def test_coverage_leaves_nothing_far_away() -> None:
+    """Ten tight clusters: ten centres take one each, as random ones would not."""
+    rows, cluster = people(10, 30)
+    chosen = choose(cluster, 10, "coverage", embeddings=rows)
+    assert sorted(cluster[chosen].tolist()) == list(range(10))
+    farthest = 1 - (rows @ rows[chosen].T).max(axis=1).min()
+    at_random = 1 - (rows @ rows[choose(cluster, 10, "random")].T).max(axis=1).min()
+    assert farthest < at_random
+
+
+@pytest.mark.parametrize(
+    ("size", "by", "message"),
+    [(5, "luck", "choose from"), (0, "random", "--size 0"), (99, "random", "there are 40"),
+     (5, "coverage", "embeddings")],
+)  # fmt: skip
+def test_choices_that_cannot_be_made(size: int, by: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        choose(np.arange(40), size, by)
+
+
+def test_subset_is_a_list_that_loads(
+    tmp_path: Path, faces_dir: Path, faces: FaceSet, contract: FaceContract
+) -> None:
+    path = tmp_path / "few.txt"
+    assert write_subset(faces_dir, path, 12, "identities") == 48
+    few = load_faces(path, contract)
+    assert len(np.unique(few.identities)) == 12
+    with pytest.raises(RunError, match="--force"):
+        write_subset(faces_dir, path, 12, "random")
+    with pytest.raises(DataError, match="--teacher"):
+        write_subset(faces_dir, path, 12, "coverage", force=True)
+
+
+# judging -----------------------------------------------------------------------------------
+
+
+def test_faults_are_found() -> None:
+    rows, who = people(60, 6)
+    who[rows.shape[0] - 6 :] = 60  # nobody's fault: the last person under another number
+    who[6:12] = 0  # merged: folder 0 holds two people
+    split = np.flatnonzero(who == 20)[3:]
+    who[split] = 61  # split: person 20 in two folders
+    rows[123] = RNG.normal(size=128) / np.sqrt(128)  # a wrong face
+    rows[201] = rows[200] + 1e-4
+    found = check_people(rows, who)
+    assert found.split == [(20, 61)]
+    assert found.merged == [0]
+    assert 123 in found.outliers
+    rest = set(found.outliers) - {123}
+    assert rest in (set(range(6)), set(range(6, 12)))  # one of the two people of folder 0
+    assert found.duplicates == [(201, 200)]
+
+
+def test_threshold_is_not_moved_by_mislabelled_people() -> None:
+    rows, who = people(200, 5)
+    clean = impostor_threshold(rows, who)
+    dirty = impostor_threshold(rows, np.arange(len(rows)))  # every image a person of its own
+    assert dirty == pytest.approx(clean, abs=0.01)
+    different = (rows @ rows.T)[who[:, None] != who[None]]
+    assert (different > clean).mean() < 1e-4
+
+
+def test_shared_people() -> None:
+    rows, who = people(40, 4)
+    others, names = people(30, 4, seed=1)
+    others[8:12] = rows[20:24] + 0.02 * RNG.normal(size=(4, 128))
+    found = shared_people(rows, who, others, names, impostor_threshold(rows, who))
+    assert found == [(5, 2)]
+    first = FaceSet(np.empty((160, 1, 1, 3), np.uint8), [""] * 160, who, [""] * 40, "a")
+    second = FaceSet(np.empty((120, 1, 1, 3), np.uint8), [""] * 120, names, [""] * 30, "b")
+    assert people_in_both(first, rows, second, others) == [(5, 2)]
+
+
+def test_check_and_exclude_as_verbs(
+    tmp_path: Path, network: object, contract: FaceContract, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from efquantface.export.onnx_writer import write_onnx
+    from efquantface.loading import load_model
+    from test_cli import efq
+
+    faces = make_faces(12, 4)
+    root = tmp_path / "faces"
+    for name, image in zip(faces.names, faces.images, strict=True):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(root / name, image)
+    write_image(root / "person03" / "person03_0009.png", faces.images[12])  # a copy
+    teacher = tmp_path / "teacher.onnx"
+    write_onnx(load_model(network, contract=contract), teacher)  # type: ignore[arg-type]
+    out, sheet = tmp_path / "exclude.txt", tmp_path / "sheet.png"
+    words = ("data", "check", root, "--teacher", teacher, "-o", out, "--sheet", sheet)
+    assert efq(*words, "--against", root) == 0
+    assert "12 people are in" in capsys.readouterr().out
+    assert efq(*words) == 2
+    assert "--force" in capsys.readouterr().err
+    assert efq(*words, "--force") == 0
+    listed = read_excluded(out)
+    assert full_name(root, "person03/person03_0009.png") in listed
+    assert sheet.is_file()
+    out.write_text("faces/person03/person03_0009.png\tnear-duplicate\nfaces/person00/nobody.png\n")
+    done = compress(
+        teacher, root, tmp_path / "run", epochs=0, exclude=str(out), benchmark=False, cache=False,
+        quiet=True,
+    )  # fmt: skip
+    log = done.run.log.read_text()
+    assert "left out 1 of 2 images" in log
+    assert "faces: 48 images" in log

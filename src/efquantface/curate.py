@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def check_faces(
         other = load(open_source(against), contract, resize=resize)
         theirs = unit(_embedded(model, other, console), "teacher embeddings")
         _judge_shared(loaded, rows, other, theirs, reasons, result)
-    _judge_alignment(loaded, contract, reasons, result)
+    _judge_alignment(loaded, contract, reasons, result, console)
     result.listed = [(loaded.names[i], why) for i, why in sorted(reasons.items())]
     result.lines.append(f"{len(reasons):,} of {len(loaded):,} images are listed in {output}")
     _write(output, source.root, result.listed)
@@ -187,19 +188,25 @@ def _person(faces: FaceSet, number: int) -> str:
 
 
 def _judge_alignment(
-    faces: FaceSet, contract: FaceContract, reasons: dict[int, str], result: CheckResult
+    faces: FaceSet,
+    contract: FaceContract,
+    reasons: dict[int, str],
+    result: CheckResult,
+    console: Console,
 ) -> None:
     fits = contract.template in TEMPLATES and template(contract.template).size == contract.width
     if not fits or not detector_available():
         result.lines.append("alignment not checked: no template or no detector")
         return
     wanted, off, unseen = template(contract.template), 0, 0
-    for i, image in enumerate(faces.images):
-        error = landmark_error(image, wanted)
-        unseen += error is None
-        if error is not None and error > OFF:
-            off += 1
-            reasons.setdefault(i, f"off the template by {error:.2f} eye distances")
+    with console.bar("looking for landmarks") as advance, ThreadPoolExecutor() as pool:
+        errors = pool.map(lambda image: landmark_error(image, wanted), faces.images)
+        for i, error in enumerate(errors):
+            unseen += error is None
+            if error is not None and error > OFF:
+                off += 1
+                reasons.setdefault(i, f"off the template by {error:.2f} eye distances")
+            advance(i + 1, len(faces))
     result.lines.append(f"{off:,} crops are off the template, no face is found in {unseen:,}")
 
 

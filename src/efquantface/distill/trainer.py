@@ -266,8 +266,9 @@ class _Trainer:
             if missing:  # one compiled shape: fill up, and leave the filling out of the loss
                 pixels = np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)])
             teacher = torch.from_numpy(self.data.held_teacher[start : start + self.batch])
-            # gradients stay on: without them the graph would be compiled a second time
-            out = model(_input(pixels, self.fabric.device))
+            # a compiled graph keeps its gradients: without them it would be compiled a second time
+            with torch.set_grad_enabled(self.history.compiled):
+                out = model(_input(pixels, self.fabric.device))
             embedding = out[0] if self.settings.layer_weight else out
             kept = embedding.detach()[: self.batch - missing]
             total += float(self.held_loss(kept, teacher.to(kept.device))) * len(kept)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from efquantface.console import Console
 from efquantface.contract import FaceContract
 from efquantface.data.align import OFF, landmark_error
-from efquantface.data.checking import check_people, impostor_threshold, shared_people
+from efquantface.data.checking import Impostors, check_people, shared_people
 from efquantface.data.choosing import choose, presample
 from efquantface.data.detect import detector_available
 from efquantface.data.faces import FaceSet, load, open_source
@@ -133,7 +133,7 @@ def _judge_people(
     split = ", ".join(f"{names[a]} = {names[b]}" for a, b in found.split[:5])
     merged = ", ".join(names[i] for i in found.merged[:5])
     result.lines += [
-        f"two people count as one from a mean cosine of {found.threshold:.3f} on",
+        f"two images count as one person's from a cosine of {found.threshold:.3f} on",
         f"{len(found.split):,} pairs of identities are one person"
         + (f": {split}" if split else ""),
         f"{len(found.merged):,} identities hold two people" + (f": {merged}" if merged else ""),
@@ -174,8 +174,9 @@ def people_in_both(
         rows, theirs: the teacher's embeddings of length 1.
     """
     mine, others = numbered_people(faces), numbered_people(other)
-    threshold = max(impostor_threshold(rows, mine), impostor_threshold(theirs, others))
-    return shared_people(rows, mine, theirs, others, threshold)
+    measured = [Impostors.of(rows, mine), Impostors.of(theirs, others)]
+    wider = max(measured, key=lambda m: m.threshold(len(mine) * len(others)))
+    return shared_people(rows, mine, theirs, others, wider)
 
 
 def numbered_people(faces: FaceSet) -> npt.NDArray[np.int64]:

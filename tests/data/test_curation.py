@@ -11,7 +11,7 @@ from conftest import make_faces
 from efquantface import compress
 from efquantface.contract import FaceContract
 from efquantface.curate import people_in_both, write_subset
-from efquantface.data.checking import check_people, impostor_threshold, shared_people
+from efquantface.data.checking import Impostors, check_people, shared_people
 from efquantface.data.choosing import choose
 from efquantface.data.faces import FaceSet, load_faces
 from efquantface.data.images import write_image
@@ -98,8 +98,8 @@ def test_faults_are_found() -> None:
 
 def test_threshold_is_not_moved_by_mislabelled_people() -> None:
     rows, who = people(200, 5)
-    clean = impostor_threshold(rows, who)
-    dirty = impostor_threshold(rows, np.arange(len(rows)))  # every image a person of its own
+    clean = Impostors.of(rows, who).threshold(1_000_000)
+    dirty = Impostors.of(rows, np.arange(len(rows))).threshold(1_000_000)  # each image a person
     assert dirty == pytest.approx(clean, abs=0.01)
     different = (rows @ rows.T)[who[:, None] != who[None]]
     assert (different > clean).mean() < 1e-4
@@ -109,7 +109,7 @@ def test_shared_people() -> None:
     rows, who = people(40, 4)
     others, names = people(30, 4, seed=1)
     others[8:12] = rows[20:24] + 0.02 * RNG.normal(size=(4, 128))
-    found = shared_people(rows, who, others, names, impostor_threshold(rows, who))
+    found = shared_people(rows, who, others, names, Impostors.of(rows, who))
     assert found == [(5, 2)]
     first = FaceSet(np.empty((160, 1, 1, 3), np.uint8), [""] * 160, who, [""] * 40, "a")
     second = FaceSet(np.empty((120, 1, 1, 3), np.uint8), [""] * 120, names, [""] * 30, "b")
@@ -134,7 +134,7 @@ def test_check_and_exclude_as_verbs(
     out, sheet = tmp_path / "exclude.txt", tmp_path / "sheet.png"
     words = ("data", "check", root, "--teacher", teacher, "-o", out, "--sheet", sheet)
     assert efq(*words, "--against", root) == 0
-    assert "12 people are in" in capsys.readouterr().out
+    assert f"people are in {root}, too" in capsys.readouterr().out
     assert efq(*words) == 2
     assert "--force" in capsys.readouterr().err
     assert efq(*words, "--force") == 0

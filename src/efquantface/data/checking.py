@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import norm
 
 Rows = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
 DUPLICATE = 0.985  # cosine of two files of one picture
-_Z = 4.75  # standard deviations above the mean that one impostor pair in a million exceeds
+_COMPARISONS = 1_000_000  # of images, within which one pair of strangers may count as alike
+_STANDS_OUT = 2.0
 _BLOCK = 1024
 _FEWEST = 3  # images that make a second person in a folder
 
@@ -20,7 +22,7 @@ class Findings:
     """Indices of images, with the reason each is listed for.
 
     Attributes:
-        threshold: cosine above which two people are taken for one.
+        threshold: cosine above which two images are taken for one person's.
         split: pairs of identities that are one person.
         merged: identities that hold two people.
         outliers: images that do not look like the others of their identity.
@@ -36,23 +38,29 @@ class Findings:
     shared: list[tuple[int, int]] = field(default_factory=list)
 
 
-def impostor_threshold(rows: Rows, identities: Numbers, seed: int = 0) -> float:
-    """The cosine that one in a million pairs of different people exceeds.
+@dataclass(frozen=True)
+class Impostors:
+    """How cosines of different people are spread: median, and 1.48 times the median deviation.
 
-    Extrapolated from median and median deviation of random pairs, so that people who are in two folders
-    do not move it.
-
-    Args:
-        rows: (N,D) of length 1.
+    Both are of random pairs, so that people who are in two folders do not move them.
     """
-    rng = np.random.default_rng([seed, 15])
-    a, b = rng.integers(0, len(rows), (2, 200_000))
-    different = (identities[a] != identities[b]) | (identities[a] < 0)
-    different &= a != b
-    scores = np.einsum("ij,ij->i", rows[a[different]], rows[b[different]])
-    middle = float(np.median(scores))
-    spread = 1.4826 * float(np.median(np.abs(scores - middle)))
-    return min(middle + _Z * spread, 0.95)
+
+    middle: float
+    spread: float
+
+    @classmethod
+    def of(cls, rows: Rows, identities: Numbers, seed: int = 0) -> Impostors:
+        """Measure on rows (N,D) of length 1."""
+        rng = np.random.default_rng([seed, 15])
+        a, b = rng.integers(0, len(rows), (2, 200_000))
+        different = (identities[a] != identities[b]) & (a != b)
+        scores = np.einsum("ij,ij->i", rows[a[different]], rows[b[different]])
+        middle = float(np.median(scores))
+        return cls(middle, 1.4826 * float(np.median(np.abs(scores - middle))))
+
+    def threshold(self, comparisons: int) -> float:
+        """The cosine that so many comparisons of different people exceed once, were they normal."""
+        return min(self.middle + float(norm.isf(1 / max(comparisons, 2))) * self.spread, 0.95)
 
 
 def mean_rows(rows: Rows, identities: Numbers, count: int) -> Rows:
@@ -64,15 +72,40 @@ def mean_rows(rows: Rows, identities: Numbers, count: int) -> Rows:
 
 
 def shared_people(
-    first: Rows, first_ids: Numbers, second: Rows, second_ids: Numbers, threshold: float
+    first: Rows,
+    first_ids: Numbers,
+    second: Rows,
+    second_ids: Numbers,
+    impostors: Impostors,
+    *,
+    within: bool = False,
 ) -> list[tuple[int, int]]:
-    """Pairs of identities of two sets whose images' mean cosine reaches the threshold."""
+    """Pairs of identities of two sets (or within one) that are one person.
+
+    The mean cosine across their images has to exceed what all comparisons of different people would
+    exceed once, and the best match has to stand out from the second one by ``_STANDS_OUT`` deviations,
+    unless it is higher still by as much: tails are heavier than normal, and lookalikes come in crowds.
+
+    Args:
+        within: both sets are one; an identity is not compared with itself.
+    """
     a = mean_rows(first, first_ids, int(first_ids.max()) + 1)
     b = mean_rows(second, second_ids, int(second_ids.max()) + 1)
+    threshold = impostors.threshold(len(a) * len(b))
+    margin = _STANDS_OUT * impostors.spread
     found = []
     for start in range(0, len(a), _BLOCK):
-        hits = np.argwhere(a[start : start + _BLOCK] @ b.T >= threshold)
-        found += [(start + int(i), int(j)) for i, j in hits]
+        scores = a[start : start + _BLOCK] @ b.T
+        if within:
+            own = np.arange(len(scores))
+            scores[own, start + own] = -np.inf
+        best = scores.argmax(axis=1)
+        for i, j in enumerate(best):
+            top = float(scores[i, j])
+            rest = np.delete(scores[i], j)
+            gap = top - float(rest.max()) if len(rest) else np.inf
+            if top >= threshold and (gap >= margin or top >= threshold + margin):
+                found.append((start + i, int(j)))
     return found
 
 
@@ -82,9 +115,10 @@ def check_people(rows: Rows, identities: Numbers, seed: int = 0) -> Findings:
     Args:
         rows: the teacher's embeddings (N,D), of length 1.
     """
-    found = Findings(impostor_threshold(rows, identities, seed))
-    pairs = shared_people(rows, identities, rows, identities, found.threshold)
-    found.split = [(a, b) for a, b in pairs if a < b]
+    impostors = Impostors.of(rows, identities, seed)
+    found = Findings(impostors.threshold(_COMPARISONS))
+    pairs = shared_people(rows, identities, rows, identities, impostors, within=True)
+    found.split = sorted({(min(p), max(p)) for p in pairs})
     order = np.argsort(identities, kind="stable")
     edges = np.flatnonzero(np.diff(identities[order])) + 1
     for members in np.split(order, edges):

@@ -138,7 +138,7 @@ def test_training_by_the_loss_restores_decisions() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert np.mean(losses[-40:]) < 0.8 * np.mean(losses[:40])
 
 

@@ -168,3 +168,22 @@ def test_data_verbs(tmp_path: Path, faces_dir: Path, capsys: pytest.CaptureFixtu
     assert len(list((tmp_path / "out").rglob("*.png"))) == 48
     assert efq("data", "inspect", tmp_path / "gone.rec") == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_export_replaces_all_of_its_files_or_none(
+    tmp_path: Path, teacher: Path, faces_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert efq("compress", teacher, faces_dir, "-o", run, "--no-finetune", "--no-cache",
+               "--no-benchmark") == 0  # fmt: skip
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "s.scales.json").write_text("mine")
+    words = ("export", run, "--format", "scales", "-o", out / "s.onnx")
+    assert efq(*words) == 2
+    assert "s.scales.json: exists" in capsys.readouterr().err
+    assert [p.name for p in out.iterdir()] == ["s.scales.json"]
+    assert efq(*words, "--force") == 0
+    assert str(out / "s.scales.json") in capsys.readouterr().out
+    assert sorted(p.name for p in out.iterdir()) == ["s.onnx", "s.scales.json"]
+    assert (out / "s.scales.json").read_text() != "mine"

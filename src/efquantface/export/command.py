@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import onnx
 
-from efquantface.errors import ExportError, ParityError, RunError
+from efquantface.errors import ExportError, RunError
 from efquantface.export import saturation
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.openvino import write_openvino
 from efquantface.export.parity import FLOAT_OPERATORS, check_layers, has_signed_codes, operators
 from efquantface.export.scales import write_scales
 from efquantface.loading import load_model, resolve
+from efquantface.models.model import FaceModel
 
 FORMATS = ("onnx", "openvino", "scales")
+_BESIDE = {"openvino": (".bin", ".contract.json"), "scales": (".scales.json",)}
 
 
 def export_model(
@@ -32,7 +36,7 @@ def export_model(
     Raises:
         ExportError: an unknown format, or a float network where a student is expected.
         RunError: the output exists and ``force`` is not given.
-        ParityError: the file does not compute what the student computes; it is removed.
+        ParityError: the file does not compute what the student computes; nothing is replaced.
     """
     if file_format not in FORMATS:
         raise ExportError(f"format {file_format!r} is not known; choose from {FORMATS}")
@@ -50,8 +54,24 @@ def export_model(
     without_integers = as_float or file_format == "scales"
     name = f"{source.stem}.float{suffix}" if without_integers else f"{source.stem}{suffix}"
     target = output or Path.cwd() / name if as_float else output or source.with_name(name)
-    if target.exists() and not force:
-        raise RunError(f"{target}: exists; add --force to replace it, or choose another -o")
+    files = [target.with_suffix(s) for s in (suffix, *_BESIDE.get(file_format, ()))]
+    for path in (target, *files):
+        if path.exists() and not force:
+            raise RunError(f"{path}: exists; add --force to replace it, or choose another -o")
+    # files get their place once all of them are written and checked
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".efq-export-") as folder:
+        draft = Path(folder) / target.name
+        try:
+            lines = _write(loaded, draft, file_format, packed)
+        except ExportError as error:
+            raise type(error)(str(error).replace(str(draft), str(target))) from None
+        for path in sorted(Path(folder).iterdir()):
+            os.replace(path, target.parent / path.name)
+    return [line.replace(str(Path(folder)), str(target.parent)) for line in lines]
+
+
+def _write(loaded: FaceModel, target: Path, file_format: str, packed: bool) -> list[str]:
+    """Write and check the files; returns the lines to print."""
     if file_format == "scales":
         beside = write_scales(loaded, target)
         return [f"wrote {target} (float, BatchNorm folded) and {beside}"]
@@ -60,11 +80,7 @@ def export_model(
     write_onnx(loaded, target, packed=packed)
     checked = ""
     if loaded.quantized:
-        try:
-            layers = check_layers(loaded, target)
-        except ParityError:
-            target.unlink()
-            raise
+        layers = check_layers(loaded, target)
         checked = f"; {layers} layers equal to the student's on random pixels"
     counts, convolutions, integer = operators(target)
     left = {op: count for op, count in counts.items() if op in FLOAT_OPERATORS}

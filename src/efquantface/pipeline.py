@@ -139,7 +139,10 @@ def compress(
     results.layer_errors = layer_errors(student.graph, teacher_graph, sample)
     results.choices, results.reconstructed = start.choices, recipe.reconstructs
     results.saturation = saturation.describe(student)
-    results.skipped, results.training_images = face_set.skipped, len(train)
+    results.skipped = face_set.skipped
+    results.images_used = (
+        len(train) if recipe.epochs else min(recipe.calibration_images, len(train))
+    )
     results.caveat = results.title = caveat
     if recipe.benchmark:
         results.timings = _benchmark(teacher, model, run, recipe, console)

@@ -58,7 +58,7 @@ class Results:
     history: History
     parity: Parity
     layer_errors: list[tuple[str, float]] = field(default_factory=list)
-    training_images: int = 0
+    images_used: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
     choices: list[LayerChoice] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Results:
             "embedding_lengths": self.lengths,
             "history": asdict(self.history),
             "parity": self.parity.as_dict(),
-            "training_images": self.training_images,
+            "images_used": self.images_used,
             "skipped_faces": [list(item) for item in self.skipped],
             "bits_chosen": {c.name: c.bits for c in self.choices},
             "saturation": self.saturation,

@@ -152,11 +152,7 @@ def row(backbone: str, label: str, metrics: dict | None, column: str) -> str:
             f"{metrics['history']['seconds'] / 60:.1f}",
         ]
     )
-    return (
-        f"| {backbone} | {bits}{', ours' if bits[-1].isdigit() or bits == 'float' else ''} | "
-        + " | ".join(cells)
-        + " |"
-    )
+    return f"| {backbone} | {label} | " + " | ".join(cells) + " |"
 
 
 def published(backbone: str, bits: str) -> str:

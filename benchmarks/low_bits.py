@@ -77,6 +77,7 @@ def main() -> None:
             make_row(ROWS, args.out, full, {**fixed, **options}, lfw)
         if not args.only or any(f"{teacher}/peers".startswith(o) for o in args.only):
             peers(args.out, teacher, path, preprocess, faces, lfw)
+    ROWS.with_suffix(".md").write_text(table(read_rows(ROWS)))
     print(table(read_rows(ROWS)))
 
 

@@ -71,6 +71,8 @@ class Console:
                     self._write(f"{what}: {done} of {total} {note}".rstrip())
 
             yield advance
+            if progress.tasks[0].total is None:  # what cannot say how far it is has come to its end
+                progress.update(task, completed=1, total=1)
 
     def _write(self, text: str) -> None:
         if self.log is not None:

@@ -106,7 +106,7 @@ def _tar(found: dict[str, AllPairs], far: float) -> Metric:
         {n: p.tar for n, p in points.items()},
         {n: mean_interval(a.astype(float), groups=groups) for n, a in accepted.items()},
         mean_interval(difference(accepted), groups=groups),
-        thresholds(points),
+        thresholds({n: p.threshold for n, p in points.items()}),
     )
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from efquantface.evaluation.allpairs import BINS
 from efquantface.evaluation.bootstrap import Interval
-from efquantface.evaluation.metrics import Operating, Scores, rates_at, roc_curve, tar_at_far
+from efquantface.evaluation.metrics import Scores, rates_at, roc_curve, tar_at_far
 from efquantface.evaluation.protocol import Curves, Metric
 
 Embeddings = npt.NDArray[np.float32]
@@ -48,9 +48,11 @@ def difference(decisions: dict[str, npt.NDArray[np.bool_]]) -> npt.NDArray[np.fl
     return np.asarray(teacher - decisions.get("student", decisions["teacher"]).astype(float))
 
 
-def thresholds(points: dict[str, Operating]) -> str:
+def thresholds(values: dict[str, float]) -> str:
     """The models' thresholds, as a note."""
-    return "thresholds " + ", ".join(f"{n} {p.threshold:.4f}" for n, p in points.items())
+    if len(values) == 1:
+        return f"threshold {next(iter(values.values())):.4f}"
+    return "thresholds " + ", ".join(f"{n} {value:.4f}" for n, value in values.items())
 
 
 def mean_cosine(rows: dict[str, Embeddings]) -> float:

@@ -134,7 +134,7 @@ def _tar(split: dict[str, tuple[Scores, Scores]], far: float) -> Metric:
         {n: p.tar for n, p in points.items()},
         {n: intervals[n] for n in split},
         intervals.get("student - teacher"),
-        thresholds(points),
+        thresholds({n: p.threshold for n, p in points.items()}),
         negate=True,
     )
 

@@ -95,7 +95,7 @@ def verification(item: TemplateSet, rows: Rows, options: Options, flags: str) ->
                 {n: p.tar for n, p in points.items()},
                 {n: mean_interval(x.astype(float), groups=owners) for n, x in accepted.items()},
                 mean_interval(difference(accepted), groups=owners),
-                thresholds(points),
+                thresholds({n: p.threshold for n, p in points.items()}),
             )
         )
     metrics += at_threshold(split, options.threshold)
@@ -154,9 +154,7 @@ def identification(
     for fpir in FPIRS if open_set else ():
         values = {n: _mean(s.tpir(s.threshold(fpir)) for s in x) for n, x in own.items()}
         metric = plain_metric(f"TPIR@FPIR={fpir:g}", values)
-        metric.note = "thresholds " + ", ".join(
-            f"{n} {_mean(s.threshold(fpir) for s in x):.4f}" for n, x in own.items()
-        )
+        metric.note = thresholds({n: _mean(s.threshold(fpir) for s in x) for n, x in own.items()})
         metrics.append(metric)
     if "student" in models:
         metrics += _across(found, own, open_set)

@@ -56,7 +56,21 @@ def rows(seeds: int) -> list[tuple[str, dict]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    args = arguments(__doc__)
+    lfw, faces = args.shared / "data" / "lfw112", args.shared / "data" / "faces6k"
+    for teacher, preprocess in TEACHERS.items():
+        for name, options in rows(args.seeds):
+            make_row(ROWS, args, teacher, name, options)
+        if not args.only or any(f"{teacher}/peers".startswith(o) for o in args.only):
+            path = args.shared / "weights" / f"{teacher}.onnx"
+            peers(args.out, teacher, path, preprocess, faces, lfw)
+    ROWS.with_suffix(".md").write_text(table(read_rows(ROWS)))
+    print(table(read_rows(ROWS)))
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    """The flags of scripts whose rows are runs of `compress`."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
@@ -65,32 +79,31 @@ def main() -> None:
     args = parser.parse_args()
     keep_freed_memory()
     args.out.mkdir(parents=True, exist_ok=True)
-    lfw, faces = args.shared / "data" / "lfw112", args.shared / "data" / "faces6k"
-    for teacher, preprocess in TEACHERS.items():
-        path = args.shared / "weights" / f"{teacher}.onnx"
-        fixed = {"teacher": str(path), "faces": str(faces), "preprocess": preprocess}
-        fixed |= {"eval": (f"lfw={lfw}",), "benchmark": False, "threads": args.threads}
-        for name, options in rows(args.seeds):
-            full = f"{teacher}/{name}"
-            if args.only and not any(full.startswith(only) for only in args.only):
-                continue
-            make_row(ROWS, args.out, full, {**fixed, **options}, lfw)
-        if not args.only or any(f"{teacher}/peers".startswith(o) for o in args.only):
-            peers(args.out, teacher, path, preprocess, faces, lfw)
-    ROWS.with_suffix(".md").write_text(table(read_rows(ROWS)))
-    print(table(read_rows(ROWS)))
+    return args
 
 
-def make_row(rows: Path, out: Path, name: str, fields: dict, lfw: Path) -> None:
-    """Run `compress` with a recipe's fields and keep its row, unless the row is there."""
-    if row_file(rows, name).is_file():
+def make_row(rows: Path, args: argparse.Namespace, teacher: str, name: str, options: dict) -> None:
+    """Run `compress` and keep its row, unless the row is there or not wanted now."""
+    full = f"{teacher}/{name}"
+    wanted = not args.only or any(full.startswith(only) for only in args.only)
+    if not wanted or row_file(rows, full).is_file():
         return
-    run = out / row_file(rows, name).stem
+    lfw = args.shared / "data" / "lfw112"
+    fields = {
+        "teacher": str(args.shared / "weights" / f"{teacher}.onnx"),
+        "faces": str(args.shared / "data" / "faces6k"),
+        "preprocess": TEACHERS[teacher],
+        "eval": (f"lfw={lfw}",),
+        "benchmark": False,
+        "threads": args.threads,
+        **options,
+    }
+    run = args.out / row_file(rows, full).stem
     if not (run / "metrics.json").is_file():
-        print(f"== {name}", flush=True)
+        print(f"== {full}", flush=True)
         recipe = Recipe.create(fields)
         compress(fields["teacher"], fields["faces"], run, recipe=recipe, resume=True)
-    write_row(rows, name, run, fields, lfw)
+    write_row(rows, full, run, fields, lfw)
 
 
 def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path) -> None:

@@ -23,6 +23,8 @@ from efquantface.data.listing import write_list
 from efquantface.data.template import TEMPLATES, template
 from efquantface.errors import DataError, RunError
 from efquantface.evaluation.metrics import unit
+from efquantface.evaluation.sets import EvalSet
+from efquantface.files import write_text
 from efquantface.runtime.embedder import Embedder
 
 _SHEET = 60  # faces on a contact sheet
@@ -54,8 +56,8 @@ def write_subset(
         if teacher is None:
             raise DataError("--by coverage needs --teacher MODEL, whose embeddings are covered")
         index = presample(len(source), size, seed)
-        model, contract = _teacher(teacher, preprocess)
-        loaded = load(source, contract, index)
+        model = Embedder.open(teacher, preprocess=preprocess)
+        loaded = load(source, model.contract, index)
         names = {source.name(int(i)): int(i) for i in index}
         index = np.asarray([names[n] for n in loaded.names], np.int64)
         rows = unit(_embedded(model, loaded, Console()), "teacher embeddings")
@@ -99,7 +101,8 @@ def check_faces(
     if sheet is not None:
         _free(sheet, force)
     console = Console()
-    model, contract = _teacher(teacher, preprocess)
+    model = Embedder.open(teacher, preprocess=preprocess)
+    contract = model.contract
     source = open_source(faces)
     with console.bar("loading faces") as advance:
         loaded = load(source, contract, resize=resize, progress=advance)
@@ -179,6 +182,25 @@ def people_in_both(
     return shared_people(rows, mine, theirs, others, wider)
 
 
+def warn_of_shared(
+    faces: FaceSet,
+    rows: npt.NDArray[np.float32],
+    item: EvalSet,
+    theirs: npt.NDArray[np.float32],
+    console: Console,
+) -> None:
+    """Warn of people in both sets; ``rows`` and ``theirs`` are the teacher's embeddings.
+
+    A result on people that were trained on is worth less; the user should know.
+    """
+    shared = people_in_both(faces, unit(rows), item.faces, unit(theirs))
+    if shared:
+        console.warn(
+            f"{len({a for a, _ in shared}):,} people of the training faces seem to be in "
+            f"{item.name}, too; see: efq data check FACES --against EVAL --teacher MODEL"
+        )
+
+
 def numbered_people(faces: FaceSet) -> npt.NDArray[np.int64]:
     """Identities, or every image as one of its own where there are none."""
     return faces.identities if faces.has_identities else np.arange(len(faces))
@@ -211,11 +233,6 @@ def _judge_alignment(
     result.lines.append(f"{off:,} crops are off the template, no face is found in {unseen:,}")
 
 
-def _teacher(name: str, preprocess: str | None) -> tuple[Embedder, FaceContract]:
-    embedder = Embedder.open(name, preprocess=preprocess)
-    return embedder, embedder.contract
-
-
 def _embedded(embedder: Embedder, faces: FaceSet, console: Console) -> npt.NDArray[np.float32]:
     with console.bar("teacher's embeddings") as advance:
         return embedder.embed(faces.images, progress=advance)
@@ -229,9 +246,7 @@ def _free(path: Path, force: bool) -> None:
 def _write(output: Path, root: Path, listed: list[tuple[str, str]]) -> None:
     lines = ["# images that training is better off without; for: efq compress --exclude"]
     lines += [f"{os.path.relpath(root / name, output.parent)}\t{why}" for name, why in listed]
-    partial = output.with_name(f".{output.name}.partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(output)
+    write_text(output, "\n".join(lines) + "\n")
 
 
 def _contact_sheet(path: Path, faces: FaceSet, index: list[int]) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from efquantface.checks import check_preprocessing, model_digest, say_notes
 from efquantface.console import Console
 from efquantface.contract import FaceContract
-from efquantface.curate import people_in_both
+from efquantface.curate import warn_of_shared
 from efquantface.data.align import check_alignment
 from efquantface.data.faces import FaceSet, split
 from efquantface.distill.bank import TeacherBank
@@ -23,7 +23,6 @@ from efquantface.distill.settings import History, TrainData
 from efquantface.distill.trainer import fine_tune
 from efquantface.evaluate import embed_item, families, load_items
 from efquantface.evaluation.items import EvalItem
-from efquantface.evaluation.metrics import unit
 from efquantface.evaluation.protocol import ProtocolResult
 from efquantface.evaluation.sets import EvalSet
 from efquantface.evaluation.verify import embedding_lengths, score_item
@@ -304,7 +303,7 @@ def _evaluate(
             for who, embedder in (("teacher", own), ("student", exported))
         ]
         if isinstance(item, EvalSet) and not recipe.faces.startswith(SYNTHETIC):
-            _warn_shared(*training, item, embedded[0].rows, console)
+            warn_of_shared(*training, item, embedded[0].rows, console)
         if isinstance(item, EvalSet):  # pooled templates have length 1
             lengths[item.name] = embedding_lengths(*(e.rows for e in embedded))
         with console.bar(f"{item.name}: scoring") as advance:
@@ -321,22 +320,6 @@ def _evaluate(
         history=history,
         parity=parity,
     )
-
-
-def _warn_shared(
-    faces: FaceSet,
-    rows: npt.NDArray[np.float32],
-    item: EvalSet,
-    theirs: npt.NDArray[np.float32],
-    console: Console,
-) -> None:
-    """A result on people that were trained on is worth less; the user should know."""
-    shared = people_in_both(faces, unit(rows), item.faces, unit(theirs))
-    if shared:
-        console.warn(
-            f"{len({a for a, _ in shared}):,} people of the training faces seem to be in "
-            f"{item.name}, too; see: efq data check FACES --against EVAL --teacher MODEL"
-        )
 
 
 def teacher_embedder(

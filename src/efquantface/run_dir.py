@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from efquantface.errors import RunError
+from efquantface.files import write_text
 from efquantface.quantize.scheme import Scheme
 from efquantface.recipe import Recipe
 from efquantface.runtime.environment import environment
@@ -122,10 +122,3 @@ _MAY_CHANGE = (
     "group_by",
     "templates",
 )
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

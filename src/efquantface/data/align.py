@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from efquantface.data.images import UnreadableImage, read_image, write_image
 from efquantface.data.source import find_images
 from efquantface.data.template import TEMPLATES, Template, template, warp
 from efquantface.errors import CropError, RunError
+from efquantface.files import write_bytes
 
 _LISTS = ("*pair*.txt", "*pair*.csv", "*.mat", "Protocol/**/*.txt", "**/txts/*/*_pairs.txt")
 _SAMPLE = 200  # crops looked at by the check
@@ -125,9 +125,7 @@ def _copy_lists(photos: Path, output: Path) -> None:
         for path in photos.glob(pattern):
             target = output / path.relative_to(photos)
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f".{target.name}.partial")
-            shutil.copyfile(path, partial)
-            os.replace(partial, target)
+            write_bytes(target, path.read_bytes())
 
 
 def _pick(faces: list[Face], image: npt.NDArray[np.uint8], rule: str) -> Face:

@@ -14,6 +14,7 @@ from efquantface.data.images import UnreadableImage
 from efquantface.data.source import FaceSource
 from efquantface.data.verification_bin import FOLDS, BinSource, contiguous_folds
 from efquantface.errors import DataError
+from efquantface.files import write_bytes
 
 _SAMPLE = 200
 
@@ -79,11 +80,9 @@ def extract_source(
             names.append(there[0])
         else:
             data = source.encoded(i)
-            target = folder / f"{int(stem):08d}{source.suffix(i)}"
+            target = folder / f"{int(stem):08d}{source.suffix(i, data)}"
             folder.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f".{target.name}.partial")
-            partial.write_bytes(data)
-            os.replace(partial, target)
+            write_bytes(target, data)
             written += 1
             names.append(target)
         if progress:

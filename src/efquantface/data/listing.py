@@ -13,6 +13,7 @@ from efquantface.data.containers import CONTAINERS, open_container
 from efquantface.data.images import SUFFIXES, UnreadableImage, read_image
 from efquantface.data.source import FaceSource, numbered
 from efquantface.errors import DataError
+from efquantface.files import write_text
 
 
 class ListSource(FaceSource):
@@ -43,7 +44,9 @@ class ListSource(FaceSource):
                 if file not in opened:
                     opened[file] = open_container(root / file)
                 inner = opened[file]
-                index = _keyed(inner, key, f"{where}: item {number + 1}")
+                if not key.isdigit():
+                    raise DataError(f"{where}: item {number + 1}: {key!r} is no record number")
+                index = inner.position(int(key))
                 self.places.append((inner, index))
                 label = int(inner.identities[index])
                 labels.append(f"{file}#{inner.identity_names[label]}" if label >= 0 else "")
@@ -73,21 +76,6 @@ class ListSource(FaceSource):
             return read_image(self.root / self.names[index]) if inner is None else inner.read(place)
         except DataError as error:
             raise UnreadableImage(str(error)) from None
-
-
-def _keyed(source: FaceSource, key: str, where: str) -> int:
-    """The index of the record with this key."""
-    position = getattr(source, "position", None)
-    if not key.isdigit():
-        raise DataError(f"{where}: {key!r} is no record number")
-    if position is not None:
-        return int(position(int(key)))
-    wanted = source.name(0).rpartition("#")[0] + f"#{key}"
-    # bin and parquet files are small enough to be searched
-    found = next((i for i in range(len(source)) if source.name(i) == wanted), None)
-    if found is None:
-        raise DataError(f"{where}: {source.where} has no item {key}")
-    return found
 
 
 def read_list(path: Path) -> ListSource:
@@ -139,6 +127,4 @@ def write_list(path: Path, source: FaceSource, index: Iterable[int], comment: st
         name = os.path.relpath(source.root / source.name(int(i)), path.parent)
         number = int(source.identities[int(i)])
         lines.append(f"{name}\t{source.identity_names[number]}" if number >= 0 else name)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, "\n".join(lines) + "\n")

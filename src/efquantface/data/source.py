@@ -56,9 +56,21 @@ class FaceSource(ABC):
         """
         return read_image(self.encoded(index))
 
-    def suffix(self, index: int) -> str:
-        """What a file of the stored bytes should end with."""
-        data = self.encoded(index)[:12]
+    def position(self, key: int) -> int:
+        """The index of the item named ``FILE#KEY``.
+
+        Raises:
+            DataError: there is no such item.
+        """
+        wanted = self.name(0).rpartition("#")[0] + f"#{key}"
+        # files without an index of their own are small enough to be searched
+        found = next((i for i in range(len(self)) if self.name(i) == wanted), None)
+        if found is None:
+            raise DataError(f"{self.where}: has no item {key}")
+        return found
+
+    def suffix(self, index: int, data: bytes) -> str:
+        """What a file of the item's stored bytes should end with."""
         if data.startswith(b"\x89PNG"):
             return ".png"
         return ".webp" if data[8:12] == b"WEBP" else ".bmp" if data[:2] == b"BM" else ".jpg"
@@ -86,7 +98,7 @@ class FolderSource(FaceSource):
     def read(self, index: int) -> npt.NDArray[np.uint8]:
         return read_image(self.root / self.names[index])
 
-    def suffix(self, index: int) -> str:
+    def suffix(self, index: int, data: bytes) -> str:
         return Path(self.names[index]).suffix
 
 

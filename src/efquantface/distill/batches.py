@@ -23,6 +23,7 @@ class Batches:
         self.size = min(settings.batch_size, len(data.pixels))
         self.an_epoch = max(len(data.pixels) // self.size, 1)
         self._pseudo: npt.NDArray[np.int64] | None = None
+        self._epoch: tuple[int, npt.NDArray[np.int64], npt.NDArray[np.bool_]] | None = None
 
     def identities(self) -> npt.NDArray[np.int64]:
         """(N,) of the training images; where none are known, what the teacher takes for one."""
@@ -39,6 +40,11 @@ class Batches:
 
     def order(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """The order (N,) of an epoch's images, and which of them are mirrored."""
+        if self._epoch is None or self._epoch[0] != epoch:
+            self._epoch = (epoch, *self._shuffled(epoch))
+        return self._epoch[1:]
+
+    def _shuffled(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         rng = np.random.default_rng([self.settings.seed, 30, epoch])
         count = len(self.data.pixels)
         if self.settings.metric == "none":

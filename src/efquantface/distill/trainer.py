@@ -217,11 +217,15 @@ class _Trainer:
             if group["base_lr"] is None:
                 group["base_lr"] = rate
 
+    def _mine(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """This process's share of a step's images, and which of them are mirrored."""
+        index, flip = self.batches.at(step)
+        share = slice(self.fabric.global_rank, None, self.fabric.world_size)
+        return index[share], flip[share]
+
     def _batch_at(self, step: int) -> tuple[Tensor, Tensor]:
         """Pixels and teacher embeddings of a step; a function of seed, epoch and position."""
-        index, flip = self.batches.at(step)
-        mine = slice(self.fabric.global_rank, None, self.fabric.world_size)
-        index, flip = index[mine], flip[mine]
+        index, flip = self._mine(step)
         pixels = self.data.pixels[index].copy()
         pixels[flip] = pixels[flip][..., ::-1]
         teacher = np.where(flip[:, None], self.data.mirrored[index], self.data.plain[index])
@@ -238,7 +242,7 @@ class _Trainer:
         pixels, teacher = self._batch_at(self.step)
         loss, embedding = self._loss(model, pixels, teacher)
         if self.metric is not None:
-            index = self.batches.at(self.step)[0][self.fabric.global_rank :: self.fabric.world_size]
+            index, _ = self._mine(self.step)
             identities = torch.from_numpy(self.batches.identities()[index]).to(embedding.device)
             weight = self.settings.metric_weight if self.settings.metric == "ours" else 1.0
             loss = loss + weight * self.metric.loss(embedding, teacher, identities)

@@ -6,16 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from efquantface.evaluation.allpairs import BINS, AllPairs, score_all_pairs
-from efquantface.evaluation.bootstrap import mean_interval
 from efquantface.evaluation.compare import (
+    ACROSS,
     Embeddings,
     add_curves,
     compatibility,
-    difference,
     mean_cosine,
-    metric_of,
     plain_metric,
-    thresholds,
+    tar_metric,
 )
 from efquantface.evaluation.groups import people_groups
 from efquantface.evaluation.items import Embedded, Options, Progress
@@ -43,7 +41,13 @@ def score_people(
     }
     labelled = len(first.genuine) > 0
     fars = [f for f in supported_fars(first.impostors) if f <= first.kept_far]
-    metrics = [_tar(found, far) for far in fars] if labelled else []
+    genuine = {n: r.genuine for n, r in found.items()}
+    metrics = [
+        tar_metric(
+            far, {n: _point(r, far) for n, r in found.items()}, genuine, first.genuine_identity
+        )
+        for far in (fars if labelled else [])
+    ]
     curves = Curves()
     for name, result in found.items() if labelled else ():
         add_curves(
@@ -82,7 +86,7 @@ def _across(
     own = {n: (r.genuine, r.top_impostors) for n, r in found.items()}
     mixed = {
         gallery: score_all_pairs(rows[gallery], identities, progress, probes=rows[probe])
-        for gallery, probe in (("teacher", "student"), ("student", "teacher"))
+        for gallery, probe in ACROSS
     }
     return compatibility(
         own,
@@ -94,20 +98,6 @@ def _across(
 
 def _point(result: AllPairs, far: float) -> Operating:
     return tar_at_far(result.genuine, result.top_impostors, far, result.impostors)
-
-
-def _tar(found: dict[str, AllPairs], far: float) -> Metric:
-    """TAR at the exact threshold; intervals resample identities, thresholds held."""
-    points = {n: _point(r, far) for n, r in found.items()}
-    accepted = {n: (r.genuine >= points[n].threshold) for n, r in found.items()}
-    groups = found["teacher"].genuine_identity
-    return metric_of(
-        f"TAR@FAR={far:g}",
-        {n: p.tar for n, p in points.items()},
-        {n: mean_interval(a.astype(float), groups=groups) for n, a in accepted.items()},
-        mean_interval(difference(accepted), groups=groups),
-        thresholds({n: p.threshold for n, p in points.items()}),
-    )
 
 
 def _agreement(rows: dict[str, Embeddings], teacher: AllPairs, fars: list[float]) -> list[Metric]:

@@ -6,11 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from efquantface.evaluation.allpairs import BINS
-from efquantface.evaluation.bootstrap import Interval
-from efquantface.evaluation.metrics import Scores, rates_at, roc_curve, tar_at_far
+from efquantface.evaluation.bootstrap import Interval, mean_interval
+from efquantface.evaluation.metrics import Operating, Scores, rates_at, roc_curve, tar_at_far
 from efquantface.evaluation.protocol import Curves, Metric
 
 Embeddings = npt.NDArray[np.float32]
+ACROSS = (("teacher", "student"), ("student", "teacher"))  # model of the gallery, of the probes
 
 
 def metric_of(
@@ -33,6 +34,23 @@ def metric_of(
             difference = (-difference[1], -difference[0])
         metric.loss_interval = difference
     return metric
+
+
+def tar_metric(
+    far: float,
+    points: dict[str, Operating],
+    genuine: dict[str, Scores],
+    groups: npt.NDArray[np.int64],
+) -> Metric:
+    """TAR at exact thresholds; intervals resample whole ``groups`` (K,), thresholds held."""
+    accepted = {n: genuine[n] >= p.threshold for n, p in points.items()}
+    return metric_of(
+        f"TAR@FAR={far:g}",
+        {n: p.tar for n, p in points.items()},
+        {n: mean_interval(a.astype(float), groups=groups) for n, a in accepted.items()},
+        mean_interval(difference(accepted), groups=groups),
+        thresholds({n: p.threshold for n, p in points.items()}),
+    )
 
 
 def plain_metric(name: str, values: dict[str, float]) -> Metric:
@@ -103,7 +121,7 @@ def compatibility(
     """
     found = []
     if fars:
-        for gallery, probe in (("teacher", "student"), ("student", "teacher")):
+        for gallery, probe in ACROSS:
             genuine, impostor = mixed[gallery]
             point = tar_at_far(*own[gallery], fars[-1], totals and totals[0])
             accepted = int((impostor >= point.threshold).sum())

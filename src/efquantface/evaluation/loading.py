@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from efquantface.contract import FaceContract
-from efquantface.data.faces import load, load_faces
-from efquantface.data.images import SUFFIXES
+from efquantface.data.faces import FaceSet, load, open_source
 from efquantface.data.listing import ListSource
-from efquantface.data.source import FolderSource, find_images
+from efquantface.data.source import FaceSource, FolderSource, find_images
 from efquantface.data.verification_bin import FOLDS, BinSource, contiguous_folds
 from efquantface.errors import DataError
 from efquantface.evaluation import pair_lists
@@ -25,14 +25,20 @@ _TWO_LINES = ("pairs_CALFW.txt", "pairs_CPLFW.txt")
 _AGEDB = "*protocol_30*.mat"
 
 
+@dataclass(frozen=True)
 class _Place:
-    """A path with what reading it needs."""
+    """A path with what reading its faces needs."""
 
-    def __init__(
-        self, path: Path, contract: FaceContract, resize: bool, progress: Progress | None
-    ) -> None:
-        self.path, self.contract = path, contract
-        self.resize, self.progress = resize, progress
+    path: Path
+    contract: FaceContract
+    resize: bool
+    progress: Progress | None
+
+    def load(self, source: FaceSource) -> FaceSet:
+        return load(source, self.contract, resize=self.resize, progress=self.progress)
+
+    def faces(self) -> FaceSet:
+        return self.load(open_source(self.path))
 
 
 def load_eval(
@@ -66,10 +72,7 @@ def load_eval(
     if name == "folder":
         return [_people(name, at)]
     if any(path.glob("*.bin")):
-        return [
-            _bin(file.stem, _Place(file, contract, resize, progress))
-            for file in sorted(path.glob("*.bin"))
-        ]
+        return [_bin(file.stem, replace(at, path=file)) for file in sorted(path.glob("*.bin"))]
     return _layout(name, at)
 
 
@@ -100,13 +103,13 @@ def _layout(name: str, at: _Place) -> list[EvalItem]:
 
 
 def _people(name: str, at: _Place) -> EvalSet:
-    faces = load_faces(at.path, at.contract, resize=at.resize, progress=at.progress)
+    faces = at.faces()
     return EvalSet(name, faces, None, True)
 
 
 def _lfw(name: str, at: _Place) -> EvalSet:
     listed = at.path / "pairs.txt"
-    faces = load_faces(at.path, at.contract, resize=at.resize, progress=at.progress)
+    faces = at.faces()
     pairs = resolve(pair_lists.read_lfw(listed), faces, listed)
     return EvalSet(name, faces, pairs, faces.has_identities)
 
@@ -116,7 +119,7 @@ def _rfw(name: str, root: Path, at: _Place) -> list[EvalItem]:
     items: list[EvalItem] = []
     for listed in sorted(root.glob("txts/*/*_pairs.txt")):
         group = listed.parent.name
-        folder = _Place(root / "data" / group, at.contract, at.resize, at.progress)
+        folder = replace(at, path=root / "data" / group)
         rows = pair_lists.read_lfw(listed)
         item = _listed(f"{name} {group}", folder, rows, listed)
         item.family = name
@@ -149,7 +152,7 @@ def _listed(name: str, at: _Place, rows: list[Row], listed: Path) -> EvalSet:
     if not chosen:
         raise DataError(f"{at.path}: holds none of the images that {listed} lists")
     source = FolderSource(at.path, chosen)
-    faces = load(source, at.contract, resize=at.resize, progress=at.progress)
+    faces = at.load(source)
     return EvalSet(name, faces, resolve(rows, faces, listed, key), False)
 
 
@@ -164,7 +167,7 @@ def _last(name: str) -> str:
 def _bin(name: str, at: _Place) -> EvalSet:
     """A verification file: folds are ten of equal length, in the file's order."""
     source = BinSource(at.path)
-    faces = load(source, at.contract, resize=at.resize, progress=at.progress)
+    faces = at.load(source)
     position = {n: i for i, n in enumerate(faces.names)}
     index = [position.get(source.name(i), -1) for i in range(len(source))]
     folds = contiguous_folds(len(source.same), FOLDS)
@@ -184,9 +187,6 @@ def _bin(name: str, at: _Place) -> EvalSet:
 def _csv(name: str, at: _Place) -> EvalSet:
     rows = pair_lists.read_csv(at.path)
     wanted = sorted({n for row in rows for n in (row.a, row.b)})
-    for entry in wanted:
-        if "#" not in entry and Path(entry).suffix.lower() not in SUFFIXES:
-            raise DataError(f"{at.path}: {entry!r} is not an image file in {at.path.parent}")
     source = ListSource(at.path.parent, wanted, None, str(at.path))
-    faces = load(source, at.contract, resize=at.resize, progress=at.progress)
+    faces = at.load(source)
     return EvalSet(name, faces, resolve(rows, faces, at.path), False)

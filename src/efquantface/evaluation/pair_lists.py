@@ -36,7 +36,7 @@ def read_lfw(path: Path) -> list[Row]:
     Raises:
         DataError: a malformed line, with its number.
     """
-    lines = [(n + 1, words) for n, words in enumerate(_words(path)) if words]
+    lines = _lines(path)
     first = lines[0][1] if lines else []
     header = bool(first) and len(first) <= 2 and all(x.isdigit() for x in first)
     rows: list[tuple[str, str, bool]] = []
@@ -65,7 +65,7 @@ def read_two_lines(path: Path) -> list[Row]:
     Raises:
         DataError: a malformed or odd line, or two lines of a pair that disagree.
     """
-    lines = [(n + 1, words) for n, words in enumerate(_words(path)) if words]
+    lines = _lines(path)
     for number, words in lines:
         if len(words) != 2 or not words[1].isdigit():
             raise DataError(f"{path}:{number}: {' '.join(words)!r} is not 'image number'")
@@ -86,11 +86,9 @@ def read_three_columns(path: Path) -> list[Row]:
         DataError: a malformed line, with its number.
     """
     rows = []
-    for number, words in enumerate(_words(path)):
-        if not words:
-            continue
+    for number, words in _lines(path):
         if len(words) != 3 or words[2] not in ("0", "1", "-1"):
-            raise DataError(f"{path}:{number + 1}: {' '.join(words)!r} is not 'image image 0|1'")
+            raise DataError(f"{path}:{number}: {' '.join(words)!r} is not 'image image 0|1'")
         rows.append((words[0], words[1], words[2] == "1"))
     return _folded(path, rows, FOLDS)
 
@@ -112,14 +110,12 @@ def read_cfp(protocol: Path, kind: str) -> list[Row]:
     rows = []
     for fold, folder in enumerate(folds):
         for name, same in (("same.txt", True), ("diff.txt", False)):
-            for number, words in enumerate(_words(folder / name, ",")):
-                if not words:
-                    continue
+            for number, words in _lines(folder / name, ","):
                 if len(words) != 2 or not all(w.strip().isdigit() for w in words):
-                    raise DataError(f"{folder / name}:{number + 1}: {words} is not a pair")
+                    raise DataError(f"{folder / name}:{number}: {words} is not a pair")
                 i, j = int(words[0]), int(words[1])
                 if i not in frontal or j not in second:
-                    raise DataError(f"{folder / name}:{number + 1}: no image {i}, {j} is listed")
+                    raise DataError(f"{folder / name}:{number}: no image {i}, {j} is listed")
                 rows.append(Row(frontal[i], second[j], same, fold))
     return rows
 
@@ -127,11 +123,9 @@ def read_cfp(protocol: Path, kind: str) -> list[Row]:
 def _cfp_images(path: Path) -> dict[int, str]:
     """Images by their number, as paths relative to the folder above ``Protocol``."""
     found: dict[int, str] = {}
-    for number, words in enumerate(_words(path)):
-        if not words:
-            continue
+    for number, words in _lines(path):
         if len(words) != 2 or not words[0].isdigit():
-            raise DataError(f"{path}:{number + 1}: {' '.join(words)!r} is not 'number image'")
+            raise DataError(f"{path}:{number}: {' '.join(words)!r} is not 'number image'")
         found[int(words[0])] = words[1].replace("\\", "/").removeprefix("../").removeprefix("./")
     return found
 
@@ -257,12 +251,14 @@ def without_suffix(name: str) -> str:
     return stem if dot and f".{suffix.lower()}" in SUFFIXES else name
 
 
-def _words(path: Path, separator: str | None = None) -> list[list[str]]:
+def _lines(path: Path, separator: str | None = None) -> list[tuple[int, list[str]]]:
+    """(number, words) of the lines that are not empty."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
-    return [line.split(separator) if line.strip() else [] for line in text.splitlines()]
+    numbered = enumerate(text.splitlines(), start=1)
+    return [(number, line.split(separator)) for number, line in numbered if line.strip()]
 
 
 def _folded(path: Path, rows: list[tuple[str, str, bool]], folds: int) -> list[Row]:

@@ -9,6 +9,7 @@ from efquantface.errors import EvaluationError
 from efquantface.evaluation.arcface import grid_accuracy
 from efquantface.evaluation.bootstrap import mean_interval, tar_intervals
 from efquantface.evaluation.compare import (
+    ACROSS,
     Embeddings,
     add_curves,
     at_threshold,
@@ -72,10 +73,7 @@ def score_pairs(
         metrics.append(
             Metric("cosine to teacher", mean_cosine(rows), note="mean over the set's images")
         )
-        mixed = {
-            "teacher": pair_scores(rows["teacher"], rows["student"], pairs),
-            "student": pair_scores(rows["student"], rows["teacher"], pairs),
-        }
+        mixed = {g: pair_scores(rows[g], rows[p], pairs) for g, p in ACROSS}
         metrics += compatibility(
             split,
             {n: (s[same], s[~same]) for n, s in mixed.items()},

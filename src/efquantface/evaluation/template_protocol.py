@@ -8,17 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from efquantface.errors import EvaluationError
-from efquantface.evaluation.bootstrap import mean_interval
 from efquantface.evaluation.compare import (
+    ACROSS,
     Embeddings,
     add_curves,
     at_threshold,
     compatibility,
-    difference,
     histogram,
     mean_cosine,
-    metric_of,
     plain_metric,
+    tar_metric,
     thresholds,
 )
 from efquantface.evaluation.gallery import GallerySet
@@ -84,26 +83,17 @@ def verification(item: TemplateSet, rows: Rows, options: Options, flags: str) ->
         "templates": len(item.ids),
     }
     fars = supported_fars(counts["impostor"])
-    owners = a[same]
-    metrics = []
-    for far in fars:
-        points = {n: tar_at_far(g, i, far) for n, (g, i) in split.items()}
-        accepted = {n: g >= points[n].threshold for n, (g, _) in split.items()}
-        metrics.append(
-            metric_of(
-                f"TAR@FAR={far:g}",
-                {n: p.tar for n, p in points.items()},
-                {n: mean_interval(x.astype(float), groups=owners) for n, x in accepted.items()},
-                mean_interval(difference(accepted), groups=owners),
-                thresholds({n: p.threshold for n, p in points.items()}),
-            )
-        )
+    genuine = {n: g for n, (g, _) in split.items()}
+    metrics = [
+        tar_metric(far, {n: tar_at_far(*s, far) for n, s in split.items()}, genuine, a[same])
+        for far in fars
+    ]
     metrics += at_threshold(split, options.threshold)
     if "student" in rows:
         metrics.append(Metric("cosine to teacher", mean_cosine(rows), note="mean over templates"))
         mixed = {
             gallery: _divided(score_template_pairs(rows[gallery], rows[probe], a, b), same)
-            for gallery, probe in (("teacher", "student"), ("student", "teacher"))
+            for gallery, probe in ACROSS
         }
         metrics += compatibility(split, mixed, fars)
     curves = Curves()
@@ -135,7 +125,7 @@ def identification(
     models = list(rows)
     pairs = {(n, n) for n in models}
     if "student" in models:
-        pairs |= {("teacher", "student"), ("student", "teacher")}
+        pairs |= set(ACROSS)
     found: dict[tuple[str, str], list[Search]] = {
         (g, p): [search(r[g], s, rows[p], subjects) for r, s in galleries.values()]
         for g, p in sorted(pairs)
@@ -166,7 +156,7 @@ def _across(
 ) -> list[Metric]:
     """A gallery enrolled with one model, searched with the other."""
     metrics = []
-    for gallery, probe in (("teacher", "student"), ("student", "teacher")):
+    for gallery, probe in ACROSS:
         mixed = found[gallery, probe]
         what = f"{gallery}'s gallery, {probe}'s probes"
         values = {

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from efquantface.evaluation.sets import EvalSet
+from efquantface.files import write_text
 from efquantface.report import figures
 from efquantface.report.results import (
     Results,
@@ -21,7 +22,6 @@ from efquantface.report.results import (
     percent,
     speed_rows,
 )
-from efquantface.run_dir import write_text
 
 _MAX_CHANGED = 40
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from efquantface.distill.batches import Batches
 from efquantface.distill.metric import ekd_loss, metric_loss
+from efquantface.distill.settings import TrainData
 from efquantface.evaluation.allpairs import score_all_pairs
 from efquantface.evaluation.metrics import tar_at_far
 
 FARS = (1e-2, 1e-3, 1e-4, 1e-5)
 _FEWEST = 10  # impostor pairs that an anchor's threshold has to stand on
 _EKD_MOMENTUM = 0.01
+_RING = 2048  # recent embeddings that a batch is compared with
 _STATE = (
     "student",
     "teacher",
@@ -144,6 +148,40 @@ class MetricBank:
             return
         for own, scores in ((self.student_thresholds, student), (self.teacher_thresholds, teacher)):
             own.lerp_(_thresholds(scores[~same], self.fars), _EKD_MOMENTUM)
+
+
+def fill_bank(
+    embed: Callable[[npt.NDArray[np.int64]], Tensor],
+    data: TrainData,
+    batches: Batches,
+    metric: str,
+    say: Callable[[str], None],
+) -> MetricBank:
+    """A bank with exact teacher thresholds, and a ring of the student's embeddings of whole batches.
+
+    Args:
+        embed: the student's embeddings (B,D) of training images by index; one size of batch only.
+    """
+    identities = batches.identities()
+    images = len(identities)
+    fars = anchors(images * (images - 1) // 2) or [FARS[0]]
+    thresholds = exact_thresholds(data.plain, identities, fars)
+    order, size = batches.order(0)[0], batches.size
+    parts = [order[s : s + size] for s in range(0, min(_RING, images) - size + 1, size)]
+    student = torch.cat([embed(index) for index in parts])
+    index = np.concatenate(parts)
+    say(
+        f"metric loss ({metric}): {len(np.unique(identities)):,} identities, "
+        f"thresholds at FPR {', '.join(f'{far:g}' for far in fars)}"
+    )
+    return MetricBank(
+        student,
+        torch.from_numpy(data.plain[index]).to(student.device),
+        torch.from_numpy(identities[index]).to(student.device),
+        thresholds,
+        fars,
+        published=metric == "ekd",
+    )
 
 
 def _thresholds(impostor: Tensor, fars: list[float]) -> Tensor:

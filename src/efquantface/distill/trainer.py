@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from efquantface.distill.batches import Batches
 from efquantface.distill.layerwise import LayerDistillation
 from efquantface.distill.losses import LOSSES
-from efquantface.distill.metric_bank import FARS, MetricBank, anchors, exact_thresholds
+from efquantface.distill.metric_bank import MetricBank, fill_bank
 from efquantface.distill.optimizer import parameter_groups, rate_for, schedule
 from efquantface.distill.settings import History, Plan, TrainData, TrainSettings
 from efquantface.errors import RunError, TrainingError
@@ -32,7 +32,6 @@ from efquantface.quantize.placement import refresh_biases
 
 _SAVE_EVERY = 60.0  # seconds between checkpoints inside an epoch
 _OTHER_LOSSES_RATE = 4e-4
-_RING = 2048  # recent embeddings that the metric loss compares a batch with
 _WORTH_COMPILING = 60  # steps; compiling costs as much as so many uncompiled steps
 
 
@@ -179,32 +178,14 @@ class _Trainer:
         return self.loss(embedding, teacher) + weight * layers, embedding
 
     def _metric_bank(self, model: Any) -> MetricBank:
-        """The metric loss with exact teacher thresholds and a ring of the student's embeddings."""
-        identities = self.batches.identities()
-        images = len(identities)
-        fars = anchors(images * (images - 1) // 2) or [FARS[0]]
-        thresholds = exact_thresholds(self.data.plain, identities, fars)
-        rows, targets, numbers = [], [], []
-        order = self.batches.order(0)[0]
-        for start in range(0, min(_RING, images) - self.batch + 1, self.batch):
-            index = order[start : start + self.batch]
+        """The metric loss, with the student's present embeddings."""
+
+        def embed(index: npt.NDArray[np.int64]) -> Tensor:
             out = model(_input(self.data.pixels[index], self.fabric.device))
-            rows.append((out[0] if self.settings.layer_weight else out).detach())
-            targets.append(torch.from_numpy(self.data.plain[index]))
-            numbers.append(torch.from_numpy(identities[index]))
-        device = rows[0].device
-        self.say(
-            f"metric loss ({self.settings.metric}): {len(np.unique(identities)):,} identities, "
-            f"thresholds at FPR {', '.join(f'{far:g}' for far in fars)}"
-        )
-        return MetricBank(
-            torch.cat(rows),
-            torch.cat(targets).to(device),
-            torch.cat(numbers).to(device),
-            thresholds,
-            fars,
-            published=self.settings.metric == "ekd",
-        )
+            embedding: Tensor = out[0] if self.settings.layer_weight else out
+            return embedding.detach()
+
+        return fill_bank(embed, self.data, self.batches, self.settings.metric, self.say)
 
     def _set_rate(self, optimizer: torch.optim.Optimizer) -> None:
         """The weights' learning rate: as told, or by the held-out loss before training."""

@@ -21,7 +21,7 @@ from efquantface import Embedder, compress
 from efquantface.data.faces import load_faces, split
 from efquantface.evaluation.loading import load_eval
 from efquantface.evaluation.verify import evaluate_set
-from efquantface.export.parity import FLOAT_OPERATORS, operators
+from efquantface.export.operators import executed
 from efquantface.loading import load_model
 from efquantface.recipe import Recipe
 from efquantface.runtime.environment import environment
@@ -111,7 +111,7 @@ def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path) -> None
     teacher, threads = Path(fields["teacher"]), fields["threads"]
     metrics = json.loads((run / "metrics.json").read_text())
     history = metrics["history"]
-    counts, convolutions, integer = operators(run / "student.onnx")
+    found = executed(run / "student.onnx")
     contract = load_model(teacher, preprocess=fields["preprocess"]).contract
     (people,) = load_eval(f"lfw={lfw}", contract)
     pair = [
@@ -123,8 +123,8 @@ def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path) -> None
         "protocols": metrics["protocols"],
         "fake": [p.as_dict() for p in evaluate_set(people, *pair)],
         "bytes": (run / "student.onnx").stat().st_size,
-        "convolutions": [integer, convolutions],
-        "float": {op: n for op, n in counts.items() if op in FLOAT_OPERATORS},
+        "convolutions": [found.integer_convolutions, found.convolutions],
+        "float": found.in_float,
         "held_out": [history["held_out"][0][1], min(v for _, v in history["held_out"])]
         if history["held_out"]
         else None,
@@ -163,11 +163,11 @@ def peers(
             row |= {"bytes": size, "convolutions": None, "float": {}}
         else:
             file = static(path, out, method.split()[1], inputs, contract.input_name)
-            counts, convolutions, integer = operators(file)
+            found = executed(file)
             row |= {
                 "bytes": file.stat().st_size,
-                "convolutions": [integer, convolutions],
-                "float": {op: n for op, n in counts.items() if op in FLOAT_OPERATORS},
+                "convolutions": [found.integer_convolutions, found.convolutions],
+                "float": found.in_float,
             }
         student = Embedder.open(file, contract=contract).embed(people.faces.images)
         protocols = [p.as_dict() for p in evaluate_set(people, reference, student)]

@@ -28,7 +28,7 @@ from efquantface import Embedder, compress
 from efquantface.data.faces import load_faces, split
 from efquantface.evaluation.loading import load_eval
 from efquantface.evaluation.verify import evaluate_set
-from efquantface.export.parity import operators
+from efquantface.export.operators import executed
 from efquantface.loading import load_model
 from efquantface.recipe import Recipe
 from efquantface.runtime.benchmark import benchmark
@@ -131,7 +131,11 @@ def main() -> None:
         "protocols": rows,
         "sizes": sizes,
         "timings": [vars(t) for t in timings],
-        "operators": {n: operators(rivals[n].path)[1:] for n in rivals if rivals[n].path},
+        "operators": {
+            n: (e.convolutions, e.integer_convolutions)
+            for n in rivals
+            if rivals[n].path and (e := executed(rivals[n].path))
+        },
         "run": json.loads((run / "metrics.json").read_text())["history"],
     }
     (args.out / f"{args.teacher}.json").write_text(json.dumps(result, indent=2))

@@ -23,9 +23,9 @@ from efquantface.contract import FaceContract
 from efquantface.data.faces import load_faces, split
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.openvino import write_openvino
-from efquantface.export.parity import operators
+from efquantface.export.operators import executed
 from efquantface.loading import load_model
-from efquantface.models.iresnet import IResNet
+from efquantface.models.backbones.iresnet import IResNet
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme
@@ -61,8 +61,7 @@ def iresnet(depth: int, out: Path) -> tuple[Path, Path, str]:
     student = quantize(model, Scheme())
     set_ranges(student.graph, [torch.randint(0, 256, (4, 3, 112, 112), dtype=torch.uint8)])
     write_onnx(student, integer)
-    counts, convolutions, in_integers = operators(integer)
-    return floating, integer, f"{in_integers} of {convolutions} convolutions in int8; {counts}"
+    return floating, integer, executed(integer).describe()
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from efquantface.distill.bank import TeacherBank
 from efquantface.distill.losses import cosine_loss
 from efquantface.distill.optimizer import schedule
 from efquantface.evaluate import evaluate
-from efquantface.models.iresnet import IResNet
+from efquantface.models.backbones.iresnet import IResNet
 from efquantface.runtime.embedder import Embedder
 from efquantface.runtime.environment import environment
 from efquantface.runtime.memory import keep_freed_memory

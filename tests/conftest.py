@@ -74,8 +74,9 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
         if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
             child.running_mean.normal_(0, 0.2, generator=generator)
             child.running_var.uniform_(0.5, 2, generator=generator)
-            child.weight.uniform_(0.5, 1.5, generator=generator)
-            child.bias.normal_(0, 0.2, generator=generator)
+            if child.affine:
+                child.weight.uniform_(0.5, 1.5, generator=generator)
+                child.bias.normal_(0, 0.2, generator=generator)
         elif isinstance(child, nn.PReLU):
             child.weight.uniform_(-0.5, 1.2, generator=generator)
         elif isinstance(child, nn.Conv2d | nn.Linear):

@@ -83,7 +83,7 @@ def test_the_verbs_together(
     assert "times as fast" in capsys.readouterr().out
     again = tmp_path / "again.onnx"
     assert efq("export", run, "-o", again) == 0
-    assert "convolutions in int8" in capsys.readouterr().out
+    assert "matrix products run in int8" in capsys.readouterr().out
     assert len(onnx.load(str(again)).graph.node) == len(onnx.load(str(student)).graph.node)
     assert efq("export", run, "-o", again) == 2
     assert "--force" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from efquantface.console import Console
-from efquantface.contract import PREPROCESS, FaceContract
+from efquantface.contract import ASSUMED, PREPROCESS, FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.evaluation.metrics import area_under_roc, unit
 from efquantface.models.model import FaceModel
@@ -43,7 +43,7 @@ def check_preprocessing(model: FaceModel, faces: FaceSet, console: Console) -> s
     Same pairs are two images of one identity, or an image and its mirror image where there are no
     identities. Returns the name of a choice that separates clearly better (and warns), else None.
     """
-    if model.contract.source != "assumed":
+    if not model.contract.source.startswith(ASSUMED):
         return None
     rng = np.random.default_rng(60)
     order = rng.permutation(len(faces))

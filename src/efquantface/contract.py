@@ -23,6 +23,7 @@ PREPROCESS: dict[str, tuple[Color, tuple[float, float, float], tuple[float, floa
 }
 
 METADATA_KEY = "efquantface.contract"
+ASSUMED = "assumed"  # sources of a contract that begin so are to be tested on faces
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import fx, nn
 
 from efquantface import assets
-from efquantface.contract import METADATA_KEY, FaceContract
+from efquantface.contract import ASSUMED, METADATA_KEY, FaceContract
 from efquantface.errors import ContractError, ModelFileError
-from efquantface.models.checkpoint import load_checkpoint
+from efquantface.models.backbones.dlib import DlibResNet
+from efquantface.models.checkpoint import is_own_checkpoint, load_checkpoint
 from efquantface.models.dlib_resnet import load_dlib_resnet
+from efquantface.models.foreign import foreign_format
 from efquantface.models.fx_import import import_module
 from efquantface.models.model import FaceModel
-from efquantface.models.onnx_import import OnnxFacts, import_onnx, read_facts
+from efquantface.models.onnx_import import DEFAULT_SIZE, OnnxFacts, import_onnx, read_facts
 from efquantface.models.passes import canonicalize, prepend_normalize
+from efquantface.models.recognize import recognize
+from efquantface.models.state_dicts import SUFFIXES
 from efquantface.quantize import kinds as _quantized_kinds  # noqa: F401  makes them loadable
 
 _BAKED_IN = 8.0  # a graph that starts by dividing pixels by this or more, or subtracting it
@@ -30,8 +35,9 @@ def load_model(
     """Load a network from a file, from the name of a default part, or from a module.
 
     Args:
-        model: an ``.onnx`` file, an efquantface ``.safetensors`` checkpoint, a run's directory,
-            dlib's ``.dat``, the name of a default (see ``efq models list``), or an ``nn.Module``.
+        model: an ``.onnx`` file, a PyTorch or safetensors checkpoint of a known backbone, an
+            efquantface ``.safetensors``, a run's directory, dlib's ``.dat``, the name of a default
+            (see ``efq models list``), or an ``nn.Module``.
         contract: required for an ``nn.Module``; overrides what a file says otherwise.
         preprocess: one of ``insightface``, ``adaface``, ``imagenet``, ``raw``, for files that do
             not say how pixels are normalized.
@@ -51,12 +57,19 @@ def load_model(
     path = resolve(model)
     if path.suffix == ".onnx":
         return _from_onnx(path, contract, preprocess)
-    if path.suffix == ".safetensors":
-        return load_checkpoint(path)
     if path.suffix == ".dat":
         graph, found = load_dlib_resnet(path)
         return FaceModel(canonicalize(graph, found.height, found.width), found, path)
-    raise ModelFileError(f"{path}: {_advice(path)}")
+    if path.suffix == ".safetensors" and is_own_checkpoint(path):
+        return load_checkpoint(path)
+    foreign = foreign_format(path)
+    if foreign is not None:
+        raise ModelFileError(f"{path}: {foreign}")
+    if path.suffix in SUFFIXES:
+        return _from_checkpoint(path, contract, preprocess)
+    raise ModelFileError(
+        f"{path}: not a file that efquantface reads (.onnx, {', '.join(SUFFIXES)}, .dat)"
+    )
 
 
 def resolve(model: str | Path) -> Path:
@@ -111,6 +124,27 @@ def _from_onnx(path: Path, contract: FaceContract | None, preprocess: str | None
     return FaceModel(graph, found, path, False, imported.facts.node_names, notes)
 
 
+def _from_checkpoint(
+    path: Path, contract: FaceContract | None, preprocess: str | None
+) -> FaceModel:
+    """A backbone recognized by its tensors' names, with the preprocessing of its family."""
+    found = recognize(path)
+    size = 150 if isinstance(found.module, DlibResNet) else DEFAULT_SIZE
+    family = preprocess or found.dialect.family(found.prefix)
+    notes = [f"recognized by its tensors' names: {found.dialect.name}", *found.notes]
+    if contract is None:
+        with torch.no_grad():
+            width = found.module(torch.zeros(1, 3, size, size)).shape[1]
+        plain = FaceContract(size, size, width, template="dlib150" if size == 150 else "arcface112")
+        contract = plain.with_preprocess(family)
+        source = (
+            f"--preprocess {preprocess}" if preprocess else f"{ASSUMED} by the family, {family}"
+        )
+        contract = replace(contract, source=source)
+    over = _over_pixels(import_module(found.module, contract), contract)
+    return FaceModel(over, contract, path, notes=notes)
+
+
 def _over_pixels(graph: fx.GraphModule, contract: FaceContract) -> fx.GraphModule:
     """The graph with its contract's normalization in front, folded into what is there."""
     graph = prepend_normalize(graph, contract.mean, contract.std)
@@ -150,13 +184,4 @@ def _find_contract(
         "preprocessing is not in the file: assumed RGB, (x - 127.5) / 127.5; "
         "say --preprocess insightface|adaface|imagenet|raw if you know it"
     )
-    return replace(base, source="assumed"), [note]
-
-
-def _advice(path: Path) -> str:
-    if path.suffix in (".pt", ".pth", ".ckpt", ".bin"):
-        return (
-            "a PyTorch checkpoint holds weights without their architecture; export the network to "
-            "ONNX, or call efquantface.compress with your nn.Module and a FaceContract"
-        )
-    return "not a file that efquantface reads (.onnx, .safetensors, .dat)"
+    return replace(base, source=ASSUMED), [note]

@@ -28,6 +28,7 @@ from efquantface.evaluation.sets import EvalSet
 from efquantface.evaluation.verify import embedding_lengths, score_item
 from efquantface.export import saturation
 from efquantface.export.onnx_writer import write_onnx
+from efquantface.export.operators import executed
 from efquantface.export.parity import Parity, check_parity
 from efquantface.loading import load_model
 from efquantface.models.checkpoint import save_checkpoint
@@ -272,9 +273,9 @@ def _export(
     unchecked.replace(run.onnx)
     console.say(
         f"parity passed: {len(parity.layers)} layers equal to one step, cosine {parity.cosine:.5f} "
-        f"to the student in integers; {parity.integer_convolutions} of {parity.convolutions} "
-        "convolutions run in int8"
+        "to the student in integers"
     )
+    console.say(executed(run.onnx).describe())
     console.say(saturation.describe(student))
     return parity
 

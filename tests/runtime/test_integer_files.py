@@ -18,8 +18,9 @@ from efquantface.contract import FaceContract
 from efquantface.export import saturation
 from efquantface.export.onnx_writer import insightface_loader_normalization, write_onnx
 from efquantface.export.openvino import for_openvino, write_openvino
+from efquantface.export.operators import executed
 from efquantface.export.packing import PACKED_OPSET, stored_bits
-from efquantface.export.parity import FLOAT_OPERATORS, check_parity, operators
+from efquantface.export.parity import check_parity
 from efquantface.export.scales import float_form, write_scales
 from efquantface.loading import load_model
 from efquantface.models.graph import module_nodes, name_of
@@ -103,10 +104,12 @@ def test_pattern_runs_in_integers(
     teacher, student = student_of(module, contract, bits, bool(symmetric))
     path = tmp_path / "student.onnx"
     write_onnx(student, path)
-    counts, convolutions, integer = operators(path)
-    assert convolutions == integer
+    found = executed(path)
+    counts = found.counts
+    assert found.convolutions == found.integer_convolutions
+    assert found.products == found.integer_products == 1
     # one Add shifts the pixels before they are quantized
-    assert not (set(FLOAT_OPERATORS) - {"Add"} | UNPACKING) & set(counts), counts
+    assert not (set(found.in_float) - {"Add"}) | (UNPACKING & set(counts)), counts
     assert counts["Add"] == 1
     assert counts["QGemm"] == 1
     if kind in ("w8a8", "w6a8", "w4a8"):  # otherwise integer Clips come on top

@@ -12,7 +12,8 @@ from efquantface.errors import ExportError, RunError
 from efquantface.export import saturation
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.openvino import write_openvino
-from efquantface.export.parity import FLOAT_OPERATORS, check_layers, has_signed_codes, operators
+from efquantface.export.operators import executed
+from efquantface.export.parity import check_layers, has_signed_codes
 from efquantface.export.scales import write_scales
 from efquantface.loading import load_model, resolve
 from efquantface.models.model import FaceModel
@@ -82,19 +83,16 @@ def _write(loaded: FaceModel, target: Path, file_format: str, packed: bool) -> l
     if loaded.quantized:
         layers = check_layers(loaded, target)
         checked = f"; {layers} layers equal to the student's on random pixels"
-    counts, convolutions, integer = operators(target)
-    left = {op: count for op, count in counts.items() if op in FLOAT_OPERATORS}
-    listed = ", ".join(f"{op} {count}" for op, count in counts.items())
+    found = executed(target)
+    listed = ", ".join(f"{op} {count}" for op, count in found.counts.items())
     opset = onnx.load(str(target)).opset_import[0].version
     lines = [
         f"wrote {target} ({target.stat().st_size / 1e6:.2f} MB, ONNX opset {opset})",
-        f"in ONNX Runtime: {integer} of {convolutions} convolutions in int8{checked}; {listed}",
+        f"in ONNX Runtime: {found.describe()} (pixels come in and the embedding goes out float)"
+        f"{checked}",
+        f"operators: {listed}",
     ]
     if loaded.quantized:
-        named = ", ".join(f"{op} {count}" for op, count in left.items()) or "nothing"
-        lines.append(
-            f"left in float: {named} (the pixels come in and the embedding goes out float)"
-        )
         lines.append(saturation.describe(loaded))
         if has_signed_codes(loaded):
             lines.append(

@@ -21,9 +21,10 @@ from torch import Tensor, fx, nn
 
 from efquantface.contract import METADATA_KEY
 from efquantface.errors import ExportError
+from efquantface.export.islands import ISLAND_EMITTERS, quantized_rows_linear, rows_linear
 from efquantface.export.packing import PACKED_IR_VERSION, PACKED_OPSET, stored_bits
 from efquantface.export.values import OnnxBuilder, Value
-from efquantface.models.graph import INPUT, module_nodes, name_of, output_name, pool_attrs
+from efquantface.models.graph import INPUT, module_nodes, name_of, output_name, pool_attrs, shapes
 from efquantface.models.model import FaceModel
 from efquantface.models.ops import (
     Add,
@@ -31,6 +32,7 @@ from efquantface.models.ops import (
     Clamp,
     Flatten,
     GlobalAvgPool,
+    Multiply,
     Normalize,
     PReLU,
     ZeroPad,
@@ -82,7 +84,9 @@ class _Writer:
             for m in model.graph.modules()
             if isinstance(m, QuantConv2d | QuantLinear)
         )
-        self.out = OnnxBuilder(packed=self.packed)
+        self.opset = PACKED_OPSET if self.packed else OPSET
+        self.out = OnnxBuilder(packed=self.packed, opset=self.opset)
+        self.shapes = shapes(model.graph, self.contract.height, self.contract.width)
         self.out.taken |= {self.contract.input_name, self.contract.output_name}
         self.values: dict[str, Value] = {}
 
@@ -90,11 +94,8 @@ class _Writer:
         contract = self.contract
         self.values[INPUT] = Value(contract.input_name)
         for node, module in module_nodes(self.model.graph):
-            emit = _EMITTERS.get(type(module))
-            if emit is None:
-                raise ExportError(f"{node.target}: {type(module).__name__} has no ONNX form")
             inputs = [self.values[name_of(a)] for a in node.args if isinstance(a, fx.Node)]
-            self.values[name_of(node)] = emit(self, str(node.target), module, inputs)
+            self.values[name_of(node)] = self.emit(str(node.target), module, inputs)
         result = self.values[output_name(self.model.graph)]
         self._name_output(self.out.dequantize(result))
         self._name_for_loaders()
@@ -106,9 +107,8 @@ class _Writer:
             [_tensor_info(contract.output_name, ["batch", contract.embedding_size])],
             self.out.initializers,
         )
-        opset = PACKED_OPSET if self.packed else OPSET
         proto = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", opset)], producer_name="efquantface"
+            graph, opset_imports=[helper.make_opsetid("", self.opset)], producer_name="efquantface"
         )
         proto.ir_version = PACKED_IR_VERSION if self.packed else IR_VERSION
         stored = {METADATA_KEY: contract.to_json(), **metadata}
@@ -117,6 +117,19 @@ class _Writer:
         helper.set_model_props(proto, stored)
         onnx.checker.check_model(proto)
         return proto
+
+    def emit(self, name: str, module: nn.Module, inputs: list[Value]) -> Value:
+        """The ONNX form of one operator; the name of a node of ours is its module's."""
+        if isinstance(module, nn.Linear | QuantLinear) and len(self.shapes[name]) > 2:
+            form: Any = rows_linear if isinstance(module, nn.Linear) else quantized_rows_linear
+            result: Value = form(self.out, name, module, inputs)
+            return result
+        if type(module) in ISLAND_EMITTERS:
+            return ISLAND_EMITTERS[type(module)](self.out, name, module, inputs)
+        emit = _EMITTERS.get(type(module))
+        if emit is None:
+            raise ExportError(f"{name}: {type(module).__name__} has no ONNX form")
+        return emit(self, name, module, inputs)
 
     def _name_output(self, result: str) -> None:
         for node in self.out.nodes:
@@ -226,6 +239,15 @@ def _add(w: _Writer, name: str, m: Add, inputs: list[Value]) -> Value:
     return Value(w.out.node("Add", operands, name))
 
 
+def _multiply(w: _Writer, name: str, m: Multiply, inputs: list[Value]) -> Value:
+    operands = [w.out.dequantize(v) for v in inputs]
+    return Value(w.out.node("Mul", operands, name))
+
+
+def _sigmoid(w: _Writer, name: str, m: nn.Sigmoid, inputs: list[Value]) -> Value:
+    return Value(w.out.node("Sigmoid", (w.out.dequantize(inputs[0]),), name))
+
+
 def _clamp(w: _Writer, name: str, m: Clamp, inputs: list[Value]) -> Value:
     value = inputs[0]
     if value.is_codes and m.low is None and m.high == 0:
@@ -330,6 +352,8 @@ _EMITTERS: dict[type[nn.Module], Callable[[_Writer, str, Any, list[Value]], Valu
     Affine: _affine,
     QuantAffine: _quant_affine,
     Add: _add,
+    Multiply: _multiply,
+    nn.Sigmoid: _sigmoid,
     Clamp: _clamp,
     ZeroPad: _pad,
     nn.MaxPool2d: _max_pool,

@@ -10,8 +10,6 @@ far that computing it in float64 instead moves it as much as the file differs fr
 
 from __future__ import annotations
 
-import tempfile
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from torch import Tensor, fx, nn
 
 from efquantface.errors import ParityError
 from efquantface.export.emulate import emulate
+from efquantface.export.operators import executed
 from efquantface.models.graph import module_of, name_of
 from efquantface.models.model import FaceModel
 from efquantface.quantize.fake_quant import ActivationQuantizer
@@ -32,11 +31,6 @@ from efquantface.runtime.sessions import onnxruntime_session
 
 QUARTER = 0.25  # of the student's own distance to the teacher
 CLOSE = 0.999  # mean cosine that is good enough however close the student is to the teacher
-FLOAT_OPERATORS = (  # what ONNX Runtime computes in float where it has not fused an operator
-    *("Add", "AveragePool", "BatchNormalization", "Conv", "DequantizeLinear", "Div", "FusedConv"),
-    *("FusedGemm", "FusedMatMul", "Gemm", "GlobalAveragePool", "MatMul", "Mul", "NhwcFusedConv"),
-    *("PRelu", "Relu", "Sub"),
-)
 _EMBEDDING_TOLERANCE = 1e-3  # of the largest value, for the float output of the last layer
 
 
@@ -60,7 +54,8 @@ class Parity:
         fake_quantized_cosine: the same for the student in fake-quantized float32.
         student_cosine: mean cosine between student and teacher on the same crops.
         operators: operators that the runtime really executes, by type.
-        convolutions: all convolutions, and how many of them run in integers.
+        convolutions, products: all convolutions and matrix products with weights, and how many of
+            them run in integers.
     """
 
     layers: tuple[LayerParity, ...]
@@ -71,6 +66,8 @@ class Parity:
     operators: dict[str, int]
     convolutions: int
     integer_convolutions: int
+    products: int
+    integer_products: int
 
     @property
     def problems(self) -> list[str]:
@@ -118,16 +115,18 @@ def check_parity(
     scale = float(np.abs(embedding).max()) or 1.0
     own = emulate(student, pixels).numpy()
     floating = student.embed_pixels(pixels).cpu().numpy()
-    session_ops, convolutions, integer = operators(path)
+    found = executed(path)
     return Parity(
         layers=tuple(walker.layers),
         embedding_error=float(np.abs(expected.cpu().numpy() - embedding).max()) / scale,
         cosine=mean_cosine(own, embedding),
         fake_quantized_cosine=mean_cosine(floating, embedding),
         student_cosine=mean_cosine(own, teacher),
-        operators=session_ops,
-        convolutions=convolutions,
-        integer_convolutions=integer,
+        operators=found.counts,
+        convolutions=found.convolutions,
+        integer_convolutions=found.integer_convolutions,
+        products=found.products,
+        integer_products=found.integer_products,
     )
 
 
@@ -157,18 +156,6 @@ def on_noise(
 def has_signed_codes(student: FaceModel) -> bool:
     """Whether the student's activation codes are symmetric."""
     return any(m.symmetric for m in student.graph.modules() if isinstance(m, ActivationQuantizer))
-
-
-def operators(path: Path) -> tuple[dict[str, int], int, int]:
-    """(operators by type as ONNX Runtime runs them, all convolutions, those in integers)."""
-    with tempfile.TemporaryDirectory() as folder:
-        optimized = Path(folder) / "optimized.onnx"
-        onnxruntime_session(path, threads=1, optimized=optimized)
-        graph = onnx.load(str(optimized)).graph
-    counts = Counter(node.op_type for node in graph.node)
-    floats = sum(counts[op] for op in ("Conv", "FusedConv", "ConvInteger", "NhwcFusedConv"))
-    integer = counts["QLinearConv"]
-    return dict(sorted(counts.items())), floats + integer, integer
 
 
 def _runtime_codes(

@@ -54,7 +54,7 @@ class OnnxBuilder:
 
     Tensors get short numbered names, since a small network's names would be a tenth of its file;
     nodes keep the layer's name where it tells something. ``packed`` stores weights of few bits in few
-    bits.
+    bits; ``opset`` is the file's.
     """
 
     nodes: list[NodeProto] = field(default_factory=list)
@@ -62,6 +62,7 @@ class OnnxBuilder:
     taken: set[str] = field(default_factory=set)
     count: int = 0
     packed: bool = True
+    opset: int = 17
     six_bit: list[tuple[str, npt.NDArray[np.int8]]] = field(default_factory=list)
 
     def unique(self, prefix: str) -> str:
@@ -126,9 +127,9 @@ class OnnxBuilder:
         return self.node("DequantizeLinear", (value.name, *constants), "")
 
     def weight(
-        self, codes: npt.NDArray[np.int8], steps: npt.NDArray[np.float32], bits: int
+        self, codes: npt.NDArray[np.int8], steps: npt.NDArray[np.float32], bits: int, axis: int = 0
     ) -> tuple[str, str]:
-        """int8 weight codes with one step an output channel (axis 0).
+        """int8 weight codes with one step an output channel, which lie along ``axis``.
 
         Returns the names of the dequantized weight and of its steps. The zero points are zeros; a
         convolution is fused without them, a Gemm is not.
@@ -137,7 +138,7 @@ class OnnxBuilder:
         operands = [self._stored(codes, bits), scale]
         if codes.ndim == 2:
             operands.append(self.constant(np.zeros(len(steps)), np.int8))
-        return self.node("DequantizeLinear", operands, "", axis=0), scale
+        return self.node("DequantizeLinear", operands, "", axis=axis), scale
 
     def _stored(self, codes: npt.NDArray[np.int8], bits: int) -> str:
         """The INT8 tensor of codes, stored in as few bits as the file's form allows."""

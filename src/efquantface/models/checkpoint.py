@@ -39,6 +39,19 @@ def save_checkpoint(model: FaceModel, path: Path) -> None:
     os.replace(temporary, path)
 
 
+def is_own_checkpoint(path: Path) -> bool:
+    """Whether a safetensors file holds one of our graphs; other files hold weights alone.
+
+    Raises:
+        ModelFileError: the file is damaged.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return FORMAT_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path}: not a readable safetensors file ({error})") from None
+
+
 def load_checkpoint(path: Path) -> FaceModel:
     """Read what :func:`save_checkpoint` wrote.
 
@@ -53,8 +66,8 @@ def load_checkpoint(path: Path) -> FaceModel:
         raise ModelFileError(f"{path}: not a readable safetensors file ({error})") from None
     if metadata.get(FORMAT_KEY) != FORMAT:
         raise ModelFileError(
-            f"{path}: a safetensors file without efquantface's graph (format {FORMAT}); give the "
-            "network as ONNX, or call efquantface.compress with your nn.Module"
+            f"{path}: a graph of format {metadata.get(FORMAT_KEY)}, this version reads {FORMAT}; "
+            "export it with the version that wrote it"
         )
     where = str(path)
     try:

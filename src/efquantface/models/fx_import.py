@@ -13,15 +13,16 @@ from torch.nn import functional as F
 
 from efquantface.contract import FaceContract
 from efquantface.errors import ModelFileError, UnsupportedOperatorError
-from efquantface.models import ops
+from efquantface.models import islands, ops
 from efquantface.models.graph import INPUT, GraphBuilder
-from efquantface.models.onnx_ops import Context, NotCanonical
+from efquantface.models.onnx_context import Context, NotCanonical
 from efquantface.models.ops import (
     Add,
     Affine,
     Clamp,
     Flatten,
     GlobalAvgPool,
+    Multiply,
     PReLU,
     conv_from,
     linear_from,
@@ -32,9 +33,14 @@ class _Tracer(fx.Tracer):
     """Traces through containers and user classes down to PyTorch's own layers."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return m.__module__.startswith(("torch.nn", "efquantface.models.ops")) and not isinstance(
-            m, nn.Sequential
+        return _is_canonical(m) or (
+            m.__module__.startswith("torch.nn") and not isinstance(m, nn.Sequential)
         )
+
+
+def _is_canonical(module: nn.Module) -> bool:
+    """Whether a module is in the vocabulary already, or says itself what it is there."""
+    return module.__module__ in (ops.__name__, islands.__name__) or hasattr(module, "canonical")
 
 
 def import_module(module: nn.Module, contract: FaceContract) -> fx.GraphModule:
@@ -111,7 +117,7 @@ def _output(node: fx.Node, values: dict[fx.Node, str], what: str) -> str:
 def _module(context: Context, node: fx.Node, child: nn.Module, values: dict[fx.Node, str]) -> str:
     source = values[node.all_input_nodes[0]]
     convert = next((c for kind, c in _MODULES.items() if isinstance(child, kind)), None)
-    if child.__module__ == ops.__name__:
+    if _is_canonical(child):
         convert = _copy
     if convert is None:
         raise NotCanonical(type(child).__name__)
@@ -163,8 +169,14 @@ def _adaptive(m: Any, shape: tuple[int, ...]) -> nn.Module:
 
 
 def _copy(m: Any, shape: tuple[int, ...]) -> nn.Module:
-    module: nn.Module = copy.deepcopy(m)
+    module: nn.Module = m.canonical(shape) if hasattr(m, "canonical") else copy.deepcopy(m)
     return module
+
+
+def _gelu(m: Any, shape: tuple[int, ...]) -> nn.Module:
+    if m.approximate != "none":
+        raise NotCanonical(f"GELU approximated by {m.approximate}")
+    return islands.Gelu()
 
 
 def _nothing(m: Any, shape: tuple[int, ...]) -> None:
@@ -185,6 +197,8 @@ _MODULES: dict[type[nn.Module], Callable[[Any, tuple[int, ...]], nn.Module | Non
     nn.ReLU6: lambda m, s: Clamp(0.0, 6.0),
     nn.Hardtanh: lambda m, s: Clamp(float(m.min_val), float(m.max_val)),
     nn.ReLU: lambda m, s: Clamp(0.0, None),
+    nn.Sigmoid: lambda m, s: nn.Sigmoid(),
+    nn.GELU: _gelu,
     nn.MaxPool2d: _copy,
     nn.AvgPool2d: _copy,
     nn.AdaptiveAvgPool2d: _adaptive,
@@ -212,8 +226,15 @@ def _call(context: Context, node: fx.Node, values: dict[fx.Node, str]) -> str:
         if context.examples[first].shape != context.examples[second].shape:
             raise NotCanonical("an addition of different shapes")
         return context.add(name, Add(), first, second)
+    if target in (operator.mul, torch.mul, "mul"):
+        operands = [a for a in node.args if isinstance(a, fx.Node)]
+        if len(operands) != 2 or node.kwargs:
+            raise NotCanonical("a product that is not of two tensors")
+        return context.add(name, Multiply(), *(values[a] for a in operands))
     if target in (F.relu, torch.relu, torch.relu_, "relu", "relu_"):
         return context.add(name, Clamp(0.0, None), source)
+    if target in (F.sigmoid, torch.sigmoid, "sigmoid"):
+        return context.add(name, nn.Sigmoid(), source)
     if target is F.relu6:
         return context.add(name, Clamp(0.0, 6.0), source)
     if target in (torch.flatten, "flatten", "view", "reshape", torch.reshape, "squeeze"):

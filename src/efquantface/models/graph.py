@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from efquantface.errors import ModelFileError
+from efquantface.models import islands
 from efquantface.models.ops import (
     Add,
     Affine,
     Clamp,
     Flatten,
     GlobalAvgPool,
+    Multiply,
     Normalize,
     PReLU,
     ZeroPad,
@@ -94,6 +96,8 @@ KINDS: dict[str, OpKind] = {
     "prelu": OpKind(PReLU, lambda m: {"channels": m.channels}, PReLU),
     "clamp": OpKind(Clamp, lambda m: {"low": m.low, "high": m.high}, Clamp),
     "add": OpKind(Add, lambda m: {}, Add),
+    "multiply": OpKind(Multiply, lambda m: {}, Multiply),
+    "sigmoid": OpKind(nn.Sigmoid, lambda m: {}, nn.Sigmoid),
     "pad": OpKind(
         ZeroPad,
         lambda m: {k: getattr(m, k) for k in ("channels", "top", "bottom", "left", "right")},
@@ -107,6 +111,25 @@ KINDS: dict[str, OpKind] = {
     ),
     "globalavgpool": OpKind(GlobalAvgPool, lambda m: {}, GlobalAvgPool),
     "flatten": OpKind(Flatten, lambda m: {}, Flatten),
+    "reshape": OpKind(islands.Reshape, lambda m: {"shape": list(m.shape)}, islands.Reshape),
+    "transpose": OpKind(islands.Transpose, lambda m: {"order": list(m.order)}, islands.Transpose),
+    "slice": OpKind(
+        islands.Slice,
+        lambda m: {"axis": m.axis, "start": m.start, "stop": m.stop},
+        islands.Slice,
+    ),
+    "concat": OpKind(islands.Concat, lambda m: {"axis": m.axis}, islands.Concat),
+    "layernorm": OpKind(
+        islands.LayerNorm,
+        lambda m: {"features": m.features, "eps": m.eps},
+        islands.LayerNorm,
+    ),
+    "gelu": OpKind(islands.Gelu, lambda m: {}, islands.Gelu),
+    "softmax": OpKind(islands.Softmax, lambda m: {}, islands.Softmax),
+    "l2normalize": OpKind(islands.L2Normalize, lambda m: {"eps": m.eps}, islands.L2Normalize),
+    "matmul": OpKind(islands.MatMul, lambda m: {}, islands.MatMul),
+    "scale": OpKind(islands.Scale, lambda m: {"shape": list(m.weight.shape)}, islands.Scale),
+    "shift": OpKind(islands.Shift, lambda m: {"shape": list(m.bias.shape)}, islands.Shift),
 }
 
 
@@ -157,6 +180,11 @@ class GraphBuilder:
         self.root.add_module(unique, module)
         self.nodes[unique] = self.graph.call_module(unique, tuple(self.nodes[i] for i in inputs))
         return unique
+
+    def module(self, name: str) -> nn.Module | None:
+        """The module of a node that was added, None for the input."""
+        found = getattr(self.root, name, None)
+        return found if isinstance(found, nn.Module) else None
 
     def finish(self, output: str) -> fx.GraphModule:
         """Close the graph with its one output, in evaluation mode, dead operators removed."""

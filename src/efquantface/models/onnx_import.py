@@ -10,16 +10,23 @@ import numpy as np
 import onnx
 import torch
 from google.protobuf.message import DecodeError
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import fx
 
 from efquantface.errors import ModelFileError, UnsupportedOperatorError
 from efquantface.models.graph import INPUT, GraphBuilder
-from efquantface.models.onnx_ops import HANDLERS, Context, NotCanonical, Operands
+from efquantface.models.onnx_context import Context, NotCanonical, Operands
+from efquantface.models.onnx_ops import HANDLERS
+from efquantface.models.onnx_patterns import fuse_patterns
 from efquantface.models.ops import Flatten
 
-_QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QGemm")
+_QUANTIZED = (
+    *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "QGemm"),
+    *("MatMulInteger", "MatMulNBits", "QLinearConv", "QLinearMatMul"),
+)
+_FLOAT_INPUTS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+_LEAST_EMBEDDING = 16  # an output of fewer values is something else: a norm, a quality score
 DEFAULT_SIZE = 112
 
 
@@ -91,22 +98,18 @@ def import_proto(model: onnx.ModelProto, path: Path) -> ImportedOnnx:
             "that it was made from"
         )
     opset = _opset(model)
-    constants = {i.name: np.asarray(numpy_helper.to_array(i)) for i in graph.initializer}
+    constants = _constants(model)
     for name, value in constants.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise ModelFileError(f"{path}: weight {name!r} holds values that are not finite")
     inputs = [i for i in graph.input if i.name not in constants]
     height, width = _input_size(inputs, path)
-    if len(graph.output) != 1:
-        names = [o.name for o in graph.output]
-        raise ModelFileError(f"{path}: has outputs {names}; one embedding is expected")
-
+    output = embedding_output(model, path)
     builder = GraphBuilder()
     context = Context(builder, {INPUT: torch.zeros(1, 3, height, width)}, constants)
     context.names[inputs[0].name] = INPUT
-    _import_nodes(model, context, opset, path)
+    _import_nodes(model, context, opset, output, path)
 
-    output = graph.output[0].name
     if output not in context.names:
         raise ModelFileError(f"{path}: the output {output!r} does not depend on the input")
     result = context.names[output]
@@ -118,7 +121,7 @@ def import_proto(model: onnx.ModelProto, path: Path) -> ImportedOnnx:
         raise ModelFileError(
             f"{path}: the output {output!r} has shape {shape}, not one embedding a face (N, D)"
         )
-    facts = _facts(model, inputs[0].name, (height, width), shape[1], opset)
+    facts = _facts(model, inputs[0].name, output, (height, width), shape[1])
     return ImportedOnnx(builder.finish(result), facts)
 
 
@@ -132,12 +135,50 @@ def read_facts(path: Path) -> OnnxFacts:
     constants = {i.name for i in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in constants]
     size = _input_size(inputs, path)
-    if len(model.graph.output) != 1:
+    output = embedding_output(model, path)
+    width = _width(next(o for o in model.graph.output if o.name == output))
+    return _facts(model, inputs[0].name, output, size, width or 1)
+
+
+def embedding_output(model: onnx.ModelProto, path: Path) -> str:
+    """The output that is an embedding; norms and quality scores beside it are left alone.
+
+    Raises:
+        ModelFileError: several outputs could be it, or none.
+    """
+    outputs = list(model.graph.output)
+    if len(outputs) > 1:
+        outputs = [o for o in outputs if _width(o) is None or (_width(o) or 0) >= _LEAST_EMBEDDING]
+        declared = [o for o in outputs if _width(o)]
+        outputs = declared if len(declared) == 1 else outputs
+    if len(outputs) != 1:
         names = [o.name for o in model.graph.output]
-        raise ModelFileError(f"{path}: has outputs {names}; one embedding is expected")
-    dims = model.graph.output[0].type.tensor_type.shape.dim
-    width = dims[-1].dim_value if len(dims) == 2 else 0
-    return _facts(model, inputs[0].name, size, width or 1, _opset(model))
+        raise ModelFileError(
+            f"{path}: has outputs {names}; one embedding is expected. Keep one of them: "
+            "onnx.utils.extract_model(FILE, NEW_FILE, [INPUT], [OUTPUT])"
+        )
+    return str(outputs[0].name)
+
+
+def _width(output: onnx.ValueInfoProto) -> int | None:
+    """Values a face of an output (N, D) or (N, D, 1, 1); 0 for other shapes, None if not said."""
+    if not output.type.tensor_type.HasField("shape"):
+        return None
+    dims = [d.dim_value for d in output.type.tensor_type.shape.dim]
+    if len(dims) == 2 or (len(dims) == 4 and dims[2:] == [1, 1]):
+        return dims[1] or None
+    return 0
+
+
+def _constants(model: onnx.ModelProto) -> dict[str, Any]:
+    """Initializers, half precision as float32: all arithmetic here is float32."""
+    return {i.name: _single(numpy_helper.to_array(i)) for i in model.graph.initializer}
+
+
+def _single(value: Any) -> Any:
+    array = np.asarray(value)
+    half = array.dtype == np.float16 or array.dtype.name == "bfloat16"
+    return array.astype(np.float32) if half else array
 
 
 def _opset(model: onnx.ModelProto) -> int:
@@ -145,15 +186,15 @@ def _opset(model: onnx.ModelProto) -> int:
 
 
 def _facts(
-    model: onnx.ModelProto, source: str, size: tuple[int, int], width: int, opset: int
+    model: onnx.ModelProto, source: str, output: str, size: tuple[int, int], width: int
 ) -> OnnxFacts:
     return OnnxFacts(
         height=size[0],
         width=size[1],
         embedding_size=width,
         input_name=source,
-        output_name=model.graph.output[0].name,
-        front=_front(model, source, size, opset),
+        output_name=output,
+        front=_front(model, source, size, _opset(model)),
         node_names=tuple(n.name for n in model.graph.node),
         metadata={p.key: p.value for p in model.metadata_props},
     )
@@ -169,19 +210,20 @@ def _front(
     context = Context(
         GraphBuilder(),
         {INPUT: torch.zeros(1, 3, *size)},
-        {i.name: np.asarray(numpy_helper.to_array(i)) for i in model.graph.initializer},
+        _constants(model),
     )
     context.names[source] = last = INPUT
     for node in model.graph.node:
         if node.op_type not in _FRONT_OPS:
             break
         try:
-            if node.op_type == "Constant":
+            if all(i in context.constants for i in node.input if i):
                 _fold(node, context, model)
                 continue
             attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            last = HANDLERS[node.op_type](Operands(node, context, attrs, opset))
-            context.names[node.output[0]] = last
+            found = HANDLERS[node.op_type](Operands(node, context, attrs, opset))
+            assert isinstance(found, str)  # none of these operators has several outputs
+            context.names[node.output[0]] = last = found
         except NotCanonical:
             break
     if last == INPUT:
@@ -201,7 +243,7 @@ def _input_size(inputs: list[onnx.ValueInfoProto], path: Path) -> tuple[int, int
         )
     tensor = inputs[0].type.tensor_type
     dims = [d.dim_value for d in tensor.shape.dim]
-    if tensor.elem_type != onnx.TensorProto.FLOAT:
+    if tensor.elem_type not in _FLOAT_INPUTS:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
         raise ModelFileError(f"{path}: the input is {kind}, a float image is expected")
     if len(dims) != 4 or dims[1] not in (0, 3):
@@ -211,11 +253,14 @@ def _input_size(inputs: list[onnx.ValueInfoProto], path: Path) -> tuple[int, int
     return dims[2] or DEFAULT_SIZE, dims[3] or DEFAULT_SIZE
 
 
-def _import_nodes(model: onnx.ModelProto, context: Context, opset: int, path: Path) -> None:
+def _import_nodes(
+    model: onnx.ModelProto, context: Context, opset: int, output: str, path: Path
+) -> None:
     """Run every node's handler; nodes with constant inputs only are folded."""
     problems: list[str] = []
     unknown: set[str] = set()
-    for node in model.graph.node:
+    nodes = fuse_patterns(list(model.graph.node), {output}, context.constants)
+    for node in nodes:
         used = [i for i in node.input if i]
         if any(i in unknown for i in used):
             # still name operators that are unknown in themselves
@@ -224,7 +269,11 @@ def _import_nodes(model: onnx.ModelProto, context: Context, opset: int, path: Pa
             unknown.update(node.output)
             continue
         try:
-            if node.op_type == "Shape" and used[0] in context.names:
+            if (
+                node.op_type == "Shape"
+                and used[0] in context.names
+                and used[0] not in context.moved
+            ):
                 shape = context.examples[context.names[used[0]]].shape
                 context.constants[node.output[0]] = np.asarray(shape, np.int64)
             elif all(i in context.constants for i in used):
@@ -232,7 +281,9 @@ def _import_nodes(model: onnx.ModelProto, context: Context, opset: int, path: Pa
             elif node.op_type in HANDLERS:
                 attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
                 operands = Operands(node, context, attrs, opset)
-                context.names[node.output[0]] = HANDLERS[node.op_type](operands)
+                found = HANDLERS[node.op_type](operands)
+                results = [found] if isinstance(found, str) else found
+                context.names.update(zip(node.output, results, strict=False))
             else:
                 raise NotCanonical("")
         except NotCanonical as error:
@@ -255,4 +306,4 @@ def _fold(node: onnx.NodeProto, context: Context, model: onnx.ModelProto) -> Non
     except Exception as error:  # the reference evaluator raises many kinds
         raise NotCanonical(f"cannot be computed from its constants: {error}") from None
     for name, value in zip(node.output, results, strict=True):
-        context.constants[name] = np.asarray(value)
+        context.constants[name] = _single(value)

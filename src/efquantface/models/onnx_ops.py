@@ -1,23 +1,22 @@
-"""How each ONNX operator becomes canonical operators: one handler a type.
-
-A handler reads the node's operands (constants as NumPy arrays, activations as names in the graph
-under construction), adds modules, and returns the name of its result. It raises
-:class:`NotCanonical` with a reason where the operator's use has no canonical form.
-"""
+"""How the ONNX operators of convolutional networks become canonical operators: one handler a type."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import onnx
 import torch
+from onnx import TensorProto
 from torch import Tensor, nn
 
-from efquantface.models.graph import GraphBuilder
+from efquantface.models.islands import Reshape
+from efquantface.models.onnx_context import Handler, NotCanonical, Operands
+from efquantface.models.onnx_islands import (
+    ISLAND_HANDLERS,
+    constant_operand,
+    stays_in_float,
+    two_activations,
+)
 from efquantface.models.ops import (
     Add,
     Affine,
@@ -30,78 +29,7 @@ from efquantface.models.ops import (
     linear_from,
 )
 
-Array = npt.NDArray[Any]
-
-
-class NotCanonical(Exception):
-    """The operator, as it is used in this node, cannot be represented; the text says why."""
-
-
-@dataclass
-class Context:
-    """What is known while a graph is imported: constants, and an example tensor for every name."""
-
-    builder: GraphBuilder
-    examples: dict[str, Tensor]
-    constants: dict[str, Array] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)  # ONNX value -> graph name
-
-    def add(self, name: str, module: nn.Module, *inputs: str) -> str:
-        """Append a module and run it on the examples, so that shapes are always known."""
-        with torch.no_grad():
-            try:
-                example = module.eval()(*(self.examples[i] for i in inputs))
-            except RuntimeError as error:
-                raise NotCanonical(str(error).splitlines()[0]) from None
-        result = self.builder.add(name, module, *inputs)
-        self.examples[result] = example
-        return result
-
-
-@dataclass
-class Operands:
-    """One ONNX node's view: its attributes, and its inputs as constants or graph names."""
-
-    node: onnx.NodeProto
-    context: Context
-    attrs: dict[str, Any]
-    opset: int
-
-    @property
-    def label(self) -> str:
-        return self.node.name or self.node.output[0]
-
-    def constant(self, index: int, default: Array | None = None) -> Array:
-        """Input ``index`` as a constant, or ``default`` where it is absent."""
-        if index >= len(self.node.input) or not self.node.input[index]:
-            if default is None:
-                raise NotCanonical(f"input {index} is missing")
-            return default
-        name = self.node.input[index]
-        if name not in self.context.constants:
-            raise NotCanonical(f"input {index} ({name}) is not a constant")
-        return self.context.constants[name]
-
-    def has(self, index: int) -> bool:
-        return index < len(self.node.input) and bool(self.node.input[index])
-
-    def is_constant(self, index: int) -> bool:
-        return self.node.input[index] in self.context.constants
-
-    def activation(self, index: int = 0) -> str:
-        name = self.node.input[index]
-        if name not in self.context.names:
-            raise NotCanonical(f"input {index} ({name}) is not an activation")
-        return self.context.names[name]
-
-    def shape(self, index: int = 0) -> tuple[int, ...]:
-        return tuple(self.context.examples[self.activation(index)].shape)
-
-    def add(self, module: nn.Module, *inputs: str, suffix: str = "") -> str:
-        return self.context.add(self.label + suffix, module, *inputs)
-
-    def tensor(self, index: int) -> Tensor:
-        return torch.from_numpy(np.array(self.constant(index), dtype=np.float32))
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
 def _pads(op: Operands, source: str, kernel: list[int]) -> tuple[tuple[int, int], str]:
@@ -156,13 +84,6 @@ def _gemm(op: Operands) -> str:
     return op.add(linear_from(weight, bias), op.activation())
 
 
-def _matmul(op: Operands) -> str:
-    weight = op.tensor(1)
-    if weight.dim() != 2 or len(op.shape()) != 2:
-        raise NotCanonical("only a product with a constant matrix is supported")
-    return op.add(linear_from(weight.T, None), op.activation())
-
-
 def _batch_norm(op: Operands) -> str:
     scale, bias, mean, variance = (op.tensor(i) for i in range(1, 5))
     factor = scale / torch.sqrt(variance + float(op.attrs.get("epsilon", 1e-5)))
@@ -193,17 +114,27 @@ def _per_channel(op: Operands, index: int, rank: int) -> Tensor:
     return full.flatten()
 
 
+def _is_per_channel(op: Operands, index: int, source: str) -> bool:
+    try:
+        _per_channel(op, index, op.context.examples[source].dim())
+    except NotCanonical:
+        return False
+    return True
+
+
 def _elementwise(kind: str) -> Callable[[Operands], str]:
     def handler(op: Operands) -> str:
         constant = next((i for i in (0, 1) if op.is_constant(i)), None)
         if constant is None:
             if kind != "Add":
-                raise NotCanonical("two activations")
+                return two_activations(op, kind)
             first, second = op.activation(0), op.activation(1)
             if op.shape(0) != op.shape(1):
                 raise NotCanonical(f"shapes {op.shape(0)} and {op.shape(1)} differ")
             return op.add(Add(), first, second)
         source = op.activation(1 - constant)
+        if stays_in_float(op, source) or not _is_per_channel(op, constant, source):
+            return constant_operand(op, kind, constant, source)
         c = _per_channel(op, constant, op.context.examples[source].dim())
         one, zero = torch.ones(1), torch.zeros(1)
         if kind == "Add":
@@ -310,20 +241,20 @@ def _flat(op: Operands) -> str:
 
 
 def _reshape(op: Operands) -> str:
-    """Reshape to (N, features), whatever batch was baked into it."""
+    """Reshape to (N, ...), whatever batch was baked into it."""
     target = op.constant(1).tolist() if op.has(1) else list(op.attrs.get("shape", []))
     features = int(np.prod(op.shape()[1:]))
     if len(target) == 2 and target[1] in (-1, features):
         return _flat(op)
-    if len(target) == 4 and list(target[1:]) == list(op.shape()[1:]):
-        return op.activation()
-    raise NotCanonical(f"a reshape of {op.shape()} to {target}")
-
-
-def _squeeze(op: Operands) -> str:
-    if len(op.shape()) != 4 or op.shape()[2:] != (1, 1):
-        raise NotCanonical(f"a squeeze of {op.shape()}")
-    return _flat(op)
+    sizes = [op.shape()[i] if size == 0 else int(size) for i, size in enumerate(target)]
+    rest = sizes[1:]
+    if rest.count(-1) == 1 and sizes[0] in (1, op.shape()[0]):
+        rest[rest.index(-1)] = features // max(-int(np.prod(rest)), 1)
+    if -1 in rest or int(np.prod(rest)) != features:
+        raise NotCanonical(f"a reshape of {op.shape()} to {target}")
+    return (
+        op.activation() if rest == list(op.shape()[1:]) else op.add(Reshape(rest), op.activation())
+    )
 
 
 def _pad(op: Operands) -> str:
@@ -344,10 +275,17 @@ def _same(op: Operands) -> str:
     return op.activation()
 
 
-HANDLERS: dict[str, Callable[[Operands], str]] = {
+def _cast(op: Operands) -> str:
+    """Between float types: everything here is float32."""
+    if op.attrs["to"] not in _FLOATS:
+        raise NotCanonical("a cast to a type that is not floating point")
+    return op.activation()
+
+
+HANDLERS: dict[str, Handler] = {
+    **ISLAND_HANDLERS,
     "Conv": _conv,
     "Gemm": _gemm,
-    "MatMul": _matmul,
     "BatchNormalization": _batch_norm,
     "Add": _elementwise("Add"),
     "Sub": _elementwise("Sub"),
@@ -363,8 +301,8 @@ HANDLERS: dict[str, Callable[[Operands], str]] = {
     "ReduceMean": _reduce_mean,
     "Flatten": _flatten,
     "Reshape": _reshape,
-    "Squeeze": _squeeze,
     "Pad": _pad,
     "Identity": _same,
     "Dropout": _same,
+    "Cast": _cast,
 }

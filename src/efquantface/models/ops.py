@@ -79,6 +79,13 @@ class Add(nn.Module):
         return x + y
 
 
+class Multiply(nn.Module):
+    """Product of two tensors, one of which may be one value a channel (squeeze-and-excitation)."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x * y
+
+
 class ZeroPad(nn.Module):
     """Zeros at the end of channels, and around height and width (dlib's add_prev, asymmetric pads).
 

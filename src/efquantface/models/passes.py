@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
+from efquantface.models import islands
 from efquantface.models.graph import (
     free_name,
     insert_after,
@@ -72,10 +73,33 @@ def _fold_affines(gm: fx.GraphModule, height: int, width: int) -> None:
     """Repeat single folds until none applies (each changes the graph, so start over after one)."""
     found = shapes(gm, height, width)
     while any(
-        isinstance(module, Affine) and _fold_one(gm, node, module, found)
+        (isinstance(module, Affine) and _fold_one(gm, node, module, found))
+        or (isinstance(module, islands.Scale | islands.Shift) and _fold_last(gm, node, module))
         for node, module in module_nodes(gm)
     ):
         pass
+
+
+@torch.no_grad()
+def _fold_last(gm: fx.GraphModule, node: fx.Node, module: islands.Scale | islands.Shift) -> bool:
+    """A scale or shift of the last axis into the linear layer or LayerNorm before it."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    before = module_of(gm, source)
+    if len(source.users) != 1 or not isinstance(before, nn.Linear | islands.LayerNorm):
+        return False
+    values = module.weight if isinstance(module, islands.Scale) else module.bias
+    if values.numel() != before.bias.numel() or values.shape[-1] != values.numel():
+        return False
+    if isinstance(module, islands.Shift):
+        before.bias.add_(values.flatten())
+    else:
+        factor = values.flatten()
+        before.weight.mul_(factor.view(-1, *(1,) * (before.weight.dim() - 1)))
+        before.bias.mul_(factor)
+    node.replace_all_uses_with(source)
+    gm.graph.erase_node(node)
+    return True
 
 
 @torch.no_grad()
@@ -85,6 +109,8 @@ def _fold_one(
     source = node.args[0]
     assert isinstance(source, fx.Node)
     before = module_of(gm, source)
+    if isinstance(before, nn.Linear) and len(found.get(str(source.target), ())) != 2:
+        return False  # the channels that an affine scales are not this layer's outputs
     if len(source.users) == 1 and before is not None and _fold_backward(before, affine):
         node.replace_all_uses_with(source)
         gm.graph.erase_node(node)
@@ -93,6 +119,8 @@ def _fold_one(
         return False
     user = next(iter(node.users))
     after = module_of(gm, user)
+    if isinstance(after, nn.Linear) and len(found.get(str(source.target), ())) != 2:
+        return False
     spread = 1
     if isinstance(after, Flatten) and len(user.users) == 1:
         shape = found.get(str(source.target), ())

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from efquantface.models.graph import module_nodes, module_of, name_of
+from efquantface.models.graph import module_nodes, module_of, name_of, shapes
 from efquantface.models.ops import Affine, Clamp, Flatten, PReLU
 
 _DENSE_POWER = 0.5
@@ -41,7 +41,8 @@ def equalize(
 
     The embedding stays the same up to float rounding. ``batches`` are pixels (N,3,H,W).
     """
-    chains = _find_chains(gm)
+    sizes = shapes(gm, *batches[0].shape[2:])
+    chains = _find_chains(gm, {name: len(shape) for name, shape in sizes.items()})
     wanted = {name for chain in chains for name in chain.tensors}
     ranges = _channel_ranges(gm, batches, wanted, progress)
     for chain in chains:
@@ -68,11 +69,16 @@ def _rescale(chain: _Chain, channel: Tensor) -> None:
         reader.weight.mul_(factor.repeat_interleave(chain.spread))
 
 
-def _find_chains(gm: fx.GraphModule) -> list[_Chain]:
-    """maker -> (PReLU | ReLU | pooling | flatten)* -> reader, each with one reader only."""
+def _find_chains(gm: fx.GraphModule, ranks: dict[str, int]) -> list[_Chain]:
+    """maker -> (PReLU | ReLU | pooling | flatten)* -> reader, each with one reader only.
+
+    A linear layer over the last axis of a map makes no channels.
+    """
     chains = []
     for node, maker in module_nodes(gm):
         if not isinstance(maker, nn.Conv2d | nn.Linear | Affine):
+            continue
+        if isinstance(maker, nn.Linear) and ranks[name_of(node)] > 2:
             continue
         tensors, at, spread = [name_of(node)], node, 1
         while len(at.users) == 1:

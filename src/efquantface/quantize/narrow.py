@@ -21,11 +21,12 @@ from efquantface.models.graph import (
     name_of,
     shapes,
 )
+from efquantface.models.islands import Reshape, Slice, Transpose
 from efquantface.models.ops import Clamp, Flatten, ZeroPad
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine
 
-HANDS_ON_CODES = nn.MaxPool2d | Flatten | ZeroPad | Clamp
+HANDS_ON_CODES = nn.MaxPool2d | Flatten | ZeroPad | Clamp | Reshape | Slice | Transpose
 Quantizer = ActivationQuantizer | InputQuantizer
 _WIDE = 8
 
@@ -71,6 +72,15 @@ def _bits_read(gm: fx.GraphModule, node: fx.Node, bits: dict[fx.Node, int]) -> i
     if isinstance(module, HANDS_ON_CODES):
         return max(_bits_read(gm, user, bits) for user in node.users)
     return bits.get(node, _WIDE)
+
+
+def carries_codes(gm: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the value of ``node`` is a quantizer's codes, perhaps handed on."""
+    while isinstance(module := module_of(gm, node), HANDS_ON_CODES):
+        parent = node.args[0]
+        assert isinstance(parent, fx.Node)
+        node = parent
+    return isinstance(module, ActivationQuantizer | InputQuantizer)
 
 
 def quantizer_of(gm: fx.GraphModule, node: fx.Node) -> Quantizer:

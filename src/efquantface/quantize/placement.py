@@ -6,6 +6,11 @@ quantizer; a ReLU or ReLU6 behind it disappears into that quantizer (zero point 
 a PReLU is split into parts that have integer forms, with quantizers of their own for product and
 sum. MaxPool, Flatten, padding and ``min(x, 0)`` hand on codes and need no quantizer. The last
 linear layer gives the embedding in float.
+
+Transformer-like parts are islands: LayerNorm, GELU, softmax and products of two activations compute in
+float, and every layer with weights behind them gets a quantizer in front. A linear layer over the
+last axis of a map gives float itself, which ONNX Runtime fuses (MatMulIntegerToFloat): what follows
+is an island anyway.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from efquantface.models.graph import (
     module_nodes,
     module_of,
     name_of,
+    shapes,
     tidy,
     tuples,
 )
@@ -30,15 +36,20 @@ from efquantface.models.ops import (
     Affine,
     Clamp,
     GlobalAvgPool,
+    Multiply,
 )
 from efquantface.models.passes import split_prelu
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.input import place_input
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
-from efquantface.quantize.narrow import Quantizer, narrow, quantizer_of
+from efquantface.quantize.narrow import Quantizer, carries_codes, narrow, quantizer_of
 from efquantface.quantize.scheme import Scheme
 
-_QUANTIZED_OUTPUT = (nn.Conv2d, nn.Linear, Affine, Add, nn.AvgPool2d, GlobalAvgPool)
+_QUANTIZED_OUTPUT = (
+    *(nn.Conv2d, nn.Linear, Affine, Add, nn.AvgPool2d, GlobalAvgPool),
+    *(Multiply, nn.Sigmoid),
+)
+_READS_CODES = (nn.Conv2d, nn.Linear, Affine)
 _LEAST_SLOPE = 0.01  # unit in which a channel's scale is trained where the scale itself is less
 
 
@@ -58,11 +69,16 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
         raise ModelFileError(
             f"{model.source or 'model'}: the embedding does not come from a linear layer"
         )
+    size = (model.contract.height, model.contract.width)
+    ranks = {name: len(shape) for name, shape in shapes(gm, *size).items()}
     for node, module in module_nodes(gm):
         if node is output or not isinstance(module, _QUANTIZED_OUTPUT):
             continue
+        if isinstance(module, nn.Linear) and ranks[name_of(node)] > 2:
+            continue
         _place_output(gm, node, scheme.symmetric)
     _requantize_clamps(gm, scheme.symmetric)
+    _place_behind_islands(gm, scheme.symmetric)
     layers = [n for n, m in module_nodes(gm) if isinstance(m, nn.Conv2d | nn.Linear)]
     bits = {n: scheme.of(name_of(n), n in (layers[0], layers[-1])) for n in layers}
     scheme.check_names([name_of(n) for n in layers])
@@ -71,7 +87,6 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
             gm.set_submodule(str(node.target), _quantized_affine(module))
         elif node in bits:
             gm.set_submodule(str(node.target), _quantized_layer(module, bits[node].weight))
-    size = (model.contract.height, model.contract.width)
     narrow(gm, {node: b.activation for node, b in bits.items()}, size, scheme.symmetric)
     tidy(gm)
     gm.train()
@@ -121,6 +136,20 @@ def _place_output(gm: fx.GraphModule, node: fx.Node, symmetric: bool) -> None:
         rectified, max_value = True, activation.high
     quantizer = ActivationQuantizer(8, rectified, max_value, symmetric)
     insert_after(gm, node, f"{node.target}_q", quantizer)
+
+
+def _place_behind_islands(gm: fx.GraphModule, symmetric: bool) -> None:
+    """A quantizer in front of every layer with weights that would read a float tensor."""
+    for node, module in module_nodes(gm):
+        source = node.args[0]
+        if not isinstance(module, _READS_CODES) or not isinstance(source, fx.Node):
+            continue
+        if not carries_codes(gm, source):
+            others = [u for u in source.users if not isinstance(module_of(gm, u), _READS_CODES)]
+            quantizer = ActivationQuantizer(8, symmetric=symmetric)
+            placed = insert_after(gm, source, f"{source.target}_q", quantizer)
+            for user in others:
+                user.replace_input_with(placed, source)
 
 
 def _requantize_clamps(gm: fx.GraphModule, symmetric: bool) -> None:

@@ -131,7 +131,11 @@ def _columns(
 ) -> tuple[Tensor, Tensor]:
     """What the layer reads (G,N,K) and should give (G,N,O/G), at random positions."""
     if isinstance(layer, QuantLinear):
-        return x[None], wanted[None]
+        rows, results = x.flatten(0, -2), wanted.flatten(0, -2)
+        if len(rows) > _COLUMNS:  # a map's places are rows, too
+            chosen = torch.randint(len(rows), (_COLUMNS,), generator=generator)
+            rows, results = rows[chosen], results[chosen]
+        return rows[None], results[None]
     batch, _, height, width = wanted.shape
     groups, total = layer.groups, batch * height * width
     each = max(_COLUMNS // batch, 1)
@@ -140,9 +144,9 @@ def _columns(
         unfolded = F.unfold(
             x[image : image + 1], layer.kernel_size, layer.dilation, layer.padding, layer.stride
         )[0]
-        pick = slice(None)
+        pick: Any = slice(None)
         if total > _COLUMNS:
-            pick = torch.randint(height * width, (each,), generator=generator)  # type: ignore[assignment]
+            pick = torch.randint(height * width, (each,), generator=generator)
         inputs.append(unfolded[:, pick])
         outputs.append(wanted[image].flatten(1)[:, pick])
     columns = torch.cat(inputs, dim=1).reshape(groups, -1, sum(i.shape[1] for i in inputs))

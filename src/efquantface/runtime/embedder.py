@@ -76,7 +76,8 @@ class Embedder:
                     backend, run = "openvino", run_openvino(path, threads, device)
                 else:
                     backend = "onnxruntime"
-                    run = run_onnxruntime(onnxruntime_session(path, threads, device))
+                    session = onnxruntime_session(path, threads, device)
+                    run = run_onnxruntime(session, found.output_name)
                 return cls(_sized(found, run), path.name, backend, run, path)
         loaded = load_model(model, contract=contract, preprocess=preprocess)
         name = loaded.name

@@ -66,13 +66,21 @@ def onnxruntime_session(
         raise ModelFileError(f"{name}: ONNX Runtime does not load it ({text})") from None
 
 
-def run_onnxruntime(session: Any) -> Run:
-    """A function from the file's input (N,3,H,W) to its one output; fixed batches are respected."""
-    name = session.get_inputs()[0].name
-    batch = session.get_inputs()[0].shape[0]
-    output = session.get_outputs()[0].name
+def run_onnxruntime(session: Any, output: str | None = None) -> Run:
+    """A function from the file's input (N,3,H,W) to its embedding; fixed batches are respected.
+
+    Args:
+        session: of the file.
+        output: which of several outputs is wanted; the first where None.
+    """
+    source = session.get_inputs()[0]
+    name, batch = source.name, source.shape[0]
+    dtype = np.float16 if source.type == "tensor(float16)" else np.float32
+    names = [o.name for o in session.get_outputs()]
+    output = output if output in names else names[0]
 
     def run(x: Float32) -> Float32:
+        x = x.astype(dtype, copy=False)
         if not isinstance(batch, int):
             return _rows(session.run([output], {name: x})[0])
         parts = []

@@ -86,7 +86,7 @@ def verify(asset: Asset) -> Path:
     path = cached(asset)
     if path is None:
         raise AssetError(f"{asset.name} is not fetched yet; run: efq models fetch {asset.name}")
-    found = _sha256(path)
+    found = file_sha256(path)
     if found != asset.sha256:
         raise AssetError(
             f"{path}: sha256 is {found}, expected {asset.sha256}; run: efq models fetch "
@@ -165,7 +165,8 @@ def _member(archive: Path, asset: Asset) -> bytes:
     raise AssetError(f"{archive.name} does not hold {asset.member}")
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Checksum of a file, read in blocks."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):

@@ -15,6 +15,7 @@ from efquantface.evaluation.metrics import area_under_roc, unit
 from efquantface.models.model import FaceModel
 from efquantface.runtime.embedder import Embedder
 
+AS_FOUND = "as found"
 _IMAGES = 160
 _CLEARLY = 0.5  # another preprocessing wins clearly where it halves the ranking errors
 
@@ -40,21 +41,12 @@ def say_notes(model: FaceModel, console: Console) -> None:
 def check_preprocessing(model: FaceModel, faces: FaceSet, console: Console) -> str | None:
     """Try an *assumed* preprocessing against the field's others, on same and different pairs.
 
-    Same pairs are two images of one identity, or an image and its mirror image where there are no
-    identities. Returns the name of a choice that separates clearly better (and warns), else None.
+    Returns the name of a choice that separates clearly better (and warns), else None.
     """
     if not model.contract.source.startswith(ASSUMED):
         return None
-    rng = np.random.default_rng(60)
-    order = rng.permutation(len(faces))
-    if faces.has_identities:  # keep people with several images together
-        order = order[np.argsort(faces.identities[order], kind="stable")]
-    picked = order[:_IMAGES]
-    scores = {
-        name: _separation(model, variant, faces, picked)
-        for name, variant in _variants(model.contract).items()
-    }
-    assumed = scores.pop("assumed")
+    scores = separations(model, faces)
+    assumed = scores.pop(AS_FOUND)
     best = max(scores, key=lambda name: scores[name])
     listed = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
     console.say(f"preprocessing assumed: separation (AUC) {assumed:.4f}; others: {listed}")
@@ -67,9 +59,25 @@ def check_preprocessing(model: FaceModel, faces: FaceSet, console: Console) -> s
     return None
 
 
+def separations(model: FaceModel, faces: FaceSet, images: int = _IMAGES) -> dict[str, float]:
+    """AUC of same against different pairs under each preprocessing of the field, by its name.
+
+    The model's own is called ``AS_FOUND``, and not tried again under another name. Same pairs are two
+    images of one identity, or an image and its mirror image where there are no identities.
+    """
+    rng = np.random.default_rng(60)
+    order = rng.permutation(len(faces))
+    if faces.has_identities:  # keep people with several images together
+        order = order[np.argsort(faces.identities[order], kind="stable")]
+    return {
+        name: _separation(model, variant, faces, order[:images])
+        for name, variant in _variants(model.contract).items()
+    }
+
+
 def _variants(contract: FaceContract) -> dict[str, FaceContract]:
     return {
-        "assumed": contract,
+        AS_FOUND: contract,
         **{
             name: contract.with_preprocess(name)
             for name, values in PREPROCESS.items()

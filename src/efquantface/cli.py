@@ -97,6 +97,61 @@ def evaluate(
 
 
 @app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="any model: ONNX, checkpoint, run, name")],
+    faces: Annotated[
+        Path | None,
+        typer.Option(help="faces on which colour orders and normalizations are tried"),
+    ] = None,
+    preprocess: Preprocess = None,
+    layers: Annotated[bool, typer.Option("--layers", help="list the layers")] = False,
+    resize: Resize = False,
+) -> None:
+    """What a model holds and expects: operators, parameters, MACs, and its contract with crops."""
+    from efquantface.describe import describe_model
+
+    for line in describe_model(
+        model, faces=faces, preprocess=preprocess, layers=layers, resize=resize
+    ):
+        typer.echo(line)
+
+
+@app.command()
+def embed(
+    model: Annotated[str, typer.Argument(help="any model: ONNX, OpenVINO, checkpoint, run, name")],
+    faces: Annotated[Path, typer.Argument(help="folder, .rec, .bin, .parquet or list file")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help=".npz or .parquet; biometric data (mode 0600)")
+    ] = Path("embeddings.npz"),
+    preprocess: Preprocess = None,
+    backend: Annotated[str, typer.Option(help="auto, onnxruntime, openvino or torch")] = "auto",
+    flip: Flip = False,
+    normalize: Annotated[bool, typer.Option("--normalize", help="to length 1")] = False,
+    resize: Resize = False,
+    device: Device = "cpu",
+    threads: Threads = None,
+    force: Annotated[bool, typer.Option("--force", help="replace an existing file")] = False,
+) -> None:
+    """Embeddings, names and identities of faces as a file; stopped, it goes on when called again."""
+    from efquantface.embed import embed_faces
+
+    count, skipped = embed_faces(
+        model,
+        faces,
+        output,
+        preprocess=preprocess,
+        backend=backend,
+        flip=flip,
+        normalize=normalize,
+        resize=resize,
+        device=device,
+        threads=threads,
+        force=force,
+    )
+    typer.echo(f"{count:,} embeddings in {output}, {skipped:,} images could not be read")
+
+
+@app.command()
 def benchmark(
     model: Annotated[str, typer.Argument(help="the model that others are compared with")],
     against: Annotated[
@@ -189,14 +244,22 @@ def demo(
     typer.echo(f"{TITLE}\nreport: {done.run.report}")
 
 
-models_app = typer.Typer(no_args_is_help=True, help="Default parts: list, fetch, verify.")
+models_app = typer.Typer(
+    no_args_is_help=True, help="Known backbones, and default parts: list, fetch, verify."
+)
 app.add_typer(models_app, name="models")
 
 
 @models_app.command("list")
 def models_list() -> None:
-    """Default parts, where they come from, and whether they are here."""
+    """Known backbones with parameters, MACs, input and embedding size; default parts."""
     from efquantface import assets
+    from efquantface.describe import describe_backbones
+
+    typer.echo("backbones whose checkpoints are recognized:")
+    for line in describe_backbones():
+        typer.echo(f"  {line}")
+    typer.echo("default parts:")
 
     for asset in assets.ALL.values():
         where = assets.cached(asset) or "not fetched"

@@ -11,8 +11,9 @@ Threads = Annotated[int | None, typer.Option(help="threads; all cores by default
 Preprocess = Annotated[
     str | None,
     typer.Option(
-        help="insightface (RGB, (x-127.5)/127.5), adaface (the same in BGR), imagenet or raw "
-        "(0..255), for files that do not say how pixels are normalized"
+        help="insightface (RGB, (x-127.5)/127.5), adaface (the same in BGR), imagenet, raw (0..255) or "
+        "unit (0..1), the last two also raw-bgr and unit-bgr, for files that do not say how pixels are "
+        "normalized; efq inspect MODEL --faces DIR tries them"
     ),
 ]
 Evals = Annotated[

@@ -20,6 +20,9 @@ PREPROCESS: dict[str, tuple[Color, tuple[float, float, float], tuple[float, floa
     "adaface": ("BGR", (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
     "imagenet": ("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     "raw": ("RGB", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "raw-bgr": ("BGR", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "unit": ("RGB", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
+    "unit-bgr": ("BGR", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
 }
 
 METADATA_KEY = "efquantface.contract"
@@ -118,10 +121,16 @@ class FaceContract:
     def describe(self) -> str:
         """One line for logs and reports."""
         return (
-            f"{self.width}x{self.height} {self.color}, (x - {_short(self.mean)}) / "
-            f"{_short(self.std)}, template {self.template}, embedding {self.embedding_size}-d "
-            f"[{self.source}]"
+            f"{self.width}x{self.height} {self.color}, {self.normalization}, template "
+            f"{self.template}, embedding {self.embedding_size}-d [{self.source}]"
         )
+
+    @property
+    def normalization(self) -> str:
+        """The normalization as a formula."""
+        if self.is_raw_pixels:
+            return "pixels 0..255"
+        return f"(x - {_short(self.mean)}) / {_short(self.std)}"
 
     def to_json(self) -> str:
         """JSON for a model file's metadata."""

@@ -17,6 +17,7 @@ from efquantface.errors import RecipeError
 from efquantface.export.onnx_writer import to_onnx
 from efquantface.export.packing import stored_bits
 from efquantface.models.model import FaceModel
+from efquantface.quantize.borders import equalize_borders
 from efquantface.quantize.equalize import equalize
 from efquantface.quantize.mixed import LayerChoice, allocate, parse_budget, sensitivities
 from efquantface.quantize.placement import quantize
@@ -73,6 +74,7 @@ def make_start(
     teacher = copy.deepcopy(model)
     with console.bar("equalizing channels") as advance:
         equalize(teacher.graph, batches, lambda _, done, total: advance(done, total))
+        equalize_borders(teacher.graph, batches, lambda _, done, total: advance(done, total))
 
     def build(wanted: Scheme) -> FaceModel:
         student = quantize(teacher, wanted)

@@ -10,18 +10,19 @@ told right or wrong far below that noise.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.nn import functional as F
 
 from efquantface.models.graph import module_of
-from efquantface.models.islands import Reshape, Slice, Transpose
 from efquantface.models.model import FaceModel
-from efquantface.models.ops import Add, Clamp, Flatten, Multiply, ZeroPad
+from efquantface.models.ops import Add, Clamp, Multiply, ZeroPad
+from efquantface.quantize.codes import MOVES
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 
@@ -54,14 +55,22 @@ class _Sum:
     second: _Codes
 
 
-def emulate(student: FaceModel, pixels: Tensor) -> Tensor:
-    """Embeddings (N,D) float32 of pixels (N,3,H,W), computed in integers."""
+def emulate(student: FaceModel, pixels: Tensor, *, wide: bool = False) -> Tensor:
+    """Embeddings (N,D) float32 of pixels (N,3,H,W), computed in integers.
+
+    Islands of float are computed in float32, or, where ``wide``, in float64: another correct
+    computation of the same student, whose distance says how much rounding alone can move.
+    """
     with torch.no_grad():
-        result: Tensor = _Emulator(student.graph).run(pixels.cpu().float())
-    return result
+        result: Tensor = _Emulator(student.graph, wide).run(pixels.cpu().float())
+    return result.float()
 
 
 class _Emulator(fx.Interpreter):
+    def __init__(self, gm: fx.GraphModule, wide: bool) -> None:
+        super().__init__(gm)
+        self.wide = wide
+
     def run_node(self, n: fx.Node) -> Any:
         assert isinstance(self.module, fx.GraphModule)
         module = module_of(self.module, n)
@@ -82,12 +91,11 @@ class _Emulator(fx.Interpreter):
             first, second = inputs
             scale = torch.tensor(first.step) * torch.tensor(second.step)
             return _Accumulated((first.codes - first.zero) * (second.codes - second.zero), scale)
-        if isinstance(module, _MOVES) and isinstance(inputs[0], _Codes):
+        if isinstance(module, MOVES) and isinstance(inputs[0], _Codes):
             return _on_codes(module, inputs[0])
+        if self.wide:
+            return copy.deepcopy(module).double()(*(_real(x).double() for x in inputs)).float()
         return module(*(_real(x) for x in inputs))  # an island of float
-
-
-_MOVES = nn.MaxPool2d | Flatten | ZeroPad | Clamp | Reshape | Slice | Transpose
 
 
 def _real(x: Any) -> Tensor:

@@ -88,10 +88,15 @@ def import_onnx(path: Path) -> ImportedOnnx:
     return import_proto(load_proto(path), path)
 
 
+def quantized_operators(model: onnx.ModelProto) -> list[str]:
+    """Types of the operators that only quantized files have; empty for a float network."""
+    return sorted({n.op_type for n in model.graph.node if n.op_type in _QUANTIZED})
+
+
 def import_proto(model: onnx.ModelProto, path: Path) -> ImportedOnnx:
     """Like :func:`import_onnx`, for a model already in memory; ``path`` is named in errors."""
     graph = model.graph
-    quantized = sorted({n.op_type for n in graph.node if n.op_type in _QUANTIZED})
+    quantized = quantized_operators(model)
     if quantized:
         raise ModelFileError(
             f"{path}: is already quantized ({', '.join(quantized)}); compress the float network "
@@ -231,8 +236,8 @@ def _front(
     graph = context.builder.finish(last)
     with torch.no_grad():
         zero = graph(torch.zeros(1, 3, 1, 1)).double().mean()
-        one = graph(torch.ones(1, 3, 1, 1)).double().mean()
-    slope = float(one - zero)
+        white = graph(torch.full((1, 3, 1, 1), 255.0)).double().mean()
+    slope = float(white - zero) / 255
     return (float(-zero) / slope, 1 / slope) if slope > 0 else (0.0, 1.0)
 
 

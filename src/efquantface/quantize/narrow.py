@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from torch import fx, nn
+from torch import fx
 
 from efquantface.models.graph import (
     free_name,
@@ -21,12 +21,10 @@ from efquantface.models.graph import (
     name_of,
     shapes,
 )
-from efquantface.models.islands import Reshape, Slice, Transpose
-from efquantface.models.ops import Clamp, Flatten, ZeroPad
+from efquantface.quantize.codes import MOVES
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine
 
-HANDS_ON_CODES = nn.MaxPool2d | Flatten | ZeroPad | Clamp | Reshape | Slice | Transpose
 Quantizer = ActivationQuantizer | InputQuantizer
 _WIDE = 8
 
@@ -46,7 +44,7 @@ def narrow(
         return
     sizes = shapes(gm, *size)
     for node, module in module_nodes(gm):
-        if not isinstance(module, ActivationQuantizer | HANDS_ON_CODES):
+        if not isinstance(module, ActivationQuantizer | MOVES):
             continue
         wanted = defaultdict(list)
         for user in node.users:
@@ -69,14 +67,14 @@ def narrow(
 def _bits_read(gm: fx.GraphModule, node: fx.Node, bits: dict[fx.Node, int]) -> int:
     """The most bits that any reader behind ``node`` wants of the codes it reads or hands on."""
     module = module_of(gm, node)
-    if isinstance(module, HANDS_ON_CODES):
+    if isinstance(module, MOVES):
         return max(_bits_read(gm, user, bits) for user in node.users)
     return bits.get(node, _WIDE)
 
 
 def carries_codes(gm: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the value of ``node`` is a quantizer's codes, perhaps handed on."""
-    while isinstance(module := module_of(gm, node), HANDS_ON_CODES):
+    while isinstance(module := module_of(gm, node), MOVES):
         parent = node.args[0]
         assert isinstance(parent, fx.Node)
         node = parent
@@ -86,7 +84,7 @@ def carries_codes(gm: fx.GraphModule, node: fx.Node) -> bool:
 def quantizer_of(gm: fx.GraphModule, node: fx.Node) -> Quantizer:
     """The quantizer whose codes ``node`` gives or hands on."""
     while not isinstance(module := module_of(gm, node), ActivationQuantizer | InputQuantizer):
-        assert isinstance(module, HANDS_ON_CODES), f"{node.target} is not quantized"
+        assert isinstance(module, MOVES), f"{node.target} is not quantized"
         parent = node.args[0]
         assert isinstance(parent, fx.Node)
         node = parent

@@ -39,6 +39,7 @@ from efquantface.models.ops import (
     Multiply,
 )
 from efquantface.models.passes import split_prelu
+from efquantface.quantize.codes import codes_in
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.input import place_input
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
@@ -70,14 +71,11 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
             f"{model.source or 'model'}: the embedding does not come from a linear layer"
         )
     size = (model.contract.height, model.contract.width)
-    ranks = {name: len(shape) for name, shape in shapes(gm, *size).items()}
+    codes = codes_in(gm, {name: len(shape) for name, shape in shapes(gm, *size).items()})
     for node, module in module_nodes(gm):
-        if node is output or not isinstance(module, _QUANTIZED_OUTPUT):
-            continue
-        if isinstance(module, nn.Linear) and ranks[name_of(node)] > 2:
-            continue
-        _place_output(gm, node, scheme.symmetric)
-    _requantize_clamps(gm, scheme.symmetric)
+        if node in codes and node is not output and isinstance(module, _QUANTIZED_OUTPUT):
+            _place_output(gm, node, scheme.symmetric)
+    _requantize_clamps(gm, scheme.symmetric, codes)
     _place_behind_islands(gm, scheme.symmetric)
     layers = [n for n, m in module_nodes(gm) if isinstance(m, nn.Conv2d | nn.Linear)]
     bits = {n: scheme.of(name_of(n), n in (layers[0], layers[-1])) for n in layers}
@@ -152,10 +150,10 @@ def _place_behind_islands(gm: fx.GraphModule, symmetric: bool) -> None:
                 user.replace_input_with(placed, source)
 
 
-def _requantize_clamps(gm: fx.GraphModule, symmetric: bool) -> None:
+def _requantize_clamps(gm: fx.GraphModule, symmetric: bool, codes: set[fx.Node]) -> None:
     """A clamp at a value that need not be a code gets a quantizer of its own."""
     for node, module in module_nodes(gm):
-        if isinstance(module, Clamp) and {module.low, module.high} - {None, 0.0}:
+        if node in codes and isinstance(module, Clamp) and {module.low, module.high} - {None, 0.0}:
             rectified = module.low == 0
             quantizer = ActivationQuantizer(8, rectified, module.high, symmetric)
             insert_after(gm, node, f"{node.target}_q", quantizer)

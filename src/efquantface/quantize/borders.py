@@ -1,0 +1,185 @@
+"""Channels of similar range where float islands meet integer layers.
+
+Transformer-like backbones carry a residual stream in which few channels are a hundred times larger
+than the rest; one step for all channels would round the others away. Where a value crosses from float
+to codes or back, a scale per channel costs one multiplication in float, or none: a LayerNorm in front
+takes it into its own weight (Xiao et al. 2023, "SmoothQuant", eq. 3, applied to convolutions as
+well), and a convolution whose result is read in float may give every channel its own range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from efquantface.models.graph import (
+    free_name,
+    insert_after,
+    module_nodes,
+    module_of,
+    shapes,
+    tidy,
+)
+from efquantface.models.islands import LayerNorm, Scale, Transpose
+from efquantface.quantize.codes import MOVES, codes_in
+
+_DENSE_POWER = 0.5  # the rest of the spread goes to the weights
+_LEAST = 1e-3  # of the largest channel's range
+
+
+@dataclass(frozen=True)
+class _Border:
+    """A layer on the edge of an island, and the value that crosses (its channels by their axis)."""
+
+    layer: nn.Conv2d | nn.Linear
+    node: fx.Node
+    into: bool  # the layer reads float; otherwise its result is read in float
+
+    @property
+    def axis(self) -> int:
+        return 1 if isinstance(self.layer, nn.Conv2d) else -1
+
+
+@torch.no_grad()
+def equalize_borders(
+    gm: fx.GraphModule,
+    batches: list[Tensor],
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> int:
+    """Scale channels at the borders of islands of a float graph, in place; returns their number.
+
+    The embedding stays the same up to float rounding; a graph without islands is left alone.
+
+    Args:
+        gm: canonical float graph.
+        batches: pixels (N,3,H,W).
+        progress: called with (what, done, total).
+    """
+    sizes = shapes(gm, *batches[0].shape[2:])
+    codes = codes_in(gm, {name: len(shape) for name, shape in sizes.items()})
+    borders = _find(gm, codes)
+    if not borders:
+        return 0
+    ranges = _ranges(gm, batches, borders, progress)
+    for border in borders:
+        largest = ranges[border.node, border.into]
+        share = (largest / largest.max().clamp(min=1e-12)).clamp(min=_LEAST)
+        if border.into:
+            _scale_input(gm, border, share)
+        else:
+            _scale_output(gm, border, share)
+    tidy(gm)
+    return len(borders)
+
+
+def _find(gm: fx.GraphModule, codes: set[fx.Node]) -> list[_Border]:
+    found = []
+    output = next(n for n in gm.graph.nodes if n.op == "output").args[0]
+    for node, module in module_nodes(gm):
+        if not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        source = node.args[0]
+        if source not in codes:
+            found.append(_Border(module, node, True))
+        if (
+            node in codes
+            and node is not output
+            and any(_read_in_float(gm, user, codes) for user in node.users)
+        ):
+            found.append(_Border(module, node, False))
+    return found
+
+
+def _read_in_float(gm: fx.GraphModule, user: fx.Node, codes: set[fx.Node]) -> bool:
+    """Whether ``user``, or what it hands codes on to, computes in float."""
+    module = module_of(gm, user)
+    if user.op == "output":
+        return False
+    if user not in codes:
+        return not isinstance(module, nn.Linear)
+    return isinstance(module, MOVES) and any(_read_in_float(gm, u, codes) for u in user.users)
+
+
+def _scale_input(gm: fx.GraphModule, border: _Border, share: Tensor) -> None:
+    layer, node = border.layer, border.node
+    depthwise = isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels
+    if isinstance(layer, nn.Conv2d) and not depthwise and layer.groups != 1:
+        return
+    factor = share if depthwise else share**_DENSE_POWER
+    if depthwise:
+        layer.weight.mul_(factor.view(-1, 1, 1, 1))
+    else:
+        layer.weight.mul_(factor.view(1, -1, *(1,) * (layer.weight.dim() - 2)))
+    norm = _norm_before(gm, node, len(factor))
+    if norm is not None:
+        norm.weight.div_(factor)
+        norm.bias.div_(factor)
+        return
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    name = free_name(gm, f"{node.target}_scaled")
+    gm.add_module(name, _scale(1 / factor, layer))
+    with gm.graph.inserting_before(node):
+        scaled = gm.graph.call_module(name, (source,))
+    node.replace_input_with(source, scaled)
+
+
+def _scale_output(gm: fx.GraphModule, border: _Border, share: Tensor) -> None:
+    layer = border.layer
+    layer.weight.div_(share.view(-1, *(1,) * (layer.weight.dim() - 1)))
+    assert layer.bias is not None
+    layer.bias.div_(share)
+    insert_after(gm, border.node, f"{border.node.target}_scaled", _scale(share, layer))
+
+
+def _scale(factor: Tensor, layer: nn.Conv2d | nn.Linear) -> Scale:
+    shape = (len(factor), 1, 1) if isinstance(layer, nn.Conv2d) else (len(factor),)
+    scale = Scale(shape)
+    scale.weight.copy_(factor.view(shape))
+    return scale
+
+
+def _norm_before(gm: fx.GraphModule, node: fx.Node, channels: int) -> LayerNorm | None:
+    """The LayerNorm that only this layer reads, perhaps through a transposition."""
+    at = node.args[0]
+    while isinstance(at, fx.Node) and len(at.users) == 1:
+        module: Any = module_of(gm, at)
+        if isinstance(module, LayerNorm):
+            return module if module.features == channels else None
+        if not isinstance(module, Transpose):
+            return None
+        at = at.args[0]
+    return None
+
+
+def _ranges(
+    gm: fx.GraphModule,
+    batches: list[Tensor],
+    borders: list[_Border],
+    progress: Callable[[str, int, int], None],
+) -> dict[tuple[fx.Node, bool], Tensor]:
+    """Largest absolute value (C,) of the channels of every crossing value."""
+    found: dict[tuple[fx.Node, bool], Tensor] = {}
+    wanted = {(b.node, b.into): b.axis for b in borders}
+
+    class _Watcher(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            for into in (True, False):
+                axis = wanted.get((n, into))
+                if axis is not None:
+                    value: Tensor = self.env[n.args[0]] if into else result  # type: ignore[index]
+                    largest = value.abs().transpose(0, axis).flatten(1).amax(dim=1)
+                    before = found.get((n, into))
+                    found[n, into] = largest if before is None else torch.maximum(before, largest)
+            return result
+
+    device = next(gm.parameters()).device
+    for index, batch in enumerate(batches):
+        _Watcher(gm).run(batch.to(device).float())
+        progress("equalizing borders", index + 1, len(batches))
+    return found

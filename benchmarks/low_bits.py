@@ -71,11 +71,21 @@ def main() -> None:
 def arguments(description: str | None) -> argparse.Namespace:
     """The flags of scripts whose rows are runs of `compress`."""
     parser = argparse.ArgumentParser(description=description)
+    add_arguments(parser)
+    return begin(parser)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the data is, where runs go, and which rows are wanted."""
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", action="append", help="TEACHER/ROW, by its beginning")
     parser.add_argument("--threads", type=int, default=None)
+
+
+def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse, and make ready for runs."""
     args = parser.parse_args()
     keep_freed_memory()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -92,7 +102,7 @@ def make_row(rows: Path, args: argparse.Namespace, teacher: str, name: str, opti
     fields = {
         "teacher": str(args.shared / "weights" / f"{teacher}.onnx"),
         "faces": str(args.shared / "data" / "faces6k"),
-        "preprocess": TEACHERS[teacher],
+        "preprocess": TEACHERS.get(teacher),
         "eval": (f"lfw={lfw}",),
         "benchmark": False,
         "threads": args.threads,

@@ -1,7 +1,7 @@
 """Every network at hand from its file to an exported W8A8 file, a row each.
 
     python benchmarks/networks.py --shared ../shared --out runs/networks
-    python benchmarks/networks.py --shared ../shared --out runs/networks --iresnet runs/iresnet18/backbone.pth
+    python benchmarks/networks.py --shared ../shared --out runs/networks --iresnet BACKBONE.pth
 
 Rows are runs of `compress` with its defaults on faces6k, evaluated on LFW once, one file each of
 benchmarks/results/networks; a row that is there is left alone. `--iresnet` adds rows of the network

@@ -86,6 +86,12 @@ def compress(
         typer.Option("--finetune/--no-finetune", help="or only set ranges and round (seconds)"),
     ] = True,
     batch_size: Annotated[int | None, typer.Option(help="images a training step")] = None,
+    memory_gb: Annotated[
+        float | None,
+        typer.Option(
+            help="training stays below it, passing a batch in parts where it must  [default: 8]"
+        ),
+    ] = None,
     lr: Annotated[
         float | None,
         typer.Option(
@@ -166,6 +172,7 @@ def compress(
         "epochs": epochs if finetune else 0,
         "batch_size": batch_size,
         "lr": lr,
+        "memory_gb": memory_gb,
         "loss": loss,
         "metric": metric,
         "metric_weight": metric_weight,

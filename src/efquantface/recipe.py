@@ -52,6 +52,9 @@ class Recipe(BaseModel):
     metric_weight: float = Field(1.0, gt=0)
     images_each: int = Field(4, ge=2, description="images of an identity together in a batch")
     layer_weight: float = Field(0.0, ge=0, description="weight of layer-wise distillation")
+    memory_gb: float = Field(
+        8.0, gt=0, description="training stays below it by passing a batch in parts"
+    )
     compile: bool = Field(True, description="fuse training with torch.compile")
 
     rounding: Literal["auto", "reconstruct", "nearest"] = Field(
@@ -203,6 +206,7 @@ class Recipe(BaseModel):
             metric_weight=self.metric_weight,
             images_each=self.images_each,
             layer_weight=self.layer_weight,
+            memory_gb=self.memory_gb,
             seed=self.seed,
             compile=self.compile,
             device=self.device,

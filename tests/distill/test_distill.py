@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import stat
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -15,6 +17,7 @@ from efquantface.contract import FaceContract
 from efquantface.distill.bank import TeacherBank
 from efquantface.distill.layerwise import LayerDistillation
 from efquantface.distill.losses import cosine_loss, mse_loss
+from efquantface.distill.memory import part_of, saved_bytes
 from efquantface.distill.optimizer import parameter_groups, rate_for
 from efquantface.distill.settings import TrainData, TrainSettings
 from efquantface.distill.trainer import fine_tune
@@ -170,3 +173,39 @@ def test_rate_follows_the_loss_before_training(
     groups = parameter_groups(student.graph, settings)
     steps = [g for g in groups if g["base_lr"] is not None]
     assert [g["base_lr"] for g in steps] == pytest.approx([4e-4 * 2**2.5, 4e-4])  # 3 and 8 bits
+
+
+@pytest.mark.parametrize("metric", ["none", "ours"])
+def test_a_batch_in_parts_trains_alike(
+    metric: str, tmp_path: Path, student: FaceModel, data: TrainData
+) -> None:
+    """Gradients of parts add up to the batch's, also of a loss of pairs that reach across parts."""
+    data.identities = np.repeat(np.arange(12), 4)
+    ends = []
+    for memory_gb in (1e-3, 1e3):
+        said: list[str] = []
+        settings = TrainSettings(
+            epochs=1, batch_size=12, compile=False, lr=1e-3, metric=metric, memory_gb=memory_gb
+        )
+        copied = copy.deepcopy(student)
+        fine_tune(copied, data, settings, tmp_path / f"{memory_gb}.pt", say=said.append)
+        trained = torch.load(tmp_path / f"{memory_gb}.pt", weights_only=True)["model"]
+        ends.append({k: v for k, v in trained.items() if "latent" in k})
+        assert any("in 6 parts of 2" in line for line in said) == (memory_gb < 1)
+    before = student.graph.state_dict()
+    moved = max(float((ends[0][k] - before[k]).abs().max()) for k in ends[0])
+    apart = max(float((ends[0][k] - ends[1][k]).abs().max()) for k in ends[0])
+    assert moved > 1e-4
+    assert apart < 0.05 * moved
+
+
+def test_parts_of_a_batch() -> None:
+    now = psutil.Process().memory_info().rss / 2**20
+    assert part_of(64, 2**20, 0, now + 1000)[0] == 64
+    assert part_of(64, 2**20, 0, now + 40)[0] == 32
+    assert part_of(64, 2**20, 0, 1)[0] == 2
+    assert part_of(64, 2**20, 2**20, now + 50)[0] == 16  # five copies of a million weights
+    assert part_of(7, 2**20, 0, 1)[0] == 7
+    layer = nn.Sequential(nn.Linear(8, 16), nn.Sigmoid(), nn.Linear(16, 4))
+    # kept an image: the sigmoid's output, which the second layer reads too, and the input
+    assert saved_bytes(layer, torch.rand(4, 8)) == pytest.approx(4 * 16 + 4 * 8, abs=4 * 8)

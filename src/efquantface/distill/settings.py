@@ -26,6 +26,7 @@ class TrainSettings:
         images_each: images of an identity that stand together in a batch, with a metric loss.
         layer_weight: of the relative squared error of the residual blocks' outputs, which is added
             to the loss at the start and fades out linearly until the end.
+        memory_gb: the process should not take more; a batch passes in parts where it would.
         compile: fuse with ``torch.compile`` where a C++ compiler is found.
     """
 
@@ -40,6 +41,7 @@ class TrainSettings:
     metric_weight: float = 1.0
     images_each: int = 4
     layer_weight: float = 0.0
+    memory_gb: float = 8.0
     seed: int = 0
     compile: bool = True
     device: str = "cpu"

@@ -6,7 +6,6 @@ import copy
 import math
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -23,8 +21,10 @@ from torch import Tensor, nn
 from efquantface.distill.batches import Batches
 from efquantface.distill.layerwise import LayerDistillation
 from efquantface.distill.losses import LOSSES
+from efquantface.distill.memory import part_of, peak_memory_mb, saved_bytes
 from efquantface.distill.metric_bank import MetricBank, fill_bank
 from efquantface.distill.optimizer import parameter_groups, rate_for, schedule
+from efquantface.distill.passes import Passes
 from efquantface.distill.settings import History, Plan, TrainData, TrainSettings
 from efquantface.errors import RunError, TrainingError
 from efquantface.models.model import FaceModel
@@ -89,10 +89,8 @@ class _Trainer:
         self.total = self.steps_an_epoch * settings.epochs
         self.step = 0
         self.best: dict[str, Tensor] = {}
-        self.loss = LOSSES[settings.loss]
         # what decides which weights are kept has to see a distance to the teacher
         self.held_loss = LOSSES["cosine" if settings.loss == "none" else settings.loss]
-        self.metric: MetricBank | None = None
         torch.manual_seed(settings.seed)
         self.fabric = Fabric(
             accelerator="cuda" if settings.device.startswith("cuda") else "cpu",
@@ -102,15 +100,19 @@ class _Trainer:
 
     def run(self, resume: bool) -> History:
         graph = self.student.graph
+        resume = resume and self.state_path.is_file()
+        # the same parts again, or sums would round differently
+        part = self._read_state()["part"] if resume else self._fitting_part()
+        self.passes = Passes(self.settings, self.fabric, part)
         optimizer = torch.optim.AdamW(parameter_groups(graph, self.settings), eps=1e-12)
         model = self._prepared(optimizer)
-        state = self._load(optimizer) if resume and self.state_path.is_file() else None
+        state = self._load(optimizer) if resume else None
         if state is None:
             self._validate(model)
         if self.settings.metric != "none" and self.step < self.total:
-            self.metric = self._metric_bank(model)
+            self.passes.metric = self._metric_bank(model)
             if state is not None:
-                self.metric.restore(state["metric"])
+                self.passes.metric.restore(state["metric"])
         if self.step < self.total:
             self._set_rate(optimizer)
             self.say(self._plan(model).describe())
@@ -132,7 +134,7 @@ class _Trainer:
         if self.best:
             graph.load_state_dict(self.best)
         refresh_biases(graph)
-        self.history.peak_memory_mb = _peak_memory_mb()
+        self.history.peak_memory_mb = peak_memory_mb()
         return self.history
 
     def _prepared(self, optimizer: torch.optim.Optimizer) -> Any:
@@ -158,7 +160,9 @@ class _Trainer:
         compiled: Any = torch.compile(self.module, dynamic=False)
         try:
             pixels, teacher = self._batch_at(0)
-            torch.autograd.backward(self._loss(compiled, pixels, teacher)[0])
+            part = self.passes.part
+            loss, _ = self.passes.distil(compiled, pixels[:part], teacher[:part])
+            torch.autograd.backward(loss)
         except Exception as error:  # compilers fail in many ways, and none of them is fatal here
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             self.say(f"torch.compile failed ({reason}): training without it, several times slower")
@@ -168,24 +172,29 @@ class _Trainer:
             self.module.zero_grad(set_to_none=True)
         return compiled
 
-    def _loss(self, model: Any, pixels: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of the embeddings, and while it lasts of the layers; and the embeddings."""
-        if not self.settings.layer_weight:
-            embedding = model(pixels)
-            return self.loss(embedding, teacher), embedding
-        embedding, layers = model(pixels)
-        weight = self.settings.layer_weight * (1 - self.step / max(self.total, 1))
-        return self.loss(embedding, teacher) + weight * layers, embedding
-
     def _metric_bank(self, model: Any) -> MetricBank:
         """The metric loss, with the student's present embeddings."""
 
         def embed(index: npt.NDArray[np.int64]) -> Tensor:
-            out = model(_input(self.data.pixels[index], self.fabric.device))
-            embedding: Tensor = out[0] if self.settings.layer_weight else out
-            return embedding.detach()
+            return self.passes.embed(model, _input(self.data.pixels[index], self.fabric.device))
 
         return fill_bank(embed, self.data, self.batches, self.settings.metric, self.say)
+
+    def _fitting_part(self) -> int:
+        """Images that pass at a time, so that a step stays below the memory it may take."""
+        if not self.settings.epochs:
+            return self.batch
+        pixels = _input(self.data.pixels[:4], torch.device("cpu"))
+        an_image = saved_bytes(self.module.cpu(), pixels)
+        weights = sum(p.numel() for p in self.student.graph.parameters())
+        limit = self.settings.memory_gb * 2**10
+        part, expected = part_of(self.batch, an_image, weights, limit)
+        cut = "" if part == self.batch else f", in {self.batch // part} parts of {part}"
+        self.say(
+            f"a batch of {self.batch} images{cut} takes about {expected / 2**10:.1f} GB of memory "
+            f"({an_image / 2**20:.0f} MB an image)"
+        )
+        return part
 
     def _set_rate(self, optimizer: torch.optim.Optimizer) -> None:
         """The weights' learning rate: as told, or by the held-out loss before training."""
@@ -220,17 +229,13 @@ class _Trainer:
         factor = schedule(self.step, self.total)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        pixels, teacher = self._batch_at(self.step)
-        loss, embedding = self._loss(model, pixels, teacher)
-        if self.metric is not None:
-            index, _ = self._mine(self.step)
-            identities = torch.from_numpy(self.batches.identities()[index]).to(embedding.device)
-            weight = self.settings.metric_weight if self.settings.metric == "ours" else 1.0
-            loss = loss + weight * self.metric.loss(embedding, teacher, identities)
-        value = float(loss.detach())
+        index, _ = self._mine(self.step)
+        known = self.batches.identities() if self.settings.metric != "none" else index
+        identities = torch.from_numpy(known[index] if known is not index else index)
+        self.passes.layer_weight = self.settings.layer_weight * (1 - self.step / self.total)
+        value = self.passes.backward(model, *self._batch_at(self.step), identities)
         if not math.isfinite(value):
             raise TrainingError(f"the loss is {value} at step {self.step}; try a smaller --lr")
-        self.fabric.backward(loss)
         norm = nn.utils.clip_grad_norm_(self.student.graph.parameters(), self.settings.clip)
         if not torch.isfinite(norm):
             raise TrainingError(f"a gradient is not finite at step {self.step}; lower --lr")
@@ -245,17 +250,17 @@ class _Trainer:
         """Held-out loss with the exact biases of the file; keeps the best weights."""
         refresh_biases(self.student.graph)
         total, count = 0.0, 0
-        for start in range(0, len(self.data.held_pixels), self.batch):
-            pixels = self.data.held_pixels[start : start + self.batch]
-            missing = self.batch - len(pixels)
+        for start in range(0, len(self.data.held_pixels), self.passes.part):
+            pixels = self.data.held_pixels[start : start + self.passes.part]
+            missing = self.passes.part - len(pixels)
             if missing:  # one compiled shape: fill up, and leave the filling out of the loss
                 pixels = np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)])
-            teacher = torch.from_numpy(self.data.held_teacher[start : start + self.batch])
+            teacher = torch.from_numpy(self.data.held_teacher[start : start + self.passes.part])
             # a compiled graph keeps its gradients: without them it would be compiled a second time
             with torch.set_grad_enabled(self.history.compiled):
                 out = model(_input(pixels, self.fabric.device))
             embedding = out[0] if self.settings.layer_weight else out
-            kept = embedding.detach()[: self.batch - missing]
+            kept = embedding.detach()[: self.passes.part - missing]
             total += float(self.held_loss(kept, teacher.to(kept.device))) * len(kept)
             count += len(kept)
             if not self.settings.epochs:
@@ -275,19 +280,21 @@ class _Trainer:
         """Time a step that changes nothing (compiling on the way), and look at the memory."""
         for _ in range(2):
             began = time.monotonic()
-            pixels, teacher = self._batch_at(self.step)
-            self.fabric.backward(self._loss(model, pixels, teacher)[0])
+            pixels, teacher = (torch.split(v, self.passes.part) for v in self._batch_at(self.step))
+            for x, t in zip(pixels, teacher, strict=True):
+                self.fabric.backward(self.passes.distil(model, x, t)[0])
             self.module.zero_grad(set_to_none=True)
             seconds = time.monotonic() - began
         # optimizer moments come on top of what is in use now
         moments = 2 * sum(p.numel() * 4 for p in self.student.graph.parameters()) / 2**20
-        return Plan(self.total - self.step, seconds, _peak_memory_mb() + moments)
+        return Plan(self.total - self.step, seconds, peak_memory_mb() + moments)
 
     def _save(self, optimizer: Any, began: float) -> None:
         self.history.seconds += time.monotonic() - began
         state = {
             "step": self.step,
             "total": self.total,
+            "part": self.passes.part,
             "model": self.student.graph.state_dict(),
             "optimizer": optimizer.state_dict(),
             "best": self.best,
@@ -295,22 +302,33 @@ class _Trainer:
             "history": [list(x) for x in self.history.steps],
             "held_out": [list(x) for x in self.history.held_out],
             "seconds": self.history.seconds,
-            "metric": None if self.metric is None else self.metric.state(),
+            "metric": None if self.passes.metric is None else self.passes.metric.state(),
         }
         temporary = self.state_path.with_name(self.state_path.name + ".partial")
         torch.save(state, temporary)
         os.replace(temporary, self.state_path)
 
-    def _load(self, optimizer: Any) -> dict[str, Any]:
+    def _read_state(self) -> dict[str, Any]:
+        """What was saved, if it belongs to this run."""
         try:
             state = torch.load(self.state_path, weights_only=True)
             if state["total"] != self.total:
                 raise RunError(f"{self.state_path}: was saved by a run of {state['total']} steps")
+            return dict(state, part=int(state["part"]))
+        except (RuntimeError, KeyError, ValueError, EOFError, OSError, UnpicklingError) as error:
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: Exception) -> RunError:
+        reason = str(error).splitlines()[0]
+        return RunError(f"{self.state_path}: cannot be resumed from ({reason})")
+
+    def _load(self, optimizer: Any) -> dict[str, Any]:
+        state = self._read_state()
+        try:
             self.student.graph.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, KeyError, ValueError, EOFError, OSError, UnpicklingError) as error:
-            reason = str(error).splitlines()[0]
-            raise RunError(f"{self.state_path}: cannot be resumed from ({reason})") from None
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise self._unusable(error) from None
         self.step, self.best = state["step"], state["best"]
         self.history.best_step = state["best_step"]
         self.history.steps = [(int(a), float(b)) for a, b in state["history"]]
@@ -329,13 +347,3 @@ def _input(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
     """Float pixels on the device, channels last."""
     tensor = torch.from_numpy(pixels).to(device).float()
     return tensor.contiguous(memory_format=torch.channels_last)
-
-
-def _peak_memory_mb() -> float:
-    """The process's peak so far; where the system does not tell it, what is in use now."""
-    if sys.platform.startswith("linux"):
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    info = psutil.Process().memory_info()
-    return float(getattr(info, "peak_wset", 0) or info.rss) / 2**20

@@ -41,7 +41,20 @@ def teacher(tmp_path: Path, network: nn.Module, contract: FaceContract) -> Path:
 
 @pytest.mark.parametrize(
     "verb",
-    ["", "compress", "evaluate", "benchmark", "export", "align", "data", "demo", "models", "env"],
+    [
+        "",
+        "compress",
+        "evaluate",
+        "inspect",
+        "embed",
+        "benchmark",
+        "export",
+        "align",
+        "data",
+        "demo",
+        "models",
+        "env",
+    ],
 )
 def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert efq(*([verb] if verb else []), "--help") == 0

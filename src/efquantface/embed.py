@@ -116,6 +116,7 @@ def embed_faces(
     for name, why in skipped[:5]:
         console.warn(f"skipped {name}: {why}")
     if not count:
+        parts.remove()
         raise DataError(f"{faces}: none of {len(source)} images can be read")
     writer = _write_npz if output.suffix == ".npz" else _write_parquet
     temporary = output.with_name(output.name + ".writing")

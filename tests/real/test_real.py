@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+import torch
+from onnx import numpy_helper
 
 from conftest import SHARED
 from efquantface import Embedder, compress
 from efquantface.contract import FaceContract
 from efquantface.data.align import align_folder, check_alignment
 from efquantface.data.faces import load_faces
-from efquantface.errors import CropError, UnsupportedOperatorError
+from efquantface.errors import CropError
 from efquantface.loading import load_model
+from efquantface.models.backbones.edgeface import edgeface_from, edgeface_name
 
 pytestmark = pytest.mark.real
 WEIGHTS, DATA = SHARED / "weights", SHARED / "data"
@@ -25,7 +29,7 @@ def some_faces(folder: str = "faces6k", count: int = 16) -> np.ndarray:
     return load_faces(DATA / folder, CONTRACT, limit=count).images
 
 
-@pytest.mark.parametrize("name", ["y1", "mobileface2", "foamliu_mobilefacenet"])
+@pytest.mark.parametrize("name", ["y1", "mobileface2", "foamliu_mobilefacenet", "edgeface_xs"])
 def test_imported_network_equals_its_file(name: str) -> None:
     path = WEIGHTS / f"{name}.onnx"
     preprocess = "imagenet" if name.startswith("foamliu") else None
@@ -36,11 +40,36 @@ def test_imported_network_equals_its_file(name: str) -> None:
     assert load_model(path).contract.is_raw_pixels == (not name.startswith("foamliu"))
 
 
-def test_unsupported_network_is_named_but_runs() -> None:
-    path = WEIGHTS / "edgeface_xs.onnx"
-    with pytest.raises(UnsupportedOperatorError, match="LayerNormalization"):
-        load_model(path)
-    assert Embedder.open(path).embed(some_faces(count=2)).shape == (2, 512)
+def test_checkpoint_equals_the_onnx_of_the_same_network() -> None:
+    faces = some_faces()
+    checkpoint = load_model(WEIGHTS / "foamliu_mobilefacenet.pt")
+    assert "foamliu MobileFaceNet" in checkpoint.notes[0]
+    assert checkpoint.contract.mean == (123.675, 116.28, 103.53)
+    file = Embedder.open(WEIGHTS / "foamliu_mobilefacenet.onnx", preprocess="imagenet")
+    own = Embedder.open(checkpoint).embed(faces)
+    np.testing.assert_allclose(own, file.embed(faces), atol=1e-4)
+
+
+def test_edgeface_written_from_the_paper_equals_its_file() -> None:
+    """The backbone of the registry, filled with the file's weights by their names."""
+    proto = onnx.load(WEIGHTS / "edgeface_xs.onnx").graph
+    weights = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in proto.initializer}
+    tensors = {k.removeprefix("net."): v for k, v in weights.items() if k.startswith("net.")}
+    for node in proto.node:  # linear layers lost their names in the export; their nodes have them
+        if node.op_type == "MatMul" and node.input[1] in weights:
+            parts: list[str] = []
+            for part in node.name.split("/")[2:-1]:
+                parts = [*parts[:-1], part] if "." in part else [*parts, part]
+            tensors[".".join(parts) + ".weight"] = weights[node.input[1]].T
+    renamed = {edgeface_name(name): value for name, value in tensors.items()}
+    network = edgeface_from(renamed)
+    network.load_state_dict(renamed)
+    faces = some_faces()
+    contract = FaceContract(112, 112, 512)
+    own = Embedder.open(network.eval(), contract=contract).embed(faces)
+    np.testing.assert_allclose(
+        own, Embedder.open(WEIGHTS / "edgeface_xs.onnx").embed(faces), atol=1e-4
+    )
 
 
 def test_photos_become_aligned_crops(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from torch import nn
 from conftest import make_faces
 from efquantface import Embedder, FaceContract, compress, evaluate
 from efquantface.data.faces import FaceSet
-from efquantface.errors import EfqError, ParityError, RunError
+from efquantface.describe import describe_model
+from efquantface.errors import EfqError, ParityError, RecipeError, RunError
 from efquantface.evaluation.sets import EvalSet
 from efquantface.models.checkpoint import load_checkpoint
 from efquantface.recipe import Recipe
@@ -153,7 +154,8 @@ def test_failed_parity_is_not_delivered(
     faces: FaceSet,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from efquantface import pipeline
+
+    from efquantface import deliver
 
     def wrong(model: object, path: Path, metadata: object = None) -> None:
         from efquantface.export.onnx_writer import write_onnx
@@ -166,7 +168,7 @@ def test_failed_parity_is_not_delivered(
         weights.CopyFrom(onnx.numpy_helper.from_array(codes, weights.name))
         onnx.save(proto, str(path))
 
-    monkeypatch.setattr(pipeline, "write_onnx", wrong)
+    monkeypatch.setattr(deliver, "write_onnx", wrong)
     with pytest.raises(ParityError, match="layer stem"):
         compress(network, faces, tmp_path / "run", contract=contract, epochs=0, **FAST)
     assert not (tmp_path / "run" / "student.onnx").exists()
@@ -217,3 +219,37 @@ def test_full_disk_is_a_clear_error(
     with pytest.raises(EfqError, match="No space left on device"):
         compress(network, faces, tmp_path / "run", contract=contract, epochs=0, **FAST)
     assert not list((tmp_path / "run").glob("*.partial"))
+
+
+@pytest.mark.parametrize("bits", [None, "w8a8"])
+def test_pruning_alone_and_with_bits(
+    bits: str | None, tmp_path: Path, network: nn.Module, contract: FaceContract, faces: FaceSet
+) -> None:
+    options = {} if bits is None else {"bits": bits}
+    done = compress(
+        network, faces, tmp_path / "run", contract=contract, epochs=4, prune=0.5, round_to=2, lr=1e-3,
+        **options, **FAST,
+    )  # fmt: skip
+    assert Recipe.read(tmp_path / "run" / "recipe.yaml").bits == (bits or "float")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    pruned = metrics["pruned"]
+    assert pruned["macs"] <= 0.5 * pruned["macs_before"]
+    assert any(after < before for _, before, after in pruned["layers"])
+    assert metrics["parity"]["problems"] == []
+    assert (metrics["parity"]["integer_convolutions"] > 0) == (bits is not None)
+    losses = [loss for _, loss in metrics["history"]["held_out"]]
+    assert min(losses) < losses[0]
+    again = Embedder.open(tmp_path / "run")  # stored as data, loaded without code
+    file = Embedder.open(done.run.onnx)
+    a, b = again.embed(faces.images), file.embed(faces.images)
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert cosine.min() > (0.99 if bits else 0.999999)
+    assert abs(metrics["embedding_lengths"]["held-out"]["ratio"] - 1) < 0.05
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "multiply-accumulates were removed" in page
+    text = "\n".join(describe_model(tmp_path / "run"))
+    assert "of 32 channels" in text
+    with pytest.raises(RecipeError, match="prune"):
+        compress(network, faces, tmp_path / "x", contract=contract, prune=1.0, **FAST)
+    with pytest.raises(RecipeError, match="nothing would be compressed"):
+        compress(network, faces, tmp_path / "x", contract=contract, bits="float", **FAST)

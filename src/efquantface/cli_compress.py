@@ -49,6 +49,24 @@ def compress(
             "safe on x86 machines without VNNI  [default: w8a8]"
         ),
     ] = None,
+    prune: Annotated[
+        float | None,
+        typer.Option(
+            help="share of multiply-accumulates to remove, by removing channels: 0.25, 0.5. Alone it "
+            "gives a smaller float network; with --bits that network is quantized, too"
+        ),
+    ] = None,
+    importance: Annotated[
+        str | None,
+        typer.Option(
+            help="which channels go: taylor (by what the embedding loses) or magnitude (by their "
+            "weights alone)  [default: taylor]"
+        ),
+    ] = None,
+    round_to: Annotated[
+        int | None,
+        typer.Option(help="channels left are a multiple of it, as kernels like  [default: 8]"),
+    ] = None,
     layer_bits: Annotated[
         list[str] | None,
         typer.Option(help="PATTERN=w4a8: bits of layers by name (*, ?); may be repeated"),
@@ -162,6 +180,9 @@ def compress(
         "teacher": teacher,
         "faces": faces,
         "bits": bits,
+        "prune": prune,
+        "importance": importance,
+        "round_to": round_to,
         "layers": _layer_bits(layer_bits),
         "wide_ends": wide_ends or None,
         "activations": activations,

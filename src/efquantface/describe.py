@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -102,7 +103,18 @@ def _network(model: FaceModel) -> list[str]:
         f"contract: {c.describe()}",
         *(f"  {note}" for note in model.notes),
         f"input {c.input_name!r}, output {c.output_name!r}",
+        *_channels(model),
     ]
+
+
+def _channels(model: FaceModel) -> list[str]:
+    """Which layers lost how many channels to pruning."""
+    lines = []
+    for name, before in model.channels.items():
+        module: Any = model.graph.get_submodule(name)
+        left = getattr(module, "out_channels", getattr(module, "out_features", before))
+        lines.append(f"  pruned: {name} has {left} of {before} channels")
+    return lines
 
 
 def _layers(model: FaceModel) -> list[str]:

@@ -18,6 +18,7 @@ from efquantface.contract import FaceContract
 from efquantface.curate import warn_of_shared
 from efquantface.data.align import check_alignment
 from efquantface.data.faces import FaceSet, split
+from efquantface.deliver import export_student, restore_length
 from efquantface.distill.bank import TeacherBank
 from efquantface.distill.settings import History, TrainData
 from efquantface.distill.trainer import fine_tune
@@ -27,17 +28,18 @@ from efquantface.evaluation.protocol import ProtocolResult
 from efquantface.evaluation.sets import EvalSet
 from efquantface.evaluation.verify import embedding_lengths, score_item
 from efquantface.export import saturation
-from efquantface.export.onnx_writer import write_onnx
-from efquantface.export.operators import executed
-from efquantface.export.parity import Parity, check_parity
+from efquantface.export.parity import Parity
 from efquantface.loading import load_model
 from efquantface.models.checkpoint import save_checkpoint
 from efquantface.models.model import FaceModel
-from efquantface.quantize.placement import output_layer, quantize, refresh_biases
+from efquantface.prune.prune import Pruned, prune
+from efquantface.quantize.float_student import plain, trainable
+from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import layer_errors
+from efquantface.quantize.scheme import Scheme
 from efquantface.recipe import Recipe
 from efquantface.report.page import write_report
-from efquantface.report.results import Results, Sizes
+from efquantface.report.results import PrunedLayers, Results, Sizes
 from efquantface.run_dir import RunDir
 from efquantface.runtime.benchmark import Timing, benchmark
 from efquantface.runtime.embedder import Embedder, check_device
@@ -46,7 +48,7 @@ from efquantface.sources import SYNTHETIC, load_source
 from efquantface.start import Start, calibration_index, make_start
 
 _CALIBRATION_BATCH = 32
-_PARITY_FACES = 64
+_LAYER_FACES = 64
 
 
 @dataclass
@@ -113,32 +115,42 @@ def compress(
         sets = [EvalSet("held-out", face_set.subset(held), None, True)]
     bank = _bank(model, face_set, recipe, console)
     batches = _calibration(model, face_set, train, recipe)
-    start = make_start(
-        model,
-        batches,
-        recipe.scheme,
-        recipe.budget,
-        recipe.seed,
-        console,
-        rebuild=recipe.reconstructs,
-    )
+    pruned = _prune(model, batches, recipe, console)
+    smaller = model if pruned is None else pruned.model
+    if recipe.quantizes:
+        start = make_start(
+            smaller,
+            batches,
+            recipe.scheme,
+            recipe.budget,
+            recipe.seed,
+            console,
+            rebuild=recipe.reconstructs,
+        )
+    else:
+        start = Start(trainable(smaller), smaller, Scheme())
     if start.choices:
         run.write_pinned(recipe, start.scheme)
-    student = start.student
     history = _train(start, face_set, train, held, bank, recipe, run, resume, console)
-    _restore_length(student, face_set, held, bank)
+    student = start.student if recipe.quantizes else plain(start.student)
+    seen = face_set.images[held], bank.plain[held]
+    restore_length(student, *seen)
 
     save_checkpoint(student, run.checkpoint)
-    parity = _export(student, run, face_set, held, bank, recipe, console)
+    stored = {"efquantface.bits": recipe.bits}
+    parity = export_student(student, run.onnx, *seen, stored, console)
     training = face_set.subset(train), bank.plain[train]
     results = _evaluate(
         teacher, model, student, run, sets, history, recipe, parity, training, console
     )
-    sample = torch.from_numpy(model.contract.pixels(face_set.images[held[:_PARITY_FACES]]))
-    teacher_graph = quantize(start.teacher, start.scheme).graph
-    results.layer_errors = layer_errors(student.graph, teacher_graph, sample)
+    if recipe.quantizes:
+        sample = torch.from_numpy(model.contract.pixels(face_set.images[held[:_LAYER_FACES]]))
+        teacher_graph = quantize(start.teacher, start.scheme).graph
+        results.layer_errors = layer_errors(student.graph, teacher_graph, sample)
+        results.saturation = saturation.describe(student)
     results.choices, results.reconstructed = start.choices, recipe.reconstructs
-    results.saturation = saturation.describe(student)
+    if pruned is not None:
+        results.pruned = PrunedLayers(pruned.macs_before, pruned.macs, pruned.layers, pruned.whole)
     results.skipped = face_set.skipped
     results.images_used = (
         len(train) if recipe.epochs else min(recipe.calibration_images, len(train))
@@ -180,6 +192,27 @@ def _faces(
     if recipe.check_alignment and not synthetic:
         console.say(check_alignment(found, contract, recipe.seed))
     return found
+
+
+def _prune(
+    model: FaceModel, batches: list[torch.Tensor], recipe: Recipe, console: Console
+) -> Pruned | None:
+    """The smaller float network, where one is wanted."""
+    if recipe.prune is None:
+        return None
+    with console.bar("pruning channels") as advance:
+        pruned = prune(
+            model,
+            batches,
+            recipe.prune,
+            importance=recipe.importance,
+            round_to=recipe.round_to,
+            seed=recipe.seed,
+            progress=advance,
+        )
+    for line in pruned.describe():
+        console.say(line)
+    return pruned
 
 
 def _bank(model: FaceModel, faces: FaceSet, recipe: Recipe, console: Console) -> TeacherBank:
@@ -239,45 +272,6 @@ def _train(
             say=console.say,
             progress=lambda step, total, loss: advance(step, total, f"loss {loss:.5f}"),
         )
-
-
-def _restore_length(
-    student: FaceModel,
-    faces: FaceSet,
-    held: np.ndarray[Any, np.dtype[np.int64]],
-    bank: TeacherBank,
-) -> None:
-    """Give embeddings the teacher's mean length back, by the last layer's scale."""
-    student.graph.cpu()
-    own = Embedder.open(student).embed(faces.images[held[:256]])
-    ratio = embedding_lengths(bank.plain[held[:256]], own)["ratio"]
-    output_layer(student.graph).rescale(1 / ratio)
-    refresh_biases(student.graph)
-
-
-def _export(
-    student: FaceModel,
-    run: RunDir,
-    faces: FaceSet,
-    held: np.ndarray[Any, np.dtype[np.int64]],
-    bank: TeacherBank,
-    recipe: Recipe,
-    console: Console,
-) -> Parity:
-    """Write the ONNX file under a working name; it gets its own once it has passed."""
-    unchecked = run.path / "student.unchecked.onnx"
-    write_onnx(student, unchecked, {"efquantface.bits": recipe.bits})
-    index = held[:: max(len(held) // _PARITY_FACES, 1)][:_PARITY_FACES]
-    parity = check_parity(student, unchecked, faces.images[index], bank.plain[index])
-    parity.check(unchecked)
-    unchecked.replace(run.onnx)
-    console.say(
-        f"parity passed: {len(parity.layers)} layers equal to one step, cosine {parity.cosine:.5f} "
-        "to the student in integers"
-    )
-    console.say(executed(run.onnx).describe())
-    console.say(saturation.describe(student))
-    return parity
 
 
 def _evaluate(

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from efquantface.contract import PREPROCESS
 from efquantface.distill.losses import LOSSES
@@ -18,6 +25,15 @@ from efquantface.evaluation.templates import TemplateFlags
 from efquantface.quantize.mixed import parse_budget
 from efquantface.quantize.scheme import Bits, Scheme
 
+FLOAT = "float"  # bits of a student that is pruned only
+
+
+def _parsed(bits: str) -> str:
+    try:
+        return str(Bits.parse(bits))
+    except RecipeError as error:
+        raise ValueError(str(error)) from None
+
 
 class Recipe(BaseModel):
     """Everything that decides what a run does. Validated here and nowhere else."""
@@ -26,7 +42,16 @@ class Recipe(BaseModel):
 
     teacher: str = Field(description="ONNX file, checkpoint, run folder or name of a default")
     faces: str = Field(description="folder of aligned crops, or synthetic:COUNT")
-    bits: str = Field("w8a8", description="bits of weights and activations, 2 to 8 each")
+    bits: str = Field(
+        "w8a8", description="bits of weights and activations, 2 to 8 each, or float (pruned only)"
+    )
+    prune: float | None = Field(
+        None, gt=0, lt=1, description="share of multiply-accumulates to remove"
+    )
+    importance: Literal["taylor", "magnitude"] = Field(
+        "taylor", description="of channels: by the embedding's loss, or by weights alone"
+    )
+    round_to: int = Field(8, ge=1, le=64, description="channels left are a multiple of it")
     layers: dict[str, str] = Field({}, description="bits of layers by shell pattern of their names")
     wide_ends: bool = Field(False, description="first and last layer keep 8 bits")
     activations: Literal["affine", "symmetric"] = Field(
@@ -84,15 +109,12 @@ class Recipe(BaseModel):
     @field_validator("bits")
     @classmethod
     def _bits(cls, value: str) -> str:
-        try:
-            return str(Bits.parse(value))
-        except RecipeError as error:
-            raise ValueError(str(error)) from None
+        return value if value == FLOAT else _parsed(value)
 
     @field_validator("layers")
     @classmethod
     def _layers(cls, value: dict[str, str]) -> dict[str, str]:
-        return {pattern: cls._bits(bits) for pattern, bits in value.items()}
+        return {pattern: _parsed(bits) for pattern, bits in value.items()}
 
     @field_validator("budget")
     @classmethod
@@ -127,7 +149,10 @@ class Recipe(BaseModel):
             RecipeError: naming every field that is wrong, and its value.
         """
         try:
-            return cls(**{k: v for k, v in values.items() if v is not None})
+            given = {k: v for k, v in values.items() if v is not None}
+            if "prune" in given and "bits" not in given and "budget" not in given:
+                given["bits"] = FLOAT  # pruned only
+            return cls(**given)
         except ValidationError as error:
             problems = [
                 f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']} (got {e.get('input')!r})"
@@ -158,6 +183,17 @@ class Recipe(BaseModel):
         values = self.model_dump(mode="json")
         return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
+    @model_validator(mode="after")
+    def _pruned_or_quantized(self) -> Recipe:
+        if self.bits == FLOAT and self.prune is None:
+            raise ValueError("bits float: nothing would be compressed; give prune, or bits")
+        return self
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether the student is quantized, not only pruned."""
+        return self.bits != FLOAT
+
     @property
     def scheme(self) -> Scheme:
         """The bits as a scheme."""
@@ -176,6 +212,8 @@ class Recipe(BaseModel):
         fits weights to inputs that training is about to mend, and training ends worse than from the
         nearest codes (docs/results.md).
         """
+        if not self.quantizes:
+            return False
         wide = Bits.parse(self.bits).activation == 8
         return self.rounding == "reconstruct" or (
             self.rounding == "auto" and (wide or not self.epochs)

@@ -27,6 +27,7 @@ def save_checkpoint(model: FaceModel, path: Path) -> None:
         "output": output_name(model.graph),
         "quantized": model.quantized,
         "node_names": list(model.node_names[:8]),
+        "channels": model.channels,
     }
     metadata = {
         FORMAT_KEY: FORMAT,
@@ -76,6 +77,7 @@ def load_checkpoint(path: Path) -> FaceModel:
             NodeSpec(n["name"], n["kind"], tuple(n["inputs"]), n["attrs"]) for n in raw["nodes"]
         ]
         output, quantized, names = raw["output"], bool(raw["quantized"]), raw["node_names"]
+        channels = {str(k): int(v) for k, v in raw.get("channels", {}).items()}
         contract = FaceContract.from_json(metadata[METADATA_KEY], where)
     except (ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"{path}: the stored graph cannot be read ({error})") from None
@@ -83,4 +85,4 @@ def load_checkpoint(path: Path) -> FaceModel:
     missing, unexpected = graph.load_state_dict(tensors, strict=False)
     if missing or unexpected:
         raise ModelFileError(f"{path}: weights missing {missing}, unexpected {unexpected}")
-    return FaceModel(graph, contract, path, quantized, tuple(names))
+    return FaceModel(graph, contract, path, quantized, tuple(names), channels=channels)

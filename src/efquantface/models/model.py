@@ -24,6 +24,7 @@ class FaceModel:
         node_names: names of the first nodes of an ONNX source, by which InsightFace's loader
             decides on its preprocessing.
         label: what it is called where there is no file.
+        channels: output channels that layers had before pruning, by layer; empty for others.
         notes: what a user should know about how it was read (assumptions, repairs).
     """
 
@@ -33,6 +34,7 @@ class FaceModel:
     quantized: bool = False
     node_names: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
+    channels: dict[str, int] = field(default_factory=dict)
     label: str = "network"
 
     @property

@@ -16,6 +16,7 @@ is an island anyway.
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 from torch import fx, nn
 
@@ -88,7 +89,7 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
     narrow(gm, {node: b.activation for node, b in bits.items()}, size, scheme.symmetric)
     tidy(gm)
     gm.train()
-    return FaceModel(gm, model.contract, model.source, True, model.node_names, list(model.notes))
+    return dataclasses.replace(model, graph=gm, quantized=True, notes=list(model.notes))
 
 
 def quantizer_before(gm: fx.GraphModule, node: fx.Node) -> Quantizer:
@@ -115,7 +116,7 @@ def refresh_biases(gm: fx.GraphModule) -> list[str]:
     """
     guarded = []
     for node, module in module_nodes(gm):
-        if isinstance(module, QuantConv2d | QuantLinear | QuantAffine):
+        if isinstance(module, QuantConv2d | QuantLinear | QuantAffine) and module.enabled:
             step, _ = quantizer_before(gm, node).qparams()
             count = module.refresh_bias(step)
             if count:

@@ -11,57 +11,15 @@ rounded yet (Frantar et al. 2023, GPTQ, section 3; the objective is AdaRound's, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional as F
+from torch import Tensor, fx
 
-from efquantface.models.graph import module_of, name_of
+from efquantface.models.fitting import MOST_INPUTS, Stepper, columns, ridge
+from efquantface.models.graph import name_of
 from efquantface.quantize.layers import QuantConv2d, QuantLinear
 from efquantface.quantize.placement import quantizer_before
 from efquantface.quantize.ranges import search_weight_steps
-
-_RIDGE = 1.0  # of the mean variance of the inputs; less follows the noise of few crops
-_COLUMNS = 24576  # positions of all crops that a layer is fitted on
-_MOST_INPUTS = 4608  # of a channel; beyond (25,088 at IResNet's end) the system is too large
-
-
-class _Stepper:
-    """Runs a graph node by node, as far as it is asked, dropping values that nobody will read."""
-
-    def __init__(self, gm: fx.GraphModule, pixels: Tensor) -> None:
-        self.gm, self.values = gm, dict[fx.Node, Any]()
-        self.left = {node: len(node.users) for node in gm.graph.nodes}
-        self.nodes = iter(gm.graph.nodes)
-        self.pixels = pixels
-
-    def step(self) -> tuple[fx.Node, nn.Module | None] | None:
-        """The next node with its inputs at hand and its output not computed yet."""
-        node = next(self.nodes, None)
-        return None if node is None else (node, module_of(self.gm, node))
-
-    def inputs(self, node: fx.Node) -> list[Tensor]:
-        return [self.values[a] for a in node.args if isinstance(a, fx.Node)]
-
-    def finish(self, node: fx.Node, module: nn.Module | None) -> None:
-        if node.op == "placeholder":
-            self.values[node] = self.pixels
-        elif module is not None:
-            self.values[node] = module(*self.inputs(node))
-        for source in node.all_input_nodes:
-            self.left[source] -= 1
-            if not self.left[source]:
-                self.values.pop(source, None)
-
-    def until(self, name: str) -> Tensor:
-        """The value of the node of this name."""
-        while (at := self.step()) is not None:
-            self.finish(*at)
-            if name_of(at[0]) == name:
-                found: Tensor = self.values[at[0]]
-                return found
-        raise KeyError(name)
 
 
 @torch.no_grad()
@@ -81,7 +39,7 @@ def reconstruct(
         pixels: (N,3,H,W); a hundred crops are enough.
     """
     generator = torch.Generator().manual_seed(seed)
-    ours, theirs = _Stepper(student, pixels.float()), _Stepper(teacher, pixels.float())
+    ours, theirs = Stepper(student, pixels.float()), Stepper(teacher, pixels.float())
     layers = [m for m in student.modules() if isinstance(m, QuantConv2d | QuantLinear)]
     done = 0
     while (at := ours.step()) is not None:
@@ -98,20 +56,12 @@ def reconstruct(
 def _fit(
     layer: QuantConv2d | QuantLinear, x: Tensor, wanted: Tensor, generator: torch.Generator
 ) -> None:
-    columns, targets = _columns(layer, x, wanted, generator)
-    groups, count, inputs = columns.shape
-    if inputs > _MOST_INPUTS:
+    x_columns, targets = columns(layer, x, wanted, generator)
+    groups, _, inputs = x_columns.shape
+    if inputs > MOST_INPUTS:
         return
     weight = layer.weight.reshape(groups, -1, inputs).double()
-    mean_x, mean_y = columns.mean(dim=1), targets.mean(dim=1)
-    x0, y0 = columns - mean_x[:, None], targets - mean_y[:, None]
-    gram = (x0.transpose(1, 2) @ x0).double() / count
-    ridge = _RIDGE * gram.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-12)
-    gram = gram + ridge[:, None, None] * torch.eye(inputs, dtype=gram.dtype)
-    missing = (y0.transpose(1, 2) @ x0).double() / count - weight @ (
-        gram - _diagonal(ridge, inputs)
-    )
-    fitted = weight + torch.linalg.solve(gram, missing.transpose(1, 2)).transpose(1, 2)
+    fitted, gram, (mean_x, mean_y) = ridge(weight, x_columns, targets)
     steps = search_weight_steps(fitted.reshape(-1, inputs).float(), layer.limit)
     latent, codes = _round(fitted, gram, steps.double().reshape(groups, -1), layer.limit)
     rounded = codes * steps.double().reshape(groups, -1, 1)
@@ -120,38 +70,6 @@ def _fit(
     # weights would first have to leave
     layer.set_weight(latent.reshape(layer.latent.shape).float(), bias.reshape(-1))
     layer.set_step(steps)
-
-
-def _diagonal(value: Tensor, size: int) -> Tensor:
-    return value[:, None, None] * torch.eye(size, dtype=value.dtype)
-
-
-def _columns(
-    layer: QuantConv2d | QuantLinear, x: Tensor, wanted: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """What the layer reads (G,N,K) and should give (G,N,O/G), at random positions."""
-    if isinstance(layer, QuantLinear):
-        rows, results = x.flatten(0, -2), wanted.flatten(0, -2)
-        if len(rows) > _COLUMNS:  # a map's places are rows, too
-            chosen = torch.randint(len(rows), (_COLUMNS,), generator=generator)
-            rows, results = rows[chosen], results[chosen]
-        return rows[None], results[None]
-    batch, _, height, width = wanted.shape
-    groups, total = layer.groups, batch * height * width
-    each = max(_COLUMNS // batch, 1)
-    inputs, outputs = [], []
-    for image in range(batch):  # unfolded image by image, to bound memory
-        unfolded = F.unfold(
-            x[image : image + 1], layer.kernel_size, layer.dilation, layer.padding, layer.stride
-        )[0]
-        pick: Any = slice(None)
-        if total > _COLUMNS:
-            pick = torch.randint(height * width, (each,), generator=generator)
-        inputs.append(unfolded[:, pick])
-        outputs.append(wanted[image].flatten(1)[:, pick])
-    columns = torch.cat(inputs, dim=1).reshape(groups, -1, sum(i.shape[1] for i in inputs))
-    targets = torch.cat(outputs, dim=1).reshape(groups, -1, columns.shape[2])
-    return columns.transpose(1, 2), targets.transpose(1, 2)
 
 
 def _round(weight: Tensor, gram: Tensor, steps: Tensor, limit: int) -> tuple[Tensor, Tensor]:

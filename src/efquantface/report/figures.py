@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 
 from efquantface.distill.settings import History
 from efquantface.evaluation.protocol import ProtocolResult
-from efquantface.export.parity import Parity
 from efquantface.quantize.mixed import CHOICES, LayerChoice
+from efquantface.report.results import PrunedLayers
 
 TEACHER, STUDENT, QUIET = "#5b6770", "#0b7285", "#adb5bd"
 _COLOURS = {"teacher": TEACHER, "student": STUDENT}
@@ -81,7 +81,22 @@ def training(history: History) -> str:
     return _figure(draw, "training")
 
 
-def layers(errors: list[tuple[str, float]], parity: Parity) -> str:
+def pruned(result: PrunedLayers) -> str:
+    """Output channels of each layer, before and after pruning."""
+
+    def draw(axes: Axes) -> None:
+        places = range(len(result.layers))
+        axes.bar(places, [n for _, n, _ in result.layers], color=QUIET, width=0.8, label="teacher")
+        axes.bar(places, [n for _, _, n in result.layers], color=STUDENT, width=0.8, label="left")
+        axes.set_xlabel(f"layers in order ({len(result.layers)})")
+        axes.set_ylabel("output channels")
+        axes.grid(alpha=0.3, axis="y")
+        axes.legend(frameon=False)
+
+    return _figure(draw, "channels", width=8.4)
+
+
+def layers(errors: list[tuple[str, float]]) -> str:
     """Relative error of each layer's output, student against teacher, first layer on the left."""
 
     def draw(axes: Axes) -> None:

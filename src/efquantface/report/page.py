@@ -59,7 +59,8 @@ def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ())
         protocols=protocols,
         speeds=speed_rows(results.timings),
         training=figures.training(results.history) if len(results.history.held_out) > 1 else "",
-        layers=figures.layers(results.layer_errors, results.parity),
+        layers=figures.layers(results.layer_errors) if results.layer_errors else "",
+        pruned=figures.pruned(results.pruned) if results.pruned else "",
         allocation=figures.allocation(results.choices) if results.choices else "",
         worst=sorted(results.layer_errors, key=lambda e: -e[1])[:8],
     )
@@ -69,7 +70,10 @@ def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ())
 def _bits(results: Results) -> str:
     """W8A8, and the budget that it was fitted into."""
     bits, budget = str(results.recipe["bits"]).upper(), results.recipe["budget"]
-    return f"{bits} within {budget}" if budget else bits
+    what = f"{bits} within {budget}" if budget else bits
+    if results.pruned is None:
+        return what
+    return f"{what}, {1 - results.pruned.macs / results.pruned.macs_before:.0%} pruned"
 
 
 def _changed(

@@ -45,6 +45,22 @@ class Sizes:
         return self.student_bytes / self.teacher_bytes
 
 
+@dataclass(frozen=True)
+class PrunedLayers:
+    """What pruning took.
+
+    Attributes:
+        macs_before, macs: multiply-accumulates of a crop.
+        layers: (name, output channels before, after), in order.
+        whole: layers whose channels could not go, with the reason.
+    """
+
+    macs_before: float
+    macs: float
+    layers: list[tuple[str, int, int]]
+    whole: dict[str, str]
+
+
 @dataclass
 class Results:
     """Everything that a run found out."""
@@ -63,6 +79,7 @@ class Results:
     timings: list[Timing] = field(default_factory=list)
     choices: list[LayerChoice] = field(default_factory=list)
     saturation: str = ""
+    pruned: PrunedLayers | None = None
     reconstructed: bool = False
     title: str = ""
     caveat: str = ""
@@ -81,6 +98,7 @@ class Results:
             "skipped_faces": [list(item) for item in self.skipped],
             "bits_chosen": {c.name: c.bits for c in self.choices},
             "saturation": self.saturation,
+            "pruned": None if self.pruned is None else asdict(self.pruned),
             "layer_errors": dict(self.layer_errors),
             "speed": [{**vars(t), "faces_a_second": t.faces_a_second} for t in self.timings],
         }

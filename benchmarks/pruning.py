@@ -1,0 +1,137 @@
+"""Accuracy against multiply-accumulates, file size and measured latency: pruned, quantized, both.
+
+    python benchmarks/pruning.py --shared ../shared --out runs/pruning
+    python benchmarks/pruning.py --shared ../shared --out runs/pruning --only "y1/50% w8a8"
+
+Rows are runs of `compress` on faces6k, evaluated on LFW once, one file each of
+benchmarks/results/pruning; a row that is there is left alone. Latency is measured in turns with the
+teacher's best float form, one thread. Magnitude pruning, with the same recovery and fine-tuning, is the
+peer. With --plot the Pareto plot is drawn of the rows that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from efquantface.export.openvino import write_openvino
+from efquantface.loading import load_model
+from efquantface.models.complexity import macs
+from efquantface.runtime.benchmark import benchmark
+from efquantface.runtime.embedder import Embedder
+from low_bits import add_arguments, begin, make_row, read_rows, row_file
+
+ROWS = Path(__file__).parent / "results" / "pruning"
+TEACHERS = ("y1", "mobileface2")
+SHARES = (0.25, 0.5, 0.7)
+EPOCHS = 3
+_ROUNDS = 30
+
+
+def rows() -> list[tuple[str, dict]]:
+    """(name, fields of the recipe)."""
+    found: list[tuple[str, dict]] = []
+    for share in SHARES:
+        for bits in ("w8a8", "float"):
+            fields = {"prune": share, "bits": bits, "epochs": EPOCHS}
+            found.append((f"{share:.0%} {bits}", fields))
+            found.append((f"{share:.0%} {bits} magnitude", {**fields, "importance": "magnitude"}))
+    found += [(f"0% {bits}", {"bits": bits, "epochs": EPOCHS}) for bits in ("w8a8", "w6a8", "w4a8")]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    parser.add_argument("--plot", type=Path)
+    args = begin(parser)
+    for teacher in TEACHERS:
+        for name, options in rows():
+            full = f"{teacher}/{name}"
+            there = row_file(ROWS, full).is_file()
+            make_row(ROWS, args, teacher, name, options)
+            if not there and row_file(ROWS, full).is_file():
+                add_cost(full, args)
+    print(table(read_rows(ROWS)))
+    if args.plot:
+        plot(read_rows(ROWS), args.plot)
+
+
+def add_cost(name: str, args: argparse.Namespace) -> None:
+    """Multiply-accumulates and latencies of a row's student, beside the teacher's."""
+    path = row_file(ROWS, name)
+    run = args.out / path.stem
+    teacher = load_model(args.shared / "weights" / f"{name.partition('/')[0]}.onnx")
+    student = load_model(run / "student.safetensors")
+    size = (teacher.contract.height, teacher.contract.width)
+    ir = run / "student.xml"
+    if student.quantized:
+        write_openvino(student, ir)
+    openvino = ir if student.quantized else run / "student.onnx"
+    models = [
+        ("teacher", Embedder.open(teacher, backend="onnxruntime", threads=1)),
+        ("student", Embedder.open(run / "student.onnx", threads=1)),
+        ("student, OpenVINO", Embedder.open(openvino, backend="openvino", threads=1)),
+    ]
+    row = json.loads(path.read_text())
+    row["macs"] = [macs(teacher.graph, *size), macs(student.graph, *size)]
+    row["speed"] = [vars(t) for t in benchmark(models, rounds=_ROUNDS)]
+    path.write_text(json.dumps(row, indent=1))
+
+
+def _values(row: dict) -> dict[str, float]:
+    pairs, every = row["protocols"][:2]
+    named = {m["name"]: m for m in (*pairs["metrics"], *every["metrics"])}
+    speed = {(t["name"], t["batch"]): t["median_ms"] for t in row["speed"]}
+    return {
+        "accuracy": 100 * named["accuracy"]["student"],
+        "loss": 100 * named["accuracy"]["loss"],
+        "tar": 100 * named["TAR@FAR=0.0001"]["student"],
+        "tar_loss": 100 * named["TAR@FAR=0.0001"]["loss"],
+        "macs": row["macs"][1] / row["macs"][0],
+        "mb": row["bytes"] / 1e6,
+        "ort": speed["teacher", 1] / speed["student", 1],
+        "ov": speed["teacher", 1] / speed["student, OpenVINO", 1],
+    }
+
+
+def table(found: list[dict]) -> str:
+    """The table of docs/results.md; speed is against the teacher's best float form."""
+    lines = [
+        "| | LFW accuracy (loss) | TAR@1e-4, all pairs (loss) | MACs | MB | ONNX Runtime | OpenVINO |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted((r for r in found if "speed" in r), key=lambda r: r["name"]):
+        v = _values(row)
+        lines.append(
+            f"| {row['name']} | {v['accuracy']:.2f} ({v['loss']:+.2f}) | {v['tar']:.2f} "
+            f"({v['tar_loss']:+.2f}) | {v['macs']:.0%} | {v['mb']:.2f} | {v['ort']:.1f}x | "
+            f"{v['ov']:.1f}x |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def plot(found: list[dict], path: Path) -> None:
+    """Loss of TAR against speed in ONNX Runtime, a colour a teacher, a mark a way of compressing."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    for row in (r for r in found if "speed" in r):
+        v = _values(row)
+        teacher, _, name = row["name"].partition("/")
+        marker = "x" if "magnitude" in name else ("s" if "float" in name else "o")
+        colour = {"y1": "#0b7285", "mobileface2": "#e8a33d"}[teacher]
+        axes.plot(v["ort"], v["tar_loss"], marker, color=colour)
+        axes.annotate(f" {name}", (v["ort"], v["tar_loss"]), fontsize=7)
+    axes.set_xlabel("times as fast as the best float form, ONNX Runtime, batch 1, one thread")
+    axes.set_ylabel("loss of TAR@FAR=1e-4, all pairs of LFW, points")
+    axes.grid(alpha=0.3)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Structured channel pruning: a smaller dense network, not a mask."""

@@ -1,0 +1,236 @@
+"""Channels that can only be removed together, found by torch-pruning on a twin of the graph.
+
+torch-pruning knows PyTorch's own layers, so the graph is copied with those in the place of ours: a
+scale and shift per channel becomes a BatchNorm that does nothing else. Pruned, the twin is turned back;
+its layers carry their new sizes, so it is stored as data like any other graph.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch_pruning
+from torch import fx, nn
+
+from efquantface.errors import ModelFileError
+from efquantface.models.graph import module_nodes, module_of, name_of, tidy
+from efquantface.models.islands import Gelu
+from efquantface.models.ops import (
+    Add,
+    Affine,
+    Clamp,
+    Flatten,
+    GlobalAvgPool,
+    Multiply,
+    Normalize,
+    PReLU,
+    ZeroPad,
+)
+
+_LAYERS = nn.Conv2d | nn.Linear
+_PASSES_CHANNELS = (
+    *(Add, Affine, Clamp, Flatten, GlobalAvgPool, Multiply, PReLU, Gelu),
+    *(nn.MaxPool2d, nn.AvgPool2d, nn.Sigmoid),
+)
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels of one or more tensors that go together, as in the stream of residual blocks.
+
+    Attributes:
+        name: the first layer that makes them.
+        size: how many there are.
+        writers: layers that make them.
+        depthwise: depthwise layers that they pass through.
+        readers: layers that read them, and how many inputs of the layer a channel is (a flattened map).
+    """
+
+    name: str
+    size: int
+    writers: tuple[str, ...]
+    depthwise: tuple[str, ...]
+    readers: tuple[tuple[str, int], ...]
+
+
+class Channels:
+    """A graph whose channels can be removed.
+
+    Attributes:
+        groups: what can be removed.
+        whole: layers whose output channels stay, each with the reason.
+        kept: of every layer that lost outputs, the original numbers of those it has left.
+    """
+
+    def __init__(self, gm: fx.GraphModule, height: int, width: int) -> None:
+        """Find the groups of a float graph, which is not changed.
+
+        Raises:
+            ModelFileError: torch-pruning cannot follow the graph.
+        """
+        self.twin = _twin(gm)
+        self.size = (height, width)
+        self.kept: dict[str, list[int]] = {}
+        names = {module: str(node.target) for node, module in module_nodes(self.twin)}
+        self.modules = {name: module for module, name in names.items()}
+        self.whole = _whole(self.twin)
+        self._trace()
+        self.groups: list[ChannelGroup] = []
+        roots = [nn.Conv2d, nn.Linear]
+        for group in self.graph.get_all_groups(root_module_types=roots):
+            found = _describe(group, names)
+            if found is None:
+                continue
+            reasons = [self.whole[w] for w in found.writers if w in self.whole]
+            if not found.readers:
+                reasons.append("nothing reads it that could go with it")
+            if reasons:
+                self.whole.update(dict.fromkeys(found.writers, reasons[0]))
+            else:
+                self.groups.append(found)
+
+    def _trace(self) -> None:
+        example = torch.zeros(1, 3, *self.size)
+        try:
+            # of parameters that only islands have, which stay whole
+            warnings.filterwarnings("ignore", "Unwrapped parameters", module="torch_pruning")
+            self.graph: Any = torch_pruning.DependencyGraph().build_dependency(self.twin, example)
+        except Exception as error:  # it raises many kinds
+            raise ModelFileError(
+                f"the network's channels cannot be followed by torch-pruning ({error})"
+            ) from None
+
+    def remove(self, group: ChannelGroup, channels: Sequence[int]) -> None:
+        """Remove channels (present numbers) of a group from every layer that has them."""
+        if not channels:
+            return
+        writer: Any = self.modules[group.writers[0]]
+        is_linear = isinstance(writer, nn.Linear)
+        prune = (
+            torch_pruning.prune_linear_out_channels
+            if is_linear
+            else torch_pruning.prune_conv_out_channels
+        )
+        self.graph.get_pruning_group(writer, prune, idxs=sorted(channels)).prune()
+        gone = set(channels)
+        for name in (*group.writers, *group.depthwise):
+            before = self.kept.get(name, list(range(group.size)))
+            self.kept[name] = [c for i, c in enumerate(before) if i not in gone]
+
+    def take(self, gm: fx.GraphModule) -> None:
+        """Take over the weights of a graph that :meth:`finish` gave, after they were fitted."""
+        for node, module in module_nodes(gm):
+            mine: Any = self.modules[str(node.target)]
+            if isinstance(module, _LAYERS):
+                assert module.bias is not None
+                mine.weight.data.copy_(module.weight)
+                mine.bias.data.copy_(module.bias)
+
+    def finish(self) -> fx.GraphModule:
+        """The canonical graph that is left."""
+        return _canonical(self.twin)
+
+
+def _twin(gm: fx.GraphModule) -> fx.GraphModule:
+    twin = copy.deepcopy(gm)
+    for node, module in module_nodes(twin):
+        replacement: nn.Module | None = None
+        with torch.no_grad():
+            if isinstance(module, PReLU):
+                replacement = nn.PReLU(module.channels)
+                replacement.weight.copy_(module.slope)
+            elif isinstance(module, Affine):
+                replacement = nn.BatchNorm2d(module.channels, eps=0.0)
+                replacement.weight.copy_(module.weight)
+                replacement.bias.copy_(module.bias)
+        if replacement is not None:
+            twin.set_submodule(str(node.target), replacement)
+    return tidy(twin).eval()
+
+
+def _canonical(twin: fx.GraphModule) -> fx.GraphModule:
+    gm = copy.deepcopy(twin)
+    for node, module in module_nodes(gm):
+        with torch.no_grad():
+            if isinstance(module, nn.PReLU):
+                prelu = PReLU(module.weight.numel())
+                prelu.slope.copy_(module.weight)
+                gm.set_submodule(str(node.target), prelu)
+            elif isinstance(module, nn.BatchNorm2d):
+                affine = Affine(module.weight.numel())
+                affine.weight.copy_(module.weight)
+                affine.bias.copy_(module.bias)
+                gm.set_submodule(str(node.target), affine)
+    return tidy(gm).eval()
+
+
+def _describe(group: Any, names: dict[nn.Module, str]) -> ChannelGroup | None:
+    """A torch-pruning group as layers by name."""
+    writers, depthwise, readers = list[str](), list[str](), list[tuple[str, int]]()
+    size = len(group[0].idxs)
+    for item in group:
+        module = item.dep.target.module
+        if not isinstance(module, _LAYERS) or module not in names:
+            continue
+        name = names[module]
+        if isinstance(module, nn.Conv2d) and module.groups > 1:
+            depthwise.append(name)
+        elif "out_channels" in item.dep.handler.__name__:
+            writers.append(name)
+        else:
+            readers.append((name, len(item.idxs) // size))
+    if not writers:
+        return None
+
+    def once(values: list[Any]) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(values))
+
+    return ChannelGroup(writers[0], size, once(writers), once(depthwise), once(readers))
+
+
+def _whole(gm: fx.GraphModule) -> dict[str, str]:
+    """Layers whose channels pass through something that needs all of them, with the reason."""
+    reasons: dict[str, str] = {}
+    output = next(n for n in gm.graph.nodes if n.op == "output").args[0]
+    reasons[name_of(output)] = "it gives the embedding"
+    for node, module in module_nodes(gm):
+        grouped = isinstance(module, nn.Conv2d) and 1 < module.groups
+        if grouped and not module.groups == module.in_channels == module.out_channels:
+            _spread(gm, node, "a grouped convolution that is not depthwise", reasons)
+        elif isinstance(module, ZeroPad) and module.channels:
+            _spread(gm, node, "channels are added as zeros", reasons)
+        elif not isinstance(
+            module,
+            (*_PASSES_CHANNELS, ZeroPad, Normalize, nn.Conv2d, nn.Linear, nn.PReLU, nn.BatchNorm2d),
+        ):
+            _spread(gm, node, f"{type(module).__name__} needs all channels", reasons)
+    return reasons
+
+
+def _spread(gm: fx.GraphModule, start: fx.Node, reason: str, reasons: dict[str, str]) -> None:
+    """Name the layers that make the channels that pass through ``start``, up and down the graph."""
+    seen, left = set[fx.Node](), [start]
+    while left:
+        node = left.pop()
+        if node in seen or node.op in ("placeholder", "output"):
+            continue
+        seen.add(node)
+        module = module_of(gm, node)
+        depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
+        if isinstance(module, _LAYERS) and not depthwise and node is not start:
+            reasons.setdefault(name_of(node), reason)
+            continue  # its inputs are other channels
+        left += node.all_input_nodes
+        left += [user for user in node.users if not _reads_anew(gm, user)]
+
+
+def _reads_anew(gm: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node's outputs are other channels than its inputs."""
+    module = module_of(gm, node)
+    depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
+    return isinstance(module, _LAYERS) and not depthwise

@@ -1,0 +1,131 @@
+"""Prunes a float network to a share of its multiply-accumulates, or to a latency."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from efquantface.errors import RecipeError
+from efquantface.models.model import FaceModel
+from efquantface.prune.allocate import Cost, choose
+from efquantface.prune.channels import Channels
+from efquantface.prune.importance import IMPORTANCES, magnitude, taylor
+from efquantface.prune.refit import refit
+
+_ROUNDS = 2  # scores of the channels that stay change with those that went
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What pruning gave.
+
+    Attributes:
+        model: the smaller float network.
+        macs_before, macs: multiply-accumulates of a crop.
+        layers: (name, output channels before, after) of each layer, in order.
+        whole: layers whose channels stay, with the reason.
+    """
+
+    model: FaceModel
+    macs_before: float
+    macs: float
+    layers: list[tuple[str, int, int]]
+    whole: dict[str, str]
+
+    def describe(self) -> list[str]:
+        """Lines for the log."""
+        fewer = sum(after < before for _, before, after in self.layers)
+        lines = [
+            f"pruned {1 - self.macs / self.macs_before:.0%} of {self.macs_before / 1e6:,.0f} million "
+            f"multiply-accumulates: {fewer} of {len(self.layers)} layers have fewer channels"
+        ]
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.whole.items():
+            reasons.setdefault(why, []).append(name)
+        for why, names in reasons.items():
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            lines.append(f"left whole, because {why}: {shown}")
+        return lines
+
+
+def prune(
+    model: FaceModel,
+    batches: list[Tensor],
+    share: float,
+    *,
+    importance: str = "taylor",
+    round_to: int = 8,
+    floor: float = 0.25,
+    rounds: int = _ROUNDS,
+    recover: bool = True,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Pruned:
+    """A copy of a float model without the channels that its embedding misses least.
+
+    Args:
+        model: canonical float model.
+        batches: pixels (N,3,H,W) of a few hundred crops.
+        share: of the multiply-accumulates to remove, above 0 and below 1.
+        importance: ``taylor`` (:func:`~efquantface.prune.importance.taylor`) or ``magnitude``.
+        round_to: channels of a group are a multiple of it.
+        floor: share of its channels that every group keeps.
+        rounds: removed in so many steps, scores found anew each time.
+        recover: fit the layers that read removed channels to the teacher's outputs, in closed form.
+        seed: of random directions and positions.
+        progress: called with (done, total).
+
+    Raises:
+        RecipeError: a share that is not between 0 and 1, or that cannot be reached.
+        ModelFileError: the network's channels cannot be followed.
+    """
+    if not 0 < share < 1:
+        raise RecipeError(f"--prune {share:g}: the share of multiply-accumulates to remove, 0 to 1")
+    if importance not in IMPORTANCES:
+        raise RecipeError(f"importance {importance!r}: choose from {', '.join(IMPORTANCES)}")
+    size = (model.contract.height, model.contract.width)
+    channels = Channels(model.graph, *size)
+    if not channels.groups:
+        reasons = ", ".join(f"{name} ({why})" for name, why in channels.whole.items())
+        raise RecipeError(f"no channels of this network can be removed: {reasons}")
+    sizes = {group.name: group.size for group in channels.groups}
+    before = Cost.of(model.graph, channels.groups, size).total(sizes)
+    graph, left = model.graph, before
+    for turn in range(rounds):
+        groups = channels.groups if turn == 0 else Channels(graph, *size).groups
+        score = (
+            magnitude(graph, groups)
+            if importance == "magnitude"
+            else taylor(graph, groups, batches, seed=seed)
+        )
+        cost = Cost.of(graph, groups, size)
+        goal = before * (1 - share * (turn + 1) / rounds)
+        removed = choose(score, cost, goal, round_to=round_to, floor=floor, sizes=sizes)
+        by_name = {group.name: group for group in channels.groups}
+        for name, which in removed.items():
+            channels.remove(by_name[name], which)
+        graph = channels.finish()
+        left = cost.total({n: len(s) - len(removed[n]) for n, s in score.items()})
+        if recover:
+            refit(graph, model.graph, batches, channels.kept, seed=seed)
+            channels.take(graph)
+        progress(turn + 1, rounds)
+    sizes_of = _sizes(model.graph, graph)
+    had = {name: count for name, count, now in sizes_of if now < count}
+    pruned = dataclasses.replace(model, graph=graph, notes=list(model.notes), channels=had)
+    return Pruned(pruned, before, left, sizes_of, channels.whole)
+
+
+def _sizes(graph: nn.Module, pruned: nn.Module) -> list[tuple[str, int, int]]:
+    after = dict(pruned.named_modules())
+    found = []
+    for name, module in graph.named_modules():
+        out = getattr(module, "out_channels", getattr(module, "out_features", None))
+        if isinstance(out, int):
+            now = after[name]
+            left = getattr(now, "out_channels", getattr(now, "out_features", out))
+            found.append((name, out, int(left)))
+    return found

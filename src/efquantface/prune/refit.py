@@ -1,0 +1,62 @@
+"""Recovery without training: what is left of each layer is fitted to what the teacher's gave.
+
+Layers are visited in order, pruned network and teacher side by side. A layer that has lost inputs, or
+reads tensors that have changed, gets the weights nearest to its own that bring the outputs it still has
+near the teacher's (He et al. 2017, eq. 5, without the selection).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx, nn
+
+from efquantface.models.fitting import MOST_INPUTS, Stepper, columns, ridge
+from efquantface.models.graph import name_of
+
+_CROPS = 192
+
+
+@torch.no_grad()
+def refit(
+    pruned: fx.GraphModule,
+    teacher: fx.GraphModule,
+    batches: list[Tensor],
+    kept: dict[str, list[int]],
+    *,
+    seed: int = 0,
+) -> None:
+    """Fit the layers of ``pruned`` in place.
+
+    Args:
+        pruned, teacher: float graphs with the same names.
+        batches: pixels (N,3,H,W).
+        kept: of every layer that lost outputs, the teacher's numbers of those it has left.
+        seed: of the positions that layers are fitted on.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.cat(batches)[:_CROPS].float()
+    ours, theirs = Stepper(pruned, pixels), Stepper(teacher, pixels)
+    while (at := ours.step()) is not None:
+        node, module = at
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            wanted = theirs.until(name_of(node))
+            numbers = kept.get(name_of(node))
+            if numbers is not None:
+                axis = 1 if isinstance(module, nn.Conv2d) else -1
+                wanted = wanted.index_select(axis, torch.tensor(numbers))
+            _fit(module, ours.inputs(node)[0], wanted, generator)
+        ours.finish(node, module)
+
+
+def _fit(
+    layer: nn.Conv2d | nn.Linear, x: Tensor, wanted: Tensor, generator: torch.Generator
+) -> None:
+    x_columns, targets = columns(layer, x, wanted, generator)
+    groups, _, inputs = x_columns.shape
+    if inputs > MOST_INPUTS:
+        return
+    weight = layer.weight.reshape(groups, -1, inputs).double()
+    fitted, _, (mean_x, mean_y) = ridge(weight, x_columns, targets)
+    layer.weight.copy_(fitted.reshape(layer.weight.shape))
+    assert layer.bias is not None
+    layer.bias.copy_((mean_y - (fitted.float() @ mean_x[..., None])[..., 0]).reshape(-1))

@@ -1,0 +1,64 @@
+"""A float network in the form that the trainer takes, and back: layers as in a student, unquantized.
+
+Weights are trained in units of their channel's largest weight, as in quantized students, so that one
+learning rate fits all channels of all networks.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import torch
+from torch import nn
+
+from efquantface.models.graph import conv_attrs, module_nodes, tidy, tuples
+from efquantface.models.model import FaceModel
+from efquantface.models.ops import Affine, conv_from, linear_from
+from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
+
+_BITS = 8  # of layers that are switched off; only their form matters
+_Layer = QuantConv2d | QuantLinear | QuantAffine
+
+
+def trainable(model: FaceModel) -> FaceModel:
+    """A copy of a float model whose layers train as a student's do, quantizers switched off."""
+    gm = copy.deepcopy(model.graph)
+    for node, module in module_nodes(gm):
+        layer: _Layer
+        if isinstance(module, nn.Conv2d):
+            layer = QuantConv2d(**tuples(conv_attrs(module)), bits=_BITS)
+        elif isinstance(module, nn.Linear):
+            layer = QuantLinear(module.in_features, module.out_features, _BITS)
+        elif isinstance(module, Affine):
+            layer = QuantAffine(module.channels)
+        else:
+            continue
+        assert module.bias is not None
+        layer.set_weight(module.weight.detach(), module.bias.detach())
+        if not isinstance(layer, QuantAffine):
+            layer.log_step.requires_grad_(False)
+        layer.enabled = False
+        gm.set_submodule(str(node.target), layer)
+    gm.train()
+    return dataclasses.replace(model, graph=tidy(gm))
+
+
+@torch.no_grad()
+def plain(model: FaceModel) -> FaceModel:
+    """The float model that a trained one of :func:`trainable` stands for."""
+    gm = copy.deepcopy(model.graph).cpu()
+    for node, module in module_nodes(gm):
+        name = str(node.target)
+        if isinstance(module, QuantConv2d):
+            attrs = tuples(conv_attrs(module))
+            shape = {k: attrs[k] for k in ("stride", "padding", "dilation", "groups")}
+            gm.set_submodule(name, conv_from(module.weight, module.bias, **shape))
+        elif isinstance(module, QuantLinear):
+            gm.set_submodule(name, linear_from(module.weight, module.bias))
+        elif isinstance(module, QuantAffine):
+            affine = Affine(module.channels)
+            affine.weight.copy_(module.weight)
+            affine.bias.copy_(module.bias)
+            gm.set_submodule(name, affine)
+    return dataclasses.replace(model, graph=tidy(gm).eval())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_adaface_in_a_lightning_checkpoint(tmp_path: Path, se: bool) -> None:
     module = randomize(AdaFaceIr18(se))
     weights = {f"model.{k}": v for k, v in module.state_dict().items()}
     weights["head.kernel"] = torch.zeros(512, 10)
-    stored = {"state_dict": weights, "epoch": 3, "hyper_parameters": {"lr": 0.1}}
+    stored = {"state_dict": weights, "epoch": 3, "hyper_parameters": Namespace(lr=0.1, arch="ir")}
     torch.save(stored, tmp_path / "adaface_ir18.ckpt")
     model = load_model(tmp_path / "adaface_ir18.ckpt")
     expect(module, model)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import zipfile
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -16,6 +18,14 @@ from efquantface.errors import ModelFileError
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".pkl", ".safetensors")
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "backbone", "net", "network", "encoder")
+# what training checkpoints hold beside tensors, and what only carries values
+_PLAIN: list[Any] = [
+    Namespace,
+    np.dtype,
+    np.dtypes.Float32DType,
+    np.dtypes.Float64DType,
+    np.dtypes.Int64DType,
+]
 _FEW = 4  # fewer tensors are no network
 
 
@@ -36,7 +46,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path.name!r}).state_dict(), 'weights.pth'), and give that file"
         )
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_PLAIN):
+            stored = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ModelFileError(
             f"{path}: holds more than tensors ({_reason(error)}), and loading it would run code from "

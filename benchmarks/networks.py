@@ -4,7 +4,8 @@
     python benchmarks/networks.py --shared ../shared --out runs/networks --iresnet BACKBONE.pth
 
 Rows are runs of `compress` with its defaults on faces6k, evaluated on LFW once, one file each of
-benchmarks/results/networks; a row that is there is left alone. `--iresnet` adds rows of the network
+benchmarks/results/networks; a row that is there is left alone. The rows of y1 and of foamliu's ONNX are
+those of low_bits.py. `--iresnet` adds rows of the network
 that train_iresnet18.py made, in W8A8 and W6A6, with losses against itself.
 """
 
@@ -13,16 +14,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import low_bits
 from low_bits import add_arguments, begin, make_row, read_rows, table
 
 ROWS = Path(__file__).parent / "results" / "networks"
-NETWORKS = {
-    "y1.onnx": None,
-    "mobileface2.onnx": None,
-    "foamliu_mobilefacenet.onnx": "imagenet",
-    "foamliu_mobilefacenet.pt": None,
-    "edgeface_xs.onnx": None,
-}
+NETWORKS = ("mobileface2.onnx", "foamliu_mobilefacenet.pt", "edgeface_xs.onnx")
+ELSEWHERE = ("y1/w8a8 seed 0", "foamliu_mobilefacenet/w8a8 seed 0")  # the same recipe
 
 
 def main() -> None:
@@ -30,13 +27,13 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--iresnet", type=Path)
     args = begin(parser)
-    for file, preprocess in NETWORKS.items():
-        path = args.shared / "weights" / file
-        make_row(ROWS, args, file, "w8a8", {"teacher": str(path), "preprocess": preprocess})
+    for file in NETWORKS:
+        make_row(ROWS, args, file, "w8a8", {"teacher": str(args.shared / "weights" / file)})
     for bits in ("w8a8", "w6a6") if args.iresnet else ():
         fields = {"teacher": str(args.iresnet), "bits": bits}
         make_row(ROWS, args, "iresnet18", bits, fields)
-    print(table(read_rows(ROWS)))
+    others = [row for row in read_rows(low_bits.ROWS) if row["name"] in ELSEWHERE]
+    print(table([*read_rows(ROWS), *others]))
 
 
 if __name__ == "__main__":

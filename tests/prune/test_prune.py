@@ -146,6 +146,11 @@ def test_choice_is_the_cheapest_and_stops_at_the_floor() -> None:
     assert len(deep["a"]) % 4 == 0
     with pytest.raises(RecipeError, match=r"gets to 0 million.*floor \(25%\)"):
         choose(scores, cost, 1.0, round_to=4)
+    # the step that meets the goal saves more than is missing: what fits is given back
+    early = {"a": torch.tensor([1.0, 1, 1, 1]), "b": torch.full((16,), 0.9)}
+    wide = Cost([(1, "a", 1, 1000.0), (1, "b", 1, 1.0)])
+    kept = choose(early, wide, wide.total({"a": 3, "b": 16}) + 2, round_to=1)
+    assert (len(kept["a"]), len(kept["b"])) == (1, 0)
     odd = choose({"a": torch.rand(18)}, Cost([(3, "a", 1, 1.0)]), 3 * 17, round_to=8)
     assert len(odd["a"]) == 2  # 16 are left
 

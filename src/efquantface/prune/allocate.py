@@ -103,6 +103,7 @@ def choose(
     }
     orders = {name: torch.argsort(values).tolist() for name, values in scores.items()}
     removed: dict[str, list[int]] = {name: [] for name in scores}
+    steps: dict[str, list[tuple[float, int]]] = {name: [] for name in scores}
     total = cost.total(counts)
     while total > goal:
         best: tuple[float, str, int, float] | None = None
@@ -121,9 +122,38 @@ def choose(
                 f"{goal / 1e6:,.0f}: every group of channels is at its floor ({floor:.0%}); "
                 "prune less, or combine it with fewer bits"
             )
-        _, name, fewer, saved = best
+        loss, name, fewer, saved = best
         start = len(removed[name])
         removed[name] += orders[name][start : start + fewer]
         counts[name] -= fewer
         total -= saved
+        steps[name].append((loss, fewer))
+    _give_back(removed, steps, cost, counts, goal)
     return removed
+
+
+def _give_back(
+    removed: dict[str, list[int]],
+    steps: dict[str, list[tuple[float, int]]],
+    cost: Cost,
+    counts: dict[str, int],
+    goal: float,
+) -> None:
+    """Undo last steps, the dearest first, where the goal is met without them: the step that met it
+    may have saved more than was missing."""
+    total = cost.total(counts)
+    while True:
+        fitting = []
+        for name, done in steps.items():
+            if done:
+                back = {**counts, name: counts[name] + done[-1][1]}
+                more = cost.saved(back, name, done[-1][1])
+                if total + more <= goal:
+                    fitting.append((done[-1][0], name, more))
+        if not fitting:
+            return
+        _, name, more = max(fitting)
+        _, fewer = steps[name].pop()
+        del removed[name][len(removed[name]) - fewer :]
+        counts[name] += fewer
+        total += more

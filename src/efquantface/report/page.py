@@ -14,6 +14,7 @@ from PIL import Image
 
 from efquantface.evaluation.sets import EvalSet
 from efquantface.files import write_text
+from efquantface.recipe import FLOAT
 from efquantface.report import figures
 from efquantface.report.results import (
     Results,
@@ -55,7 +56,7 @@ def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ())
     ]
     page = environment.get_template("page.html.j2").render(
         results=results,
-        title=results.title or f"{results.teacher} in {_bits(results)}",
+        title=results.title or f"{results.teacher}: {_bits(results)}",
         protocols=protocols,
         speeds=speed_rows(results.timings),
         training=figures.training(results.history) if len(results.history.held_out) > 1 else "",
@@ -73,7 +74,8 @@ def _bits(results: Results) -> str:
     what = f"{bits} within {budget}" if budget else bits
     if results.pruned is None:
         return what
-    return f"{what}, {1 - results.pruned.macs / results.pruned.macs_before:.0%} pruned"
+    share = f"{1 - results.pruned.macs / results.pruned.macs_before:.0%} pruned"
+    return share if results.recipe["bits"] == FLOAT else f"{what}, {share}"
 
 
 def _changed(

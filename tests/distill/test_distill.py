@@ -29,6 +29,7 @@ from efquantface.quantize.ranges import enable, set_ranges
 from efquantface.quantize.scheme import Scheme
 from efquantface.recipe import Recipe
 from efquantface.runtime.embedder import Embedder
+from efquantface.runtime.memory import freed_memory, keep_freed_memory
 
 
 def test_losses_against_numpy() -> None:
@@ -200,7 +201,7 @@ def test_a_batch_in_parts_trains_alike(
 
 
 def test_parts_of_a_batch() -> None:
-    now = psutil.Process().memory_info().rss / 2**20
+    now = (psutil.Process().memory_info().rss - freed_memory()) / 2**20
     assert part_of(64, 2**20, 0, now + 1000)[0] == 64
     assert part_of(64, 2**20, 0, now + 40)[0] == 32
     assert part_of(64, 2**20, 0, 1)[0] == 2
@@ -209,3 +210,13 @@ def test_parts_of_a_batch() -> None:
     layer = nn.Sequential(nn.Linear(8, 16), nn.Sigmoid(), nn.Linear(16, 4))
     # kept an image: the sigmoid's output, which the second layer reads too, and the input
     assert saved_bytes(layer, torch.rand(4, 8)) == pytest.approx(4 * 16 + 4 * 8, abs=4 * 8)
+
+
+def test_freed_memory_is_seen() -> None:
+    """What is freed stays in the process and is not counted twice."""
+    if not keep_freed_memory():
+        pytest.skip("no glibc")
+    held = torch.zeros(2**26)  # 256 MB
+    before = freed_memory()
+    del held
+    assert freed_memory() - before > 2**27

@@ -8,6 +8,8 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from efquantface.runtime.memory import freed_memory
+
 _WEIGHTS = 5  # a weight, its gradient, two moments of AdamW, the best so far
 
 
@@ -59,7 +61,8 @@ def part_of(batch: int, an_image: float, weights: int, limit_mb: float) -> tuple
         weights: trained values.
         limit_mb: of the whole process.
     """
-    fixed = psutil.Process().memory_info().rss + 4 * weights * _WEIGHTS
+    in_use = max(psutil.Process().memory_info().rss - freed_memory(), 0)
+    fixed = in_use + 4 * weights * _WEIGHTS
     parts = [n for n in range(batch, 1, -1) if batch % n == 0] or [batch]
     fitting = [n for n in parts if fixed + n * an_image <= limit_mb * 2**20]
     chosen = fitting[0] if fitting else parts[-1]

@@ -92,7 +92,14 @@ def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
-def make_row(rows: Path, args: argparse.Namespace, teacher: str, name: str, options: dict) -> None:
+def make_row(
+    rows: Path,
+    args: argparse.Namespace,
+    teacher: str,
+    name: str,
+    options: dict,
+    fake: bool = True,
+) -> None:
     """Run `compress` and keep its row, unless the row is there or not wanted now."""
     full = f"{teacher}/{name}"
     wanted = not args.only or any(full.startswith(only) for only in args.only)
@@ -113,25 +120,18 @@ def make_row(rows: Path, args: argparse.Namespace, teacher: str, name: str, opti
         print(f"== {full}", flush=True)
         recipe = Recipe.create(fields)
         compress(fields["teacher"], fields["faces"], run, recipe=recipe, resume=True)
-    write_row(rows, full, run, fields, lfw)
+    write_row(rows, full, run, fields, lfw if fake else None)
 
 
-def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path) -> None:
-    """Keep what the table needs of a run, and add the fake-quantized student's own numbers."""
+def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path | None) -> None:
+    """Keep what the table needs of a run; with ``lfw`` also the fake-quantized student's numbers."""
     teacher, threads = Path(fields["teacher"]), fields["threads"]
     metrics = json.loads((run / "metrics.json").read_text())
     history = metrics["history"]
     found = executed(run / "student.onnx")
-    contract = load_model(teacher, preprocess=fields["preprocess"]).contract
-    (people,) = load_eval(f"lfw={lfw}", contract)
-    pair = [
-        Embedder.open(m, contract=contract, threads=threads).embed(people.faces.images)
-        for m in (teacher, run / "student.safetensors")
-    ]
     row = {
         "name": name,
         "protocols": metrics["protocols"],
-        "fake": [p.as_dict() for p in evaluate_set(people, *pair)],
         "bytes": (run / "student.onnx").stat().st_size,
         "convolutions": [found.integer_convolutions, found.convolutions],
         "float": found.in_float,
@@ -144,6 +144,14 @@ def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path) -> None
         "peak_memory_mb": history["peak_memory_mb"],
         "parity": metrics["parity"]["cosine"],
     }
+    if lfw is not None:
+        contract = load_model(teacher, preprocess=fields["preprocess"]).contract
+        (people,) = load_eval(f"lfw={lfw}", contract)
+        pair = [
+            Embedder.open(m, contract=contract, threads=threads).embed(people.faces.images)
+            for m in (teacher, run / "student.safetensors")
+        ]
+        row["fake"] = [p.as_dict() for p in evaluate_set(people, *pair)]
     keep(rows, row)
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from efquantface.assets import file_sha256
 from efquantface.contract import FaceContract
 from efquantface.data.faces import load_faces
 from efquantface.data.listing import full_name
@@ -30,11 +31,13 @@ from efquantface.distill.bank import TeacherBank
 from efquantface.distill.losses import cosine_loss
 from efquantface.distill.optimizer import schedule
 from efquantface.evaluate import evaluate
+from efquantface.evaluation.metrics import unit
 from efquantface.models.backbones.iresnet import IResNet
 from efquantface.runtime.embedder import Embedder
 from efquantface.runtime.environment import environment
 from efquantface.runtime.memory import keep_freed_memory
 
+_ALIKE = 0.5
 _SHARED = "in the evaluation set"
 
 
@@ -58,7 +61,13 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     teacher = Embedder.open(args.teacher, threads=args.threads)
     images = crops(args.faces, args.exclude, teacher.contract)
-    bank = TeacherBank.build(teacher, images, key=str(args.teacher.resolve()))
+    key = file_sha256(args.teacher) + teacher.contract.to_json()
+    bank = TeacherBank.build(teacher, images, key=key)
+    rows = unit(bank.plain[:: max(len(images) // 500, 1)])
+    alike = float((rows @ rows.T)[np.triu_indices(len(rows), 1)].mean())
+    print(f"{teacher.contract.describe()}; mean cosine of different images {alike:.3f}", flush=True)
+    if alike > _ALIKE:
+        raise SystemExit("the teacher takes all faces for one: its preprocessing is wrong")
     contract = FaceContract(112, 112, teacher.contract.embedding_size)
     torch.manual_seed(0)
     network = IResNet(18, contract.embedding_size).to(memory_format=torch.channels_last)

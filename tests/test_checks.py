@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -54,3 +56,16 @@ def test_digest_follows_weights(network: nn.Module, contract: FaceContract) -> N
     with torch.no_grad():
         network.fc.weight[0, 0] += 1  # type: ignore[union-attr, index]
     assert first != model_digest(load_model(network, contract=contract))
+
+
+def test_a_network_that_recognizes_nobody_is_said(
+    network: nn.Module, contract: FaceContract, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with torch.no_grad():
+        network.fc.weight.mul_(1e-6)  # type: ignore[union-attr, operator]
+        network.bn.running_mean.fill_(-1.0)  # type: ignore[union-attr, operator]
+    assumed = replace(contract, source="assumed")
+    faces = make_faces(identities=60, each=4)
+    faces.images[:] = np.random.default_rng(0).integers(0, 256, faces.images.shape)
+    check_preprocessing(load_model(network, contract=assumed), faces, Console())
+    assert "under no known preprocessing" in " ".join(capsys.readouterr().out.split())

@@ -17,6 +17,7 @@ from efquantface.runtime.embedder import Embedder
 
 AS_FOUND = "as found"
 _IMAGES = 160
+_HARDLY = 0.8  # AUC below which a network is not one that recognizes faces
 _CLEARLY = 0.5  # another preprocessing wins clearly where it halves the ranking errors
 
 
@@ -56,6 +57,11 @@ def check_preprocessing(model: FaceModel, faces: FaceSet, console: Console) -> s
             f"run again with --preprocess {best} if you do not know better"
         )
         return best
+    if max(assumed, scores[best]) < _HARDLY:
+        console.warn(
+            "under no known preprocessing does this network tell people apart; is it a trained "
+            "face-recognition network, and are the crops aligned?"
+        )
     return None
 
 

@@ -58,14 +58,14 @@ def main() -> None:
         f"{env['packages']['torch']}, ONNX Runtime {env['packages']['onnxruntime']}; "
         f"`python {' '.join(sys.argv)}`\n\n"
         "| | checkpoint, largest difference | ONNX | int8 convolutions | parity, cosine | batch "
-        "| ms an image | peak memory GB |\n|---|---|---|---|---|---|---|---|"
+        "| ms an image | peak memory GB, before training and after |\n|---|---|---|---|---|---|---|---|"
     )
     for depth in args.depths:
         subprocess.run([sys.executable, *sys.argv, "--one", str(depth)], check=True)
         r = json.loads((args.out / f"{depth}.json").read_text())
         print(
             f"| IResNet-{depth} | {r['checkpoint']:.1e} | {r['onnx']:.1e} | {r['int8']} | "
-            f"{r['parity']:.5f} | {r['batch']} | {r['ms']:.0f} | {r['peak_gb']:.1f} |",
+            f"{r['parity']:.5f} | {r['batch']} | {r['ms']:.0f} | {r['before_gb']:.1f}, {r['peak_gb']:.1f} |",
             flush=True,
         )
 
@@ -126,6 +126,7 @@ def one(depth: int, args: argparse.Namespace) -> dict[str, object]:
         if len(steps) == _STEPS:
             raise KeyboardInterrupt
 
+    before = peak_memory_mb() / 1024
     with suppress(KeyboardInterrupt):
         fine_tune(student, data, settings, args.out / f"{depth}.pt", say=say, progress=progress)
     return {
@@ -135,6 +136,7 @@ def one(depth: int, args: argparse.Namespace) -> dict[str, object]:
         "parity": parity.cosine,
         "batch": next(t for t in said if t.startswith("a batch of")).partition(" takes")[0],
         "ms": 1000 * float(np.diff(steps).mean()) / args.batch,
+        "before_gb": before,
         "peak_gb": peak_memory_mb() / 1024,
     }
 

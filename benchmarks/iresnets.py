@@ -65,7 +65,8 @@ def main() -> None:
         r = json.loads((args.out / f"{depth}.json").read_text())
         print(
             f"| IResNet-{depth} | {r['checkpoint']:.1e} | {r['onnx']:.1e} | {r['int8']} | "
-            f"{r['parity']:.5f} | {r['batch']} | {r['ms']:.0f} | {r['before_gb']:.1f}, {r['peak_gb']:.1f} |",
+            f"{r['parity']:.5f} | {r['batch']} | {r['ms']:.0f} | "
+            f"{r['before_gb']:.1f}, {r['peak_gb']:.1f} |",
             flush=True,
         )
 

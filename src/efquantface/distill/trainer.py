@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from efquantface.distill.batches import Batches
 from efquantface.distill.layerwise import LayerDistillation
 from efquantface.distill.losses import LOSSES
-from efquantface.distill.memory import part_of, peak_memory_mb, saved_bytes
+from efquantface.distill.memory import COMPILER_MB, part_of, peak_memory_mb, saved_bytes
 from efquantface.distill.metric_bank import MetricBank, fill_bank
 from efquantface.distill.optimizer import parameter_groups, rate_for, schedule
 from efquantface.distill.passes import Passes
@@ -188,7 +188,8 @@ class _Trainer:
         an_image = saved_bytes(self.module.cpu(), pixels)
         weights = sum(p.numel() for p in self.student.graph.parameters())
         limit = self.settings.memory_gb * 2**10
-        part, expected = part_of(self.batch, an_image, weights, limit)
+        compiler = COMPILER_MB if self.settings.compile else 0.0
+        part, expected = part_of(self.batch, an_image, weights, limit, compiler)
         cut = "" if part == self.batch else f", in {self.batch // part} parts of {part}"
         self.say(
             f"a batch of {self.batch} images{cut} takes about {expected / 2**10:.1f} GB of memory "

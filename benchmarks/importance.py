@@ -49,7 +49,7 @@ def main() -> None:
                 found = torch.cat([pruned.model.embed_pixels(part) for part in others])
                 apart = float((1 - F.cosine_similarity(found, wanted)).mean())
                 print(
-                    f"| {1 - pruned.macs / pruned.macs_before:.0%} | {importance} | "
+                    f"| {pruned.share:.0%} | {importance} | "
                     f"{'closed form' if recover else 'none'} | "
                     f"{pruned.model.parameters / model.parameters:.0%} | {apart:.3f} |",
                     flush=True,

@@ -16,7 +16,7 @@ from efquantface.export import saturation
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.operators import executed
 from efquantface.export.parity import Parity, check_parity, mean_cosine
-from efquantface.models.graph import module_of
+from efquantface.models.graph import module_of, output_node
 from efquantface.models.model import FaceModel
 from efquantface.quantize.placement import output_layer, refresh_biases
 from efquantface.runtime.embedder import Embedder
@@ -44,8 +44,7 @@ def restore_length(student: FaceModel, faces: Faces, teacher: Rows) -> None:
         output_layer(student.graph).rescale(1 / ratio)
         refresh_biases(student.graph)
         return
-    node = next(n for n in student.graph.graph.nodes if n.op == "output").args[0]
-    layer = module_of(student.graph, node)
+    layer = module_of(student.graph, output_node(student.graph))
     if isinstance(layer, nn.Linear):
         with torch.no_grad():
             layer.weight.div_(ratio)
@@ -86,7 +85,7 @@ def export_student(
             f"parity passed: {len(parity.layers)} layers equal to one step, cosine "
             f"{parity.cosine:.5f} to the student in integers"
         )
-        console.say(executed(target).describe())
+        console.say(parity.executed.describe())
         console.say(saturation.describe(student))
     else:
         console.say(f"parity passed: cosine {parity.cosine:.6f} to the student")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,7 +13,7 @@ from efquantface.errors import ModelFileError, UnsupportedOperatorError
 from efquantface.export.operators import executed
 from efquantface.loading import load_model, onnx_contract, resolve
 from efquantface.models.complexity import macs
-from efquantface.models.graph import kind_of, module_nodes, shapes
+from efquantface.models.graph import kind_of, module_nodes, outputs_of, shapes
 from efquantface.models.model import FaceModel
 from efquantface.models.onnx_import import load_proto, quantized_operators
 from efquantface.models.registry import BACKBONES
@@ -111,8 +110,7 @@ def _channels(model: FaceModel) -> list[str]:
     """Which layers lost how many channels to pruning."""
     lines = []
     for name, before in model.channels.items():
-        module: Any = model.graph.get_submodule(name)
-        left = getattr(module, "out_channels", getattr(module, "out_features", before))
+        left = outputs_of(model.graph.get_submodule(name))
         lines.append(f"  pruned: {name} has {left} of {before} channels")
     return lines
 

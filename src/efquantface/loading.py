@@ -11,13 +11,12 @@ from torch import fx, nn
 from efquantface import assets
 from efquantface.contract import ASSUMED, METADATA_KEY, FaceContract
 from efquantface.errors import ContractError, ModelFileError
-from efquantface.models.backbones.dlib import DlibResNet
 from efquantface.models.checkpoint import is_own_checkpoint, load_checkpoint
 from efquantface.models.dlib_resnet import load_dlib_resnet
 from efquantface.models.foreign import foreign_format
 from efquantface.models.fx_import import import_module
 from efquantface.models.model import FaceModel
-from efquantface.models.onnx_import import DEFAULT_SIZE, OnnxFacts, import_onnx, read_facts
+from efquantface.models.onnx_import import OnnxFacts, import_onnx, read_facts
 from efquantface.models.passes import canonicalize, prepend_normalize
 from efquantface.models.recognize import recognize
 from efquantface.models.state_dicts import SUFFIXES
@@ -129,7 +128,7 @@ def _from_checkpoint(
 ) -> FaceModel:
     """A backbone recognized by its tensors' names, with the preprocessing of its family."""
     found = recognize(path)
-    size = 150 if isinstance(found.module, DlibResNet) else DEFAULT_SIZE
+    size = found.dialect.size
     family = preprocess or found.dialect.family(found.prefix)
     notes = [f"recognized by its tensors' names: {found.dialect.name}", *found.notes]
     if contract is None:

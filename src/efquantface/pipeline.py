@@ -39,7 +39,7 @@ from efquantface.quantize.ranges import layer_errors
 from efquantface.quantize.scheme import Scheme
 from efquantface.recipe import Recipe
 from efquantface.report.page import write_report
-from efquantface.report.results import PrunedLayers, Results, Sizes
+from efquantface.report.results import Results, Sizes
 from efquantface.run_dir import RunDir
 from efquantface.runtime.benchmark import Timing, benchmark
 from efquantface.runtime.embedder import Embedder, check_device
@@ -149,8 +149,7 @@ def compress(
         results.layer_errors = layer_errors(student.graph, teacher_graph, sample)
         results.saturation = saturation.describe(student)
     results.choices, results.reconstructed = start.choices, recipe.reconstructs
-    if pruned is not None:
-        results.pruned = PrunedLayers(pruned.macs_before, pruned.macs, pruned.layers, pruned.whole)
+    results.pruned = pruned
     results.skipped = face_set.skipped
     results.images_used = (
         len(train) if recipe.epochs else min(recipe.calibration_images, len(train))

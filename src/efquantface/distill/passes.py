@@ -43,8 +43,13 @@ class Passes:
         first = bool(self.settings.layer_weight)
         return torch.cat([(out[0] if first else out).detach() for out in outs])
 
-    def backward(self, model: Any, pixels: Tensor, teacher: Tensor, identities: Tensor) -> float:
-        """The loss of a batch (B,3,H,W); its gradients are added up part by part."""
+    def backward(
+        self, model: Any, pixels: Tensor, teacher: Tensor, identities: Tensor | None
+    ) -> float:
+        """The loss of a batch (B,3,H,W); its gradients are added up part by part.
+
+        Only a metric loss asks for ``identities`` (B,).
+        """
         xs, ts = torch.split(pixels, self.part), torch.split(teacher, self.part)
         value, slopes = 0.0, None
         if self.metric is not None and len(xs) > 1:
@@ -66,8 +71,9 @@ class Passes:
                 self.fabric.backward(loss)
         return value
 
-    def _pairs(self, embedding: Tensor, teacher: Tensor, identities: Tensor) -> Tensor:
+    def _pairs(self, embedding: Tensor, teacher: Tensor, identities: Tensor | None) -> Tensor:
         """The weighted metric loss of a whole batch."""
         assert self.metric is not None
+        assert identities is not None
         weight = self.settings.metric_weight if self.settings.metric == "ours" else 1.0
         return weight * self.metric.loss(embedding, teacher, identities.to(embedding.device))

@@ -100,15 +100,16 @@ class _Trainer:
 
     def run(self, resume: bool) -> History:
         graph = self.student.graph
-        resume = resume and self.state_path.is_file()
+        state = self._read_state() if resume and self.state_path.is_file() else None
         # the same parts again, or sums would round differently
-        part = self._read_state()["part"] if resume else self._fitting_part()
+        part = self._fitting_part() if state is None else state["part"]
         self.passes = Passes(self.settings, self.fabric, part)
         optimizer = torch.optim.AdamW(parameter_groups(graph, self.settings), eps=1e-12)
         model = self._prepared(optimizer)
-        state = self._load(optimizer) if resume else None
         if state is None:
             self._validate(model)
+        else:
+            self._take(state, optimizer)
         if self.settings.metric != "none" and self.step < self.total:
             self.passes.metric = self._metric_bank(model)
             if state is not None:
@@ -230,9 +231,9 @@ class _Trainer:
         factor = schedule(self.step, self.total)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        index, _ = self._mine(self.step)
-        known = self.batches.identities() if self.settings.metric != "none" else index
-        identities = torch.from_numpy(known[index] if known is not index else index)
+        identities = None
+        if self.passes.metric is not None:
+            identities = torch.from_numpy(self.batches.identities()[self._mine(self.step)[0]])
         self.passes.layer_weight = self.settings.layer_weight * (1 - self.step / self.total)
         value = self.passes.backward(model, *self._batch_at(self.step), identities)
         if not math.isfinite(value):
@@ -323,8 +324,8 @@ class _Trainer:
         reason = str(error).splitlines()[0]
         return RunError(f"{self.state_path}: cannot be resumed from ({reason})")
 
-    def _load(self, optimizer: Any) -> dict[str, Any]:
-        state = self._read_state()
+    def _take(self, state: dict[str, Any], optimizer: Any) -> None:
+        """Go on from a saved state."""
         try:
             self.student.graph.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
@@ -336,7 +337,6 @@ class _Trainer:
         self.history.held_out = [(int(a), float(b)) for a, b in state["held_out"]]
         self.history.seconds = state["seconds"]
         self.say(f"resuming at step {self.step} of {self.total}")
-        return dict(state)
 
 
 def has_compiler() -> bool:

@@ -81,9 +81,11 @@ def _write(loaded: FaceModel, target: Path, file_format: str, packed: bool) -> l
     write_onnx(loaded, target, packed=packed)
     checked = ""
     if loaded.quantized:
-        layers = check_layers(loaded, target)
-        checked = f"; {layers} layers equal to the student's on random pixels"
-    found = executed(target)
+        parity = check_layers(loaded, target)
+        found = parity.executed
+        checked = f"; {len(parity.layers)} layers equal to the student's on random pixels"
+    else:
+        found = executed(target)
     listed = ", ".join(f"{op} {count}" for op, count in found.counts.items())
     opset = onnx.load(str(target)).opset_import[0].version
     lines = [

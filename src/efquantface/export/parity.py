@@ -23,7 +23,7 @@ from torch import Tensor, fx, nn
 
 from efquantface.errors import ParityError
 from efquantface.export.emulate import emulate
-from efquantface.export.operators import executed
+from efquantface.export.operators import Executed, executed
 from efquantface.models import islands
 from efquantface.models.graph import module_of, name_of
 from efquantface.models.model import FaceModel
@@ -98,6 +98,17 @@ class Parity:
         if self.problems:
             raise ParityError(f"{path}: fails the parity check: " + "; ".join(self.problems))
 
+    @property
+    def executed(self) -> Executed:
+        """What ONNX Runtime executes of the file."""
+        return Executed(
+            self.operators,
+            self.convolutions,
+            self.integer_convolutions,
+            self.products,
+            self.integer_products,
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for metrics.json."""
         return {**asdict(self), "problems": self.problems}
@@ -139,8 +150,8 @@ def check_parity(
     )
 
 
-def check_layers(student: FaceModel, path: Path, count: int = 16) -> int:
-    """Layer-by-layer check on random pixels, where no faces are at hand; the number of layers.
+def check_layers(student: FaceModel, path: Path, count: int = 16) -> Parity:
+    """Layer-by-layer check on random pixels, where no faces are at hand.
 
     Raises:
         ParityError: a layer differs by more than one step, or the embedding layer differs.
@@ -150,7 +161,7 @@ def check_layers(student: FaceModel, path: Path, count: int = 16) -> int:
     problems = [p for p in parity.problems if not p.startswith("end to end")]
     if problems:
         raise ParityError(f"{path}: fails the parity check: " + "; ".join(problems))
-    return len(parity.layers)
+    return parity
 
 
 def on_noise(

@@ -38,6 +38,7 @@ class Dialect:
         build: the backbone for renamed tensors; raises :class:`NotRecognized` or ``KeyError``.
         preprocess: how these networks usually want their pixels (``contract.PREPROCESS``).
         by_prefix: the same where the names begin with a wrapper of another repository.
+        size: height and width of a crop.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Dialect:
     build: Callable[[Tensors], nn.Module]
     preprocess: str = "insightface"
     by_prefix: tuple[tuple[str, str], ...] = ()
+    size: int = 112
 
     def family(self, prefix: str) -> str:
         """The preprocessing of checkpoints with this prefix."""
@@ -310,6 +312,7 @@ DIALECTS: tuple[Dialect, ...] = (
         "blocks.13.conv1.conv.weight",
         _same,
         lambda t: DlibResNet(t["linear.weight"].shape[0]),
+        size=150,
     ),
     Dialect("EdgeFace", "stages.0.blocks.0.conv_dw.weight", edgeface_name, edgeface_from),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from efquantface.models.graph import module_of, name_of
 
 _RIDGE = 1.0  # of the mean variance of the inputs; less follows the noise of few crops
 _COLUMNS = 24576  # positions of all crops that a layer is fitted on
-MOST_INPUTS = 4608  # of a channel; beyond (25,088 at IResNet's end) the system is too large
+_MOST_INPUTS = 4608  # of a channel; beyond (25,088 at IResNet's end) the system is too large
 
 
 class Stepper:
@@ -52,7 +53,7 @@ class Stepper:
         raise KeyError(name)
 
 
-def columns(
+def _columns(
     layer: Any, x: Tensor, wanted: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """What the layer reads (G,N,K) and should give (G,N,O/G), at random positions."""
@@ -80,23 +81,48 @@ def columns(
     return columns.transpose(1, 2), targets.transpose(1, 2)
 
 
-def ridge(weight: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Weights nearest to ``weight`` (G,O,K) that bring ``W x + b`` near ``y``, and what they rest on.
+@dataclass(frozen=True)
+class Fit:
+    """A layer fitted to wanted outputs.
+
+    Attributes:
+        weight: (G,O,K) float64.
+        gram: the inputs' regularized covariance (G,K,K).
+        mean_x, mean_y: (G,K) and (G,O) of inputs and wanted outputs.
+    """
+
+    weight: Tensor
+    gram: Tensor
+    mean_x: Tensor
+    mean_y: Tensor
+
+    def bias(self, weight: Tensor) -> Tensor:
+        """The bias (G O,) with which ``weight`` (G,O,K) gives the wanted mean."""
+        return (self.mean_y - (weight.float() @ self.mean_x[..., None])[..., 0]).reshape(-1)
+
+
+def fit(layer: Any, inputs: Tensor, wanted: Tensor, generator: torch.Generator) -> Fit | None:
+    """Weights nearest to the layer's that bring ``W x + b`` near ``wanted`` (ridge regression).
+
+    None where a channel has more inputs than can be solved for.
 
     Args:
-        weight: float64.
-        x, y: (G,N,K) and (G,N,O), from :func:`columns`.
-
-    Returns:
-        the fitted weights, the inputs' regularized covariance (G,K,K), and the means of x and y.
+        layer: convolution or linear layer, float or quantized.
+        inputs: what it reads.
+        wanted: what it should give.
+        generator: of the positions that are looked at.
     """
-    count, inputs = x.shape[1:]
+    x, y = _columns(layer, inputs, wanted, generator)
+    groups, count, width = x.shape
+    if width > _MOST_INPUTS:
+        return None
+    weight = layer.weight.reshape(groups, -1, width).double()
     mean_x, mean_y = x.mean(dim=1), y.mean(dim=1)
     x0, y0 = x - mean_x[:, None], y - mean_y[:, None]
     gram = (x0.transpose(1, 2) @ x0).double() / count
     strength = _RIDGE * gram.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-12)
-    eye = strength[:, None, None] * torch.eye(inputs, dtype=gram.dtype)
+    eye = strength[:, None, None] * torch.eye(width, dtype=gram.dtype)
     missing = (y0.transpose(1, 2) @ x0).double() / count - weight @ gram
     gram = gram + eye
     fitted = weight + torch.linalg.solve(gram, missing.transpose(1, 2)).transpose(1, 2)
-    return fitted, gram, (mean_x, mean_y)
+    return Fit(fitted, gram, mean_x, mean_y)

@@ -14,11 +14,12 @@ class _Format:
     suffixes: tuple[str, ...]
     magic: tuple[bytes, int] | None  # bytes, and where they stand
     way_back: str
+    beside: str = ""  # suffix of a file that has to stand beside it
 
 
 _FORMATS = (
     _Format("ncnn's text graph", (".param",), (b"7767517", 0), _ONNX),
-    _Format("ncnn's weights", (".bin",), None, _ONNX),
+    _Format("ncnn's weights", (".bin",), None, _ONNX, beside=".param"),
     _Format(
         "TensorFlow Lite",
         (".tflite", ".lite"),
@@ -58,11 +59,10 @@ def foreign_format(path: Path) -> str | None:
         head = stream.read(16)
     name = path.name.lower()
     for known in _FORMATS:
-        at_its_place = known.magic and head[known.magic[1] :].startswith(known.magic[0])
-        if name.endswith(".bin") and known.suffixes == (".bin",):
-            at_its_place = path.with_suffix(".param").is_file()
-        elif not at_its_place:
-            at_its_place = name.endswith(known.suffixes) and name != ".bin"
-        if at_its_place:
+        told = known.magic is not None and head[known.magic[1] :].startswith(known.magic[0])
+        named = name.endswith(known.suffixes)
+        if named and known.beside:
+            named = path.with_suffix(known.beside).is_file()
+        if told or named:
             return f"this is {known.name}, which cannot be trained; {known.way_back}"
     return None

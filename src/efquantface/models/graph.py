@@ -241,12 +241,22 @@ def specs_of(gm: fx.GraphModule) -> list[NodeSpec]:
     return specs
 
 
+def output_node(gm: fx.GraphModule) -> fx.Node:
+    """The node that gives the embedding."""
+    source = next(n for n in gm.graph.nodes if n.op == "output").args[0]
+    assert isinstance(source, fx.Node)
+    return source
+
+
 def output_name(gm: fx.GraphModule) -> str:
     """Name of the node that gives the embedding."""
-    node = next(n for n in gm.graph.nodes if n.op == "output")
-    source = node.args[0]
-    assert isinstance(source, fx.Node)
-    return name_of(source)
+    return name_of(output_node(gm))
+
+
+def outputs_of(module: nn.Module) -> int | None:
+    """Output channels of a convolution or linear layer, float or quantized; None for others."""
+    out = getattr(module, "out_channels", getattr(module, "out_features", None))
+    return out if isinstance(out, int) else None
 
 
 def build(specs: Iterable[NodeSpec], output: str, where: str) -> fx.GraphModule:

@@ -18,7 +18,7 @@ import torch_pruning
 from torch import fx, nn
 
 from efquantface.errors import ModelFileError
-from efquantface.models.graph import module_nodes, module_of, name_of, tidy
+from efquantface.models.graph import module_nodes, module_of, name_of, output_name, tidy
 from efquantface.models.islands import Gelu
 from efquantface.models.ops import (
     Add,
@@ -196,8 +196,7 @@ def _describe(group: Any, names: dict[nn.Module, str]) -> ChannelGroup | None:
 def _whole(gm: fx.GraphModule) -> dict[str, str]:
     """Layers whose channels pass through something that needs all of them, with the reason."""
     reasons: dict[str, str] = {}
-    output = next(n for n in gm.graph.nodes if n.op == "output").args[0]
-    reasons[name_of(output)] = "it gives the embedding"
+    reasons[output_name(gm)] = "it gives the embedding"
     for node, module in module_nodes(gm):
         grouped = isinstance(module, nn.Conv2d) and 1 < module.groups
         if grouped and not module.groups == module.in_channels == module.out_channels:

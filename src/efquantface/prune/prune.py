@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
 from efquantface.errors import RecipeError
+from efquantface.models.graph import outputs_of
 from efquantface.models.model import FaceModel
 from efquantface.prune.allocate import Cost, choose
 from efquantface.prune.channels import Channels
@@ -35,11 +37,25 @@ class Pruned:
     layers: list[tuple[str, int, int]]
     whole: dict[str, str]
 
+    @property
+    def share(self) -> float:
+        """Of the multiply-accumulates, that was removed."""
+        return 1 - self.macs / self.macs_before
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for metrics.json."""
+        return {
+            "macs_before": self.macs_before,
+            "macs": self.macs,
+            "layers": self.layers,
+            "whole": self.whole,
+        }
+
     def describe(self) -> list[str]:
         """Lines for the log."""
         fewer = sum(after < before for _, before, after in self.layers)
         lines = [
-            f"pruned {1 - self.macs / self.macs_before:.0%} of {self.macs_before / 1e6:,.0f} million "
+            f"pruned {self.share:.0%} of {self.macs_before / 1e6:,.0f} million "
             f"multiply-accumulates: {fewer} of {len(self.layers)} layers have fewer channels"
         ]
         reasons: dict[str, list[str]] = {}
@@ -94,8 +110,8 @@ def prune(
     sizes = {group.name: group.size for group in channels.groups}
     before = Cost.of(model.graph, channels.groups, size).total(sizes)
     graph, left = model.graph, before
+    groups = channels.groups
     for turn in range(rounds):
-        groups = channels.groups if turn == 0 else Channels(graph, *size).groups
         score = (
             magnitude(graph, groups)
             if importance == "magnitude"
@@ -104,11 +120,11 @@ def prune(
         cost = Cost.of(graph, groups, size)
         goal = before * (1 - share * (turn + 1) / rounds)
         removed = choose(score, cost, goal, round_to=round_to, floor=floor, sizes=sizes)
-        by_name = {group.name: group for group in channels.groups}
-        for name, which in removed.items():
-            channels.remove(by_name[name], which)
+        for group in groups:
+            channels.remove(group, removed[group.name])
+        groups = [dataclasses.replace(g, size=g.size - len(removed[g.name])) for g in groups]
         graph = channels.finish()
-        left = cost.total({n: len(s) - len(removed[n]) for n, s in score.items()})
+        left = cost.total({group.name: group.size for group in groups})
         if recover:
             refit(graph, model.graph, batches, channels.kept, seed=seed)
             channels.take(graph)
@@ -123,9 +139,7 @@ def _sizes(graph: nn.Module, pruned: nn.Module) -> list[tuple[str, int, int]]:
     after = dict(pruned.named_modules())
     found = []
     for name, module in graph.named_modules():
-        out = getattr(module, "out_channels", getattr(module, "out_features", None))
-        if isinstance(out, int):
-            now = after[name]
-            left = getattr(now, "out_channels", getattr(now, "out_features", out))
-            found.append((name, out, int(left)))
+        before, left = outputs_of(module), outputs_of(after[name]) if name in after else None
+        if before is not None and left is not None:
+            found.append((name, before, left))
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from efquantface.models.fitting import MOST_INPUTS, Stepper, columns, ridge
+from efquantface.models.fitting import Stepper, fit
 from efquantface.models.graph import name_of
 
 _CROPS = 192
@@ -51,12 +51,9 @@ def refit(
 def _fit(
     layer: nn.Conv2d | nn.Linear, x: Tensor, wanted: Tensor, generator: torch.Generator
 ) -> None:
-    x_columns, targets = columns(layer, x, wanted, generator)
-    groups, _, inputs = x_columns.shape
-    if inputs > MOST_INPUTS:
+    found = fit(layer, x, wanted, generator)
+    if found is None:
         return
-    weight = layer.weight.reshape(groups, -1, inputs).double()
-    fitted, _, (mean_x, mean_y) = ridge(weight, x_columns, targets)
-    layer.weight.copy_(fitted.reshape(layer.weight.shape))
+    layer.weight.copy_(found.weight.reshape(layer.weight.shape))
     assert layer.bias is not None
-    layer.bias.copy_((mean_y - (fitted.float() @ mean_x[..., None])[..., 0]).reshape(-1))
+    layer.bias.copy_(found.bias(found.weight))

@@ -21,11 +21,14 @@ from efquantface.models.graph import (
     insert_after,
     module_nodes,
     module_of,
+    name_of,
+    output_node,
     shapes,
     tidy,
 )
 from efquantface.models.islands import LayerNorm, Scale, Transpose
 from efquantface.quantize.codes import MOVES, codes_in
+from efquantface.quantize.equalize import channel_ranges
 
 _DENSE_POWER = 0.5  # the rest of the spread goes to the weights
 _LEAST = 1e-3  # of the largest channel's range
@@ -40,8 +43,11 @@ class _Border:
     into: bool  # the layer reads float; otherwise its result is read in float
 
     @property
-    def axis(self) -> int:
-        return 1 if isinstance(self.layer, nn.Conv2d) else -1
+    def value(self) -> tuple[str, int]:
+        """Name of the value that crosses, and the axis of its channels."""
+        crossing = self.node.args[0] if self.into else self.node
+        assert isinstance(crossing, fx.Node)
+        return name_of(crossing), 1 if isinstance(self.layer, nn.Conv2d) else -1
 
 
 @torch.no_grad()
@@ -64,9 +70,12 @@ def equalize_borders(
     borders = _find(gm, codes)
     if not borders:
         return 0
-    ranges = _ranges(gm, batches, borders, progress)
-    for border in borders:
-        largest = ranges[border.node, border.into]
+    wanted = {border.value for border in borders}
+    ranges = channel_ranges(gm, batches, wanted, "equalizing borders", progress)
+    for value, border in [
+        (border.value, border) for border in borders
+    ]:  # sources are about to move
+        largest = ranges[value]
         share = (largest / largest.max().clamp(min=1e-12)).clamp(min=_LEAST)
         if border.into:
             _scale_input(gm, border, share)
@@ -78,7 +87,7 @@ def equalize_borders(
 
 def _find(gm: fx.GraphModule, codes: set[fx.Node]) -> list[_Border]:
     found = []
-    output = next(n for n in gm.graph.nodes if n.op == "output").args[0]
+    output = output_node(gm)
     for node, module in module_nodes(gm):
         if not isinstance(module, nn.Conv2d | nn.Linear):
             continue
@@ -154,32 +163,3 @@ def _norm_before(gm: fx.GraphModule, node: fx.Node, channels: int) -> LayerNorm 
             return None
         at = at.args[0]
     return None
-
-
-def _ranges(
-    gm: fx.GraphModule,
-    batches: list[Tensor],
-    borders: list[_Border],
-    progress: Callable[[str, int, int], None],
-) -> dict[tuple[fx.Node, bool], Tensor]:
-    """Largest absolute value (C,) of the channels of every crossing value."""
-    found: dict[tuple[fx.Node, bool], Tensor] = {}
-    wanted = {(b.node, b.into): b.axis for b in borders}
-
-    class _Watcher(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            result = super().run_node(n)
-            for into in (True, False):
-                axis = wanted.get((n, into))
-                if axis is not None:
-                    value: Tensor = self.env[n.args[0]] if into else result  # type: ignore[index]
-                    largest = value.abs().transpose(0, axis).flatten(1).amax(dim=1)
-                    before = found.get((n, into))
-                    found[n, into] = largest if before is None else torch.maximum(before, largest)
-            return result
-
-    device = next(gm.parameters()).device
-    for index, batch in enumerate(batches):
-        _Watcher(gm).run(batch.to(device).float())
-        progress("equalizing borders", index + 1, len(batches))
-    return found

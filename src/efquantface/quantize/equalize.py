@@ -43,10 +43,10 @@ def equalize(
     """
     sizes = shapes(gm, *batches[0].shape[2:])
     chains = _find_chains(gm, {name: len(shape) for name, shape in sizes.items()})
-    wanted = {name for chain in chains for name in chain.tensors}
-    ranges = _channel_ranges(gm, batches, wanted, progress)
+    wanted = {(name, 1) for chain in chains for name in chain.tensors}
+    ranges = channel_ranges(gm, batches, wanted, "equalizing channels", progress)
     for chain in chains:
-        channel = torch.stack([ranges[name] for name in chain.tensors]).amax(dim=0)
+        channel = torch.stack([ranges[name, 1] for name in chain.tensors]).amax(dim=0)
         _rescale(chain, channel)
     return len(chains)
 
@@ -104,27 +104,32 @@ def _find_chains(gm: fx.GraphModule, ranks: dict[str, int]) -> list[_Chain]:
     return chains
 
 
-def _channel_ranges(
+def channel_ranges(
     gm: fx.GraphModule,
     batches: list[Tensor],
-    wanted: set[str],
+    wanted: set[tuple[str, int]],
+    what: str,
     progress: Callable[[str, int, int], None],
-) -> dict[str, Tensor]:
-    """Largest absolute value (C,) of each wanted tensor's channels over all batches."""
-    found: dict[str, Tensor] = {}
+) -> dict[tuple[str, int], Tensor]:
+    """Largest absolute value (C,) of the channels of wanted (name, axis of channels), over batches.
+
+    ``what`` names the work in the calls of ``progress``.
+    """
+    found: dict[tuple[str, int], Tensor] = {}
 
     class _Watcher(fx.Interpreter):
         def run_node(self, n: fx.Node) -> object:
             result = super().run_node(n)
-            name = name_of(n)
-            if n.op == "call_module" and name in wanted:
-                assert isinstance(result, Tensor)
-                flat = result.abs().transpose(0, 1).flatten(1).amax(dim=1)
-                found[name] = torch.maximum(found[name], flat) if name in found else flat
+            for axis in (1, -1):
+                key = name_of(n), axis
+                if n.op == "call_module" and key in wanted:
+                    assert isinstance(result, Tensor)
+                    flat = result.abs().transpose(0, axis).flatten(1).amax(dim=1)
+                    found[key] = torch.maximum(found[key], flat) if key in found else flat
             return result
 
     device = next(gm.parameters()).device
     for index, batch in enumerate(batches):
         _Watcher(gm).run(batch.to(device).float())
-        progress("equalizing channels", index + 1, len(batches))
+        progress(what, index + 1, len(batches))
     return found

@@ -16,28 +16,24 @@ from efquantface.models.graph import conv_attrs, module_nodes, tidy, tuples
 from efquantface.models.model import FaceModel
 from efquantface.models.ops import Affine, conv_from, linear_from
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
+from efquantface.quantize.placement import quantized_layer
 
 _BITS = 8  # of layers that are switched off; only their form matters
-_Layer = QuantConv2d | QuantLinear | QuantAffine
 
 
 def trainable(model: FaceModel) -> FaceModel:
     """A copy of a float model whose layers train as a student's do, quantizers switched off."""
     gm = copy.deepcopy(model.graph)
     for node, module in module_nodes(gm):
-        layer: _Layer
-        if isinstance(module, nn.Conv2d):
-            layer = QuantConv2d(**tuples(conv_attrs(module)), bits=_BITS)
-        elif isinstance(module, nn.Linear):
-            layer = QuantLinear(module.in_features, module.out_features, _BITS)
+        layer: QuantConv2d | QuantLinear | QuantAffine
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            layer = quantized_layer(module, _BITS)
+            layer.log_step.requires_grad_(False)
         elif isinstance(module, Affine):
             layer = QuantAffine(module.channels)
+            layer.set_weight(module.weight.detach(), module.bias.detach())
         else:
             continue
-        assert module.bias is not None
-        layer.set_weight(module.weight.detach(), module.bias.detach())
-        if not isinstance(layer, QuantAffine):
-            layer.log_step.requires_grad_(False)
         layer.enabled = False
         gm.set_submodule(str(node.target), layer)
     gm.train()

@@ -72,15 +72,6 @@ def _bits_read(gm: fx.GraphModule, node: fx.Node, bits: dict[fx.Node, int]) -> i
     return bits.get(node, _WIDE)
 
 
-def carries_codes(gm: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether the value of ``node`` is a quantizer's codes, perhaps handed on."""
-    while isinstance(module := module_of(gm, node), MOVES):
-        parent = node.args[0]
-        assert isinstance(parent, fx.Node)
-        node = parent
-    return isinstance(module, ActivationQuantizer | InputQuantizer)
-
-
 def quantizer_of(gm: fx.GraphModule, node: fx.Node) -> Quantizer:
     """The quantizer whose codes ``node`` gives or hands on."""
     while not isinstance(module := module_of(gm, node), ActivationQuantizer | InputQuantizer):

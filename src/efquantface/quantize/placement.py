@@ -27,6 +27,7 @@ from efquantface.models.graph import (
     module_nodes,
     module_of,
     name_of,
+    output_node,
     shapes,
     tidy,
     tuples,
@@ -44,7 +45,7 @@ from efquantface.quantize.codes import codes_in
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.input import place_input
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
-from efquantface.quantize.narrow import Quantizer, carries_codes, narrow, quantizer_of
+from efquantface.quantize.narrow import Quantizer, narrow, quantizer_of
 from efquantface.quantize.scheme import Scheme
 
 _QUANTIZED_OUTPUT = (
@@ -66,7 +67,7 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
         raise ModelFileError(f"{model.source}: is quantized already")
     gm = split_prelu(copy.deepcopy(model.graph))
     place_input(gm, scheme.symmetric)
-    output = next(n for n in gm.graph.nodes if n.op == "output").args[0]
+    output = output_node(gm)
     if not isinstance(module_of(gm, output), nn.Linear):
         raise ModelFileError(
             f"{model.source or 'model'}: the embedding does not come from a linear layer"
@@ -77,7 +78,7 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
         if node in codes and node is not output and isinstance(module, _QUANTIZED_OUTPUT):
             _place_output(gm, node, scheme.symmetric)
     _requantize_clamps(gm, scheme.symmetric, codes)
-    _place_behind_islands(gm, scheme.symmetric)
+    _place_behind_islands(gm, scheme.symmetric, codes)
     layers = [n for n, m in module_nodes(gm) if isinstance(m, nn.Conv2d | nn.Linear)]
     bits = {n: scheme.of(name_of(n), n in (layers[0], layers[-1])) for n in layers}
     scheme.check_names([name_of(n) for n in layers])
@@ -85,7 +86,7 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
         if isinstance(module, Affine):
             gm.set_submodule(str(node.target), _quantized_affine(module))
         elif node in bits:
-            gm.set_submodule(str(node.target), _quantized_layer(module, bits[node].weight))
+            gm.set_submodule(str(node.target), quantized_layer(module, bits[node].weight))
     narrow(gm, {node: b.activation for node, b in bits.items()}, size, scheme.symmetric)
     tidy(gm)
     gm.train()
@@ -101,9 +102,7 @@ def quantizer_before(gm: fx.GraphModule, node: fx.Node) -> Quantizer:
 
 def output_layer(gm: fx.GraphModule) -> QuantLinear:
     """The linear layer that gives the embedding."""
-    node = next(n for n in gm.graph.nodes if n.op == "output").args[0]
-    assert isinstance(node, fx.Node)
-    layer = module_of(gm, node)
+    layer = module_of(gm, output_node(gm))
     assert isinstance(layer, QuantLinear)
     return layer
 
@@ -137,13 +136,13 @@ def _place_output(gm: fx.GraphModule, node: fx.Node, symmetric: bool) -> None:
     insert_after(gm, node, f"{node.target}_q", quantizer)
 
 
-def _place_behind_islands(gm: fx.GraphModule, symmetric: bool) -> None:
+def _place_behind_islands(gm: fx.GraphModule, symmetric: bool, codes: set[fx.Node]) -> None:
     """A quantizer in front of every layer with weights that would read a float tensor."""
     for node, module in module_nodes(gm):
         source = node.args[0]
         if not isinstance(module, _READS_CODES) or not isinstance(source, fx.Node):
             continue
-        if not carries_codes(gm, source):
+        if source not in codes and not isinstance(module_of(gm, source), ActivationQuantizer):
             others = [u for u in source.users if not isinstance(module_of(gm, u), _READS_CODES)]
             quantizer = ActivationQuantizer(8, symmetric=symmetric)
             placed = insert_after(gm, source, f"{source.target}_q", quantizer)
@@ -167,7 +166,8 @@ def _quantized_affine(layer: Affine) -> QuantAffine:
     return quantized
 
 
-def _quantized_layer(layer: nn.Module, bits: int) -> QuantConv2d | QuantLinear:
+def quantized_layer(layer: nn.Module, bits: int) -> QuantConv2d | QuantLinear:
+    """A convolution or linear layer in its integer form, its step still to be set."""
     quantized: QuantConv2d | QuantLinear
     if isinstance(layer, nn.Conv2d):
         quantized = QuantConv2d(**tuples(conv_attrs(layer)), bits=bits)

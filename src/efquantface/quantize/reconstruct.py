@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx
 
-from efquantface.models.fitting import MOST_INPUTS, Stepper, columns, ridge
+from efquantface.models.fitting import Stepper, fit
 from efquantface.models.graph import name_of
 from efquantface.quantize.layers import QuantConv2d, QuantLinear
 from efquantface.quantize.placement import quantizer_before
@@ -56,19 +56,18 @@ def reconstruct(
 def _fit(
     layer: QuantConv2d | QuantLinear, x: Tensor, wanted: Tensor, generator: torch.Generator
 ) -> None:
-    x_columns, targets = columns(layer, x, wanted, generator)
-    groups, _, inputs = x_columns.shape
-    if inputs > MOST_INPUTS:
+    found = fit(layer, x, wanted, generator)
+    if found is None:
         return
-    weight = layer.weight.reshape(groups, -1, inputs).double()
-    fitted, gram, (mean_x, mean_y) = ridge(weight, x_columns, targets)
-    steps = search_weight_steps(fitted.reshape(-1, inputs).float(), layer.limit)
-    latent, codes = _round(fitted, gram, steps.double().reshape(groups, -1), layer.limit)
+    groups, _, inputs = found.weight.shape
+    steps = search_weight_steps(found.weight.reshape(-1, inputs).float(), layer.limit)
+    latent, codes = _round(
+        found.weight, found.gram, steps.double().reshape(groups, -1), layer.limit
+    )
     rounded = codes * steps.double().reshape(groups, -1, 1)
-    bias = mean_y - (rounded.float() @ mean_x[..., None])[..., 0]
     # training goes on from what was rounded, not from the middle of a code's interval, which all
     # weights would first have to leave
-    layer.set_weight(latent.reshape(layer.latent.shape).float(), bias.reshape(-1))
+    layer.set_weight(latent.reshape(layer.latent.shape).float(), found.bias(rounded))
     layer.set_step(steps)
 
 

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 
 from efquantface.distill.settings import History
 from efquantface.evaluation.protocol import ProtocolResult
+from efquantface.prune.prune import Pruned
 from efquantface.quantize.mixed import CHOICES, LayerChoice
-from efquantface.report.results import PrunedLayers
 
 TEACHER, STUDENT, QUIET = "#5b6770", "#0b7285", "#adb5bd"
 _COLOURS = {"teacher": TEACHER, "student": STUDENT}
@@ -81,7 +81,7 @@ def training(history: History) -> str:
     return _figure(draw, "training")
 
 
-def pruned(result: PrunedLayers) -> str:
+def pruned(result: Pruned) -> str:
     """Output channels of each layer, before and after pruning."""
 
     def draw(axes: Axes) -> None:

@@ -74,7 +74,7 @@ def _bits(results: Results) -> str:
     what = f"{bits} within {budget}" if budget else bits
     if results.pruned is None:
         return what
-    share = f"{1 - results.pruned.macs / results.pruned.macs_before:.0%} pruned"
+    share = f"{results.pruned.share:.0%} pruned"
     return share if results.recipe["bits"] == FLOAT else f"{what}, {share}"
 
 

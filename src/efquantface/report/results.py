@@ -15,6 +15,7 @@ from efquantface.evaluation.protocol import Metric, ProtocolResult
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import Parity
 from efquantface.models.model import FaceModel
+from efquantface.prune.prune import Pruned
 from efquantface.quantize.mixed import LayerChoice
 from efquantface.runtime.benchmark import Timing
 
@@ -45,22 +46,6 @@ class Sizes:
         return self.student_bytes / self.teacher_bytes
 
 
-@dataclass(frozen=True)
-class PrunedLayers:
-    """What pruning took.
-
-    Attributes:
-        macs_before, macs: multiply-accumulates of a crop.
-        layers: (name, output channels before, after), in order.
-        whole: layers whose channels could not go, with the reason.
-    """
-
-    macs_before: float
-    macs: float
-    layers: list[tuple[str, int, int]]
-    whole: dict[str, str]
-
-
 @dataclass
 class Results:
     """Everything that a run found out."""
@@ -79,7 +64,7 @@ class Results:
     timings: list[Timing] = field(default_factory=list)
     choices: list[LayerChoice] = field(default_factory=list)
     saturation: str = ""
-    pruned: PrunedLayers | None = None
+    pruned: Pruned | None = None
     reconstructed: bool = False
     title: str = ""
     caveat: str = ""
@@ -98,7 +83,7 @@ class Results:
             "skipped_faces": [list(item) for item in self.skipped],
             "bits_chosen": {c.name: c.bits for c in self.choices},
             "saturation": self.saturation,
-            "pruned": None if self.pruned is None else asdict(self.pruned),
+            "pruned": None if self.pruned is None else self.pruned.as_dict(),
             "layer_errors": dict(self.layer_errors),
             "speed": [{**vars(t), "faces_a_second": t.faces_a_second} for t in self.timings],
         }

@@ -21,6 +21,7 @@ from torch import Tensor, fx, nn
 
 from efquantface.contract import METADATA_KEY
 from efquantface.errors import ExportError
+from efquantface.export.input_forms import INPUT_FORMS
 from efquantface.export.islands import ISLAND_EMITTERS, quantized_rows_linear, rows_linear
 from efquantface.export.packing import PACKED_IR_VERSION, PACKED_OPSET, stored_bits
 from efquantface.export.values import OnnxBuilder, Value
@@ -33,11 +34,10 @@ from efquantface.models.ops import (
     Flatten,
     GlobalAvgPool,
     Multiply,
-    Normalize,
     PReLU,
     ZeroPad,
 )
-from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
+from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 
 OPSET = 17
@@ -124,6 +124,9 @@ class _Writer:
             form: Any = rows_linear if isinstance(module, nn.Linear) else quantized_rows_linear
             result: Value = form(self.out, name, module, inputs)
             return result
+        if type(module) in INPUT_FORMS:
+            write = INPUT_FORMS[type(module)]
+            return write(self.out, self.contract, name, module, inputs[0].name)
         if type(module) in ISLAND_EMITTERS:
             return ISLAND_EMITTERS[type(module)](self.out, name, module, inputs)
         emit = _EMITTERS.get(type(module))
@@ -145,52 +148,9 @@ class _Writer:
             for node, prefix in zip(self.out.nodes, ("Sub_", "Mul_"), strict=False):
                 node.name = prefix + node.name.replace("/", "_")
 
-    # the file's input in terms of pixels ---------------------------------------------------
-
-    def input_affine(self, source: str, weight: Any, bias: Any, name: str) -> str:
-        """``source * weight + bias`` per channel, leaving out what does nothing."""
-        weight, bias = (np.asarray(v, np.float64).reshape(1, 3, 1, 1) for v in (weight, bias))
-        if not np.allclose(weight, 1, rtol=1e-6, atol=0):
-            constant = self.out.constant(weight, np.float32)
-            source = self.out.node("Mul", (source, constant), f"{name}_factor")
-        if not np.allclose(bias, 0, rtol=0, atol=1e-7):
-            constant = self.out.constant(bias, np.float32)
-            source = self.out.node("Add", (source, constant), f"{name}_offset")
-        return source
-
 
 def _tensor_info(name: str, shape: list[str | int]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-
-def _normalize(w: _Writer, name: str, m: Normalize, inputs: list[Value]) -> Value:
-    """From the file's input, ``(p - mean) / std`` of the contract, to the graph's own."""
-    contract = w.contract
-    mean, std = _array(m.mean), _array(m.std)
-    weight = np.asarray(contract.std) / std
-    bias = (np.asarray(contract.mean) - mean) / std
-    return Value(w.input_affine(inputs[0].name, weight, bias, name))
-
-
-def _input_quantizer(w: _Writer, name: str, m: InputQuantizer, inputs: list[Value]) -> Value:
-    contract, source = w.contract, inputs[0].name
-    step, zero = m.qparams()
-    codes = (-128, 127, True) if m.symmetric else (0, 255, False)
-    if not m.pixels:
-        weight = np.asarray(contract.std) / _array(m.std)
-        bias = (np.asarray(contract.mean) - _array(m.mean)) / _array(m.std)
-        source = w.input_affine(source, weight, bias, name)
-        return w.out.quantize(source, name, step, zero, codes)
-    # codes are the pixels: shift (and, with unequal std, scale) the input back to them
-    std = np.asarray(contract.std)
-    offset = np.asarray(contract.mean) - (m.zero_value if m.symmetric else 0)
-    if (std == std[0]).all():
-        source = w.input_affine(source, np.ones(3), offset / std, name)
-        pixels = w.out.quantize(source, name, 1 / float(std[0]), 0, codes)
-    else:
-        source = w.input_affine(source, std, offset, name)
-        pixels = w.out.quantize(source, name, 1.0, 0, codes)
-    return Value(pixels.name, step, zero, *codes)
 
 
 def _quantizer(w: _Writer, name: str, m: ActivationQuantizer, inputs: list[Value]) -> Value:
@@ -344,8 +304,6 @@ def _pool_attrs(m: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
 
 
 _EMITTERS: dict[type[nn.Module], Callable[[_Writer, str, Any, list[Value]], Value]] = {
-    Normalize: _normalize,
-    InputQuantizer: _input_quantizer,
     ActivationQuantizer: _quantizer,
     QuantConv2d: _quant_conv,
     QuantLinear: _quant_linear,

@@ -153,7 +153,8 @@ def compress(
         bool, typer.Option("--benchmark/--no-benchmark", help="measure speed at the end")
     ] = True,
     compile_: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="train with torch.compile")
+        bool,
+        typer.Option("--compile/--no-compile", help="torch.compile on CUDA and for float students"),
     ] = True,
     report_faces: Annotated[
         bool, typer.Option("--report-faces", help="show faces of changed pairs in the report")

@@ -11,7 +11,7 @@ from efquantface.console import Console
 from efquantface.contract import FaceContract
 from efquantface.errors import ContractError
 from efquantface.evaluation.groups import read_groups, spread_of_sets
-from efquantface.evaluation.items import Embedded, EvalItem, Options
+from efquantface.evaluation.items import Embedded, Embeds, EvalItem, Options
 from efquantface.evaluation.loading import load_eval
 from efquantface.evaluation.protocol import Curves, ProtocolResult
 from efquantface.evaluation.sets import EvalSet
@@ -116,7 +116,7 @@ def load_items(
 
 
 def embed_item(
-    item: EvalItem, embedder: Embedder, who: str, options: Options, console: Console
+    item: EvalItem, embedder: Embeds, who: str, options: Options, console: Console
 ) -> Embedded:
     """A model's embeddings of an item, with a progress bar."""
     with console.bar(f"{item.name}: {who}") as advance:

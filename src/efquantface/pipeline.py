@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from efquantface.assets import file_sha256
 from efquantface.checks import check_preprocessing, model_digest, say_notes
 from efquantface.console import Console
 from efquantface.contract import FaceContract
@@ -23,7 +25,7 @@ from efquantface.distill.bank import TeacherBank
 from efquantface.distill.settings import History, TrainData
 from efquantface.distill.trainer import fine_tune
 from efquantface.evaluate import embed_item, families, load_items
-from efquantface.evaluation.items import EvalItem
+from efquantface.evaluation.items import Embeds, EvalItem
 from efquantface.evaluation.protocol import ProtocolResult
 from efquantface.evaluation.sets import EvalSet
 from efquantface.evaluation.verify import embedding_lengths, score_item
@@ -43,6 +45,7 @@ from efquantface.report.results import Results, Sizes
 from efquantface.run_dir import RunDir
 from efquantface.runtime.benchmark import Timing, benchmark
 from efquantface.runtime.embedder import Embedder, check_device
+from efquantface.runtime.kept import Keeping
 from efquantface.runtime.memory import keep_freed_memory
 from efquantface.sources import SYNTHETIC, load_source
 from efquantface.start import Start, calibration_index, make_start
@@ -291,10 +294,12 @@ def _evaluate(
     protocols: list[ProtocolResult] = []
     lengths: dict[str, dict[str, float]] = {}
     options = recipe.eval_options()
+    kept: Embeds = Keeping(own, _key(own, model)) if recipe.cache else own
     for item in sets:
+        known = kept if isinstance(item, EvalSet) else own  # IJB's crops stream by
         embedded = [
             embed_item(item, embedder, who, options, console)
-            for who, embedder in (("teacher", own), ("student", exported))
+            for who, embedder in (("teacher", known), ("student", exported))
         ]
         if isinstance(item, EvalSet) and not recipe.faces.startswith(SYNTHETIC):
             warn_of_shared(*training, item, embedded[0].rows, console)
@@ -314,6 +319,12 @@ def _evaluate(
         history=history,
         parity=parity,
     )
+
+
+def _key(own: Embedder, model: FaceModel) -> str:
+    """What the teacher's embeddings depend on: weights, contract, file, runtime."""
+    file = file_sha256(own.path) if own.backend == "onnxruntime" and own.path else ""
+    return f"{model_digest(model)} {file} {own.backend} {version('onnxruntime')}"
 
 
 def teacher_embedder(

@@ -24,6 +24,7 @@ from efquantface.distill.trainer import fine_tune
 from efquantface.errors import RunError, TrainingError
 from efquantface.loading import load_model
 from efquantface.models.model import FaceModel
+from efquantface.quantize.float_student import trainable
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import enable, set_ranges
 from efquantface.quantize.scheme import Scheme
@@ -123,8 +124,14 @@ def test_foreign_state_is_refused(tmp_path: Path, student: FaceModel, data: Trai
 
 
 def test_failing_compiler_falls_back(
-    tmp_path: Path, student: FaceModel, data: TrainData, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    network: nn.Module,
+    contract: FaceContract,
+    data: TrainData,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Float students are compiled; quantized ones have kernels of their own on the CPU."""
+
     def broken(*_: object, **__: object) -> object:
         def call(_: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("no working C++ compiler")
@@ -134,6 +141,7 @@ def test_failing_compiler_falls_back(
     monkeypatch.setattr(torch, "compile", broken)
     said: list[str] = []
     settings = TrainSettings(epochs=12, batch_size=8)
+    student = trainable(load_model(network, contract=contract))
     history = fine_tune(student, data, settings, tmp_path / "s.pt", say=said.append)
     assert not history.compiled
     assert any("torch.compile failed (no working C++ compiler)" in text for text in said)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from efquantface.assets import cache_dir
+from efquantface.runtime.kept import kept_file, read_kept, write_kept
 
 Progress = Callable[[int, int], None]
 
@@ -46,8 +43,7 @@ class TeacherBank:
     ) -> TeacherBank:
         """Compute or read the bank.
 
-        The cache lies in the user's cache directory, readable by its owner only (mode 0600):
-        embeddings are biometric data.
+        The cache is private (:mod:`efquantface.runtime.kept`).
 
         Args:
             teacher: what embeds.
@@ -57,13 +53,10 @@ class TeacherBank:
         """
         path = None
         if cache:
-            digest = hashlib.sha256(key.encode())
-            digest.update(repr(faces.shape).encode())
-            digest.update(np.ascontiguousarray(faces).data)
-            path = cache_dir() / "embeddings" / f"{digest.hexdigest()[:32]}.npz"
-            found = _read(path, len(faces))
+            path = kept_file(key, faces)
+            found = read_kept(path, ("plain", "mirrored"), len(faces))
             if found is not None:
-                return cls(*found, path)
+                return cls(found[0], found[1], path)
         total = 2 * len(faces)
         report = progress or (lambda done, of: None)
         plain = teacher.embed(faces, progress=lambda done, _: report(done, total))
@@ -71,27 +64,5 @@ class TeacherBank:
             faces[:, :, ::-1], progress=lambda done, _: report(len(faces) + done, total)
         )
         if path is not None:
-            _write(path, plain, mirrored)
+            write_kept(path, plain=plain, mirrored=mirrored)
         return cls(plain, mirrored, path)
-
-
-def _read(path: Path, count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            plain, mirrored = stored["plain"], stored["mirrored"]
-    except (OSError, ValueError, KeyError, EOFError):
-        return None
-    fits = plain.shape == mirrored.shape and len(plain) == count
-    return (plain, mirrored) if fits and np.isfinite(plain).all() else None
-
-
-def _write(path: Path, plain: npt.NDArray[np.float32], mirrored: npt.NDArray[np.float32]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")  # mode 0600
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, plain=plain, mirrored=mirrored)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

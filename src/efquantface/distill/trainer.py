@@ -28,6 +28,7 @@ from efquantface.distill.passes import Passes
 from efquantface.distill.settings import History, Plan, TrainData, TrainSettings
 from efquantface.errors import RunError, TrainingError
 from efquantface.models.model import FaceModel
+from efquantface.quantize.fused import fused
 from efquantface.quantize.placement import refresh_biases
 
 _SAVE_EVERY = 60.0  # seconds between checkpoints inside an epoch
@@ -61,11 +62,12 @@ def fine_tune(
         RunError: the saved state belongs to another run.
         KeyboardInterrupt: after the state has been saved.
     """
-    module: nn.Module = student.graph
+    module: nn.Module = fused(student.graph)
     if settings.layer_weight and settings.epochs:
         if teacher is None:
             raise TrainingError("distilling layers needs the float network the student came from")
         module = LayerDistillation(student.graph, copy.deepcopy(teacher.graph))
+        module.student = fused(module.student)
     return _Trainer(student, module, data, settings, state_path, say, progress).run(resume)
 
 
@@ -142,7 +144,7 @@ class _Trainer:
         """Compiled where possible; said where not."""
         # convolutions and their gradients run nearly twice as fast with channels last
         self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        wanted = self.settings.compile and self.settings.epochs > 0
+        wanted = self._may_compile()
         if wanted and self.settings.device == "cpu" and not has_compiler():
             self.say("no C++ compiler found: training without torch.compile, several times slower")
             wanted = False
@@ -155,6 +157,11 @@ class _Trainer:
         self.module.to(self.fabric.device)
         module = self._compiled() if wanted else self.module
         return self.fabric.setup(module, optimizer, _reapply_compile=False)[0]
+
+    def _may_compile(self) -> bool:
+        """On the CPU quantized networks have kernels of their own, which compiling only slows."""
+        native = self.student.quantized and self.settings.device == "cpu"
+        return self.settings.compile and self.settings.epochs > 0 and not native
 
     def _compiled(self) -> Any:
         """The module compiled and tried on one batch; itself where compiling fails."""
@@ -189,7 +196,7 @@ class _Trainer:
         an_image = saved_bytes(self.module.cpu(), pixels)
         weights = sum(p.numel() for p in self.student.graph.parameters())
         limit = self.settings.memory_gb * 2**10
-        compiler = COMPILER_MB if self.settings.compile else 0.0
+        compiler = COMPILER_MB if self._may_compile() else 0.0
         part, expected = part_of(self.batch, an_image, weights, limit, compiler)
         cut = "" if part == self.batch else f", in {self.batch // part} parts of {part}"
         self.say(

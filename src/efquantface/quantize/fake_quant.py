@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from efquantface.quantize import native
+
 TINY = 1e-12
 
 
@@ -123,9 +125,15 @@ class ActivationQuantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.enabled:
             return torch.clamp(x, 0, self.max_value) if self.rectified else x
+        if native.applies(x):
+            return native.quantize(x, self.now())
         apply: Any = _FakeQuantize.apply
-        quantized: Tensor = apply(x, self.step(), self.zero_point(), self.lowest, self.highest)
+        quantized: Tensor = apply(x, *self.now())
         return quantized
+
+    def now(self) -> native.Codes:
+        """Step, zero point and codes as they stand."""
+        return native.Codes(self.step(), self.zero_point(), self.lowest, self.highest)
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ _PACKAGES = (
     "torch",
     "lightning-fabric",
     "numpy",
+    "numba",
     "onnx",
     "onnxruntime",
     "openvino",

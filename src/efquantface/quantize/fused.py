@@ -1,0 +1,121 @@
+"""The graph that trains on the CPU: chains of quantizers and per-channel products in one kernel each.
+
+Written out in operators, a PReLU in integers moves its tensor through memory nineteen times a
+training step, four of which are needed.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, fx, nn
+
+from efquantface.models.graph import free_name, module_nodes, module_of
+from efquantface.models.ops import Add, Clamp
+from efquantface.quantize import native
+from efquantface.quantize.fake_quant import ActivationQuantizer
+from efquantface.quantize.layers import QuantAffine
+
+
+class FusedAffine(nn.Module):
+    """A per-channel affine and the quantizer behind it; the modules are shared, not copied."""
+
+    def __init__(self, affine: QuantAffine, quantizer: ActivationQuantizer) -> None:
+        super().__init__()
+        self.affine, self.quantizer = affine, quantizer
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (native.applies(x) and self.quantizer.enabled):
+            result: Tensor = self.quantizer(self.affine(x))
+            return result
+        weight, bias = self.affine.quantized_weight(), self.affine.quantized_bias()
+        return native.scaled(x, weight, bias, self.quantizer.now())
+
+
+class FusedPReLU(nn.Module):
+    """The parts of a PReLU in integers; the modules are shared, not copied."""
+
+    def __init__(
+        self,
+        before: ActivationQuantizer,
+        affine: QuantAffine,
+        product: ActivationQuantizer,
+        total: ActivationQuantizer,
+    ) -> None:
+        super().__init__()
+        self.before, self.affine, self.product, self.total = before, affine, product, total
+
+    def forward(self, x: Tensor) -> Tensor:
+        quantizers = (self.before, self.product, self.total)
+        if not (native.applies(x) and all(q.enabled for q in quantizers)):
+            a = self.before(x)
+            result: Tensor = self.total(a + self.product(self.affine(a.clamp(max=0))))
+            return result
+        before, product, total = (q.now() for q in quantizers)
+        weight, bias = self.affine.quantized_weight(), self.affine.quantized_bias()
+        return native.prelu(x, before, weight, bias, product, total)
+
+
+def fused(gm: fx.GraphModule) -> fx.GraphModule:
+    """The same modules, and so the same parameters, in a graph with fewer and larger steps."""
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(gm.graph, {}))
+    view = fx.GraphModule(gm, graph)
+    for fuse in (_fuse_prelu, _fuse_affine):  # the longer chain first
+        for node, module in module_nodes(view):
+            if node in view.graph.nodes and isinstance(module, ActivationQuantizer):
+                fuse(view, node, module)
+    view.graph.lint()
+    view.recompile()
+    return view
+
+
+def _fuse_prelu(view: fx.GraphModule, node: fx.Node, total: ActivationQuantizer) -> None:
+    """Fuse what ends in ``node``, where it is the quantizer of a PReLU's sum."""
+    add = _only_source(view, node, Add)
+    if add is None or len(add.args) != 2:
+        return
+    a, product = add.args
+    if not isinstance(a, fx.Node) or not isinstance(product, fx.Node) or len(product.users) > 1:
+        return
+    affine = _only_source(view, product, QuantAffine)
+    negative = None if affine is None else _only_source(view, affine, Clamp)
+    if affine is None or negative is None or negative.args[0] is not a:
+        return
+    before, clamp = module_of(view, a), module_of(view, negative)
+    inner, scale = module_of(view, product), module_of(view, affine)
+    if not isinstance(before, ActivationQuantizer) or not isinstance(inner, ActivationQuantizer):
+        return
+    assert isinstance(clamp, Clamp)
+    assert isinstance(scale, QuantAffine)
+    if set(a.users) != {negative, add} or (clamp.low, clamp.high) != (None, 0.0):
+        return
+    made = FusedPReLU(before, scale, inner, total)
+    _replace(view, a.args[0], [node, add, product, affine, negative, a], made)
+
+
+def _fuse_affine(view: fx.GraphModule, node: fx.Node, quantizer: ActivationQuantizer) -> None:
+    affine = _only_source(view, node, QuantAffine)
+    if affine is None:
+        return
+    scale = module_of(view, affine)
+    assert isinstance(scale, QuantAffine)
+    _replace(view, affine.args[0], [node, affine], FusedAffine(scale, quantizer))
+
+
+def _only_source(view: fx.GraphModule, node: fx.Node, kind: type[nn.Module]) -> fx.Node | None:
+    """What ``node`` reads first, if that is of ``kind`` and nobody else reads it."""
+    source = node.args[0]
+    if isinstance(source, fx.Node) and len(source.users) == 1:
+        return source if isinstance(module_of(view, source), kind) else None
+    return None
+
+
+def _replace(view: fx.GraphModule, source: object, nodes: list[fx.Node], module: nn.Module) -> None:
+    """Put ``module`` in the place of ``nodes``, the last of the chain first."""
+    assert isinstance(source, fx.Node)
+    name = free_name(view, f"{nodes[0].target}_fused")
+    view.add_module(name, module)
+    with view.graph.inserting_after(nodes[0]):
+        made = view.graph.call_module(name, (source,))
+    nodes[0].replace_all_uses_with(made)
+    for node in nodes:
+        view.graph.erase_node(node)

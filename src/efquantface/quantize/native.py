@@ -1,0 +1,163 @@
+"""The kernels of :mod:`efquantface.quantize.kernels` as differentiable operators on the CPU.
+
+Tensors are (N,C), (N,C,H,W) or (N,...,C); maps are kept with channels last, in which rows of channels
+lie next to each other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from efquantface.quantize import kernels
+from efquantface.quantize.kernels import Floats, Sums
+
+
+class Codes(NamedTuple):
+    """What a quantizer is at the moment: step and zero point (scalars), and the codes it uses."""
+
+    step: Tensor
+    zero: Tensor
+    low: int
+    high: int
+
+
+def applies(x: Tensor) -> bool:
+    """Whether the kernels can work on ``x``: float32 on the CPU, outside of a compiler's tracing."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
+
+
+def quantize(x: Tensor, codes: Codes) -> Tensor:
+    """``(clamp(round(x / step) + zero, low, high) - zero) * step`` with LSQ's gradients."""
+    return _apply(_Quantize, x, *codes)
+
+
+def scaled(x: Tensor, weight: Tensor, bias: Tensor, codes: Codes) -> Tensor:
+    """The quantizer ``codes`` of ``x * weight + bias``, weight and bias (C,)."""
+    return _apply(_Scaled, x, weight, bias, *codes)
+
+
+def prelu(
+    x: Tensor, before: Codes, weight: Tensor, bias: Tensor, product: Codes, total: Codes
+) -> Tensor:
+    """``total(a + product(min(a, 0) * weight + bias))`` with ``a = before(x)``, weight and bias (C,)."""
+    return _apply(_PReLU, x, weight, bias, *before, *product, *total)
+
+
+def _apply(function: Any, *args: object) -> Tensor:
+    threads = torch.get_num_threads()
+    kernels.use_threads(threads)
+    if torch.get_num_threads() != threads:  # numba starts the OpenMP runtime that torch uses, too
+        torch.set_num_threads(threads)
+    result: Tensor = function.apply(*args)
+    return result
+
+
+def _dense(x: Tensor) -> Tensor:
+    """The same values in an order that :func:`_rows` can look at."""
+    if x.dim() == 4:
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.contiguous()
+
+
+def _rows(x: Tensor) -> Floats:
+    """A dense tensor's memory as (rows, channels)."""
+    ordered = x.detach().permute(0, 2, 3, 1) if x.dim() == 4 else x.detach()
+    rows: Floats = ordered.reshape(-1, ordered.shape[-1]).numpy()
+    return rows
+
+
+def _table(*codes: tuple[Any, ...]) -> Floats:
+    """Rows of parameters as the kernels take them."""
+    steps = np.array([float(c[0].detach()) for c in codes], np.float32)
+    rest = np.array([[float(c[1].detach()), c[2], c[3]] for c in codes], np.float32)
+    return np.column_stack([steps, np.float32(1) / steps, rest])
+
+
+def _gradients(sums: Sums, q: Floats) -> list[Tensor | None]:
+    """Of step and zero point, for each quantizer, with two empty places for its codes."""
+    total = sums.sum(axis=0)
+    found: list[Tensor | None] = []
+    for at, step in enumerate(q[:, 0]):
+        found += [
+            torch.tensor(total[2 * at], dtype=torch.float32),
+            torch.tensor(-total[2 * at + 1] * step, dtype=torch.float32),
+            None,
+            None,
+        ]
+    return found
+
+
+def _runs(rows: Floats) -> int:
+    return -(-len(rows) // kernels.RUN)
+
+
+class _Quantize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *codes: Any) -> Tensor:
+        x = _dense(x)
+        y, ctx.q = torch.empty_like(x), _table(codes)
+        kernels.quantize(_rows(x), _rows(y), ctx.q[0])
+        ctx.save_for_backward(x)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        rows, out = _rows(x), torch.empty_like(x)
+        sums = np.empty((_runs(rows), 2))
+        kernels.quantize_backward(rows, _rows(_dense(grads[0])), _rows(out), ctx.q[0], sums)
+        return out, *_gradients(sums, ctx.q)
+
+
+class _Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *codes: Any) -> Tensor:
+        x = _dense(x)
+        y, ctx.q = torch.empty_like(x), _table(codes)
+        kernels.scaled(_rows(x), _rows(y), _vector(weight), _vector(bias), ctx.q[0])
+        ctx.save_for_backward(x, weight, bias)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _channel_gradients(ctx, grads[0], kernels.scaled_backward, ctx.q[0])
+
+
+class _PReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *codes: Any) -> Tensor:
+        x = _dense(x)
+        y, ctx.q = torch.empty_like(x), _table(codes[:4], codes[4:8], codes[8:])
+        kernels.prelu(_rows(x), _rows(y), _vector(weight), _vector(bias), ctx.q)
+        ctx.save_for_backward(x, weight, bias)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _channel_gradients(ctx, grads[0], kernels.prelu_backward, ctx.q)
+
+
+def _vector(x: Tensor) -> Floats:
+    values: Floats = x.detach().contiguous().numpy()
+    return values
+
+
+def _channel_gradients(ctx: Any, grad: Tensor, kernel: Any, q: Floats) -> Any:
+    """Gradients of x, weight, bias and of each quantizer."""
+    x, weight, bias = ctx.saved_tensors
+    rows, out = _rows(x), torch.empty_like(x)
+    runs = _runs(rows)
+    sums = np.empty((runs, 2 * len(ctx.q)))
+    by_weight, by_bias = np.empty((2, runs, len(weight)), np.float32)
+    given = _rows(_dense(grad))
+    kernel(rows, given, _rows(out), _vector(weight), _vector(bias), q, sums, by_weight, by_bias)
+    return (
+        out,
+        torch.from_numpy(by_weight.sum(axis=0, dtype=np.float64).astype(np.float32)),
+        torch.from_numpy(by_bias.sum(axis=0, dtype=np.float64).astype(np.float32)),
+        *_gradients(sums, ctx.q),
+    )

@@ -1,0 +1,157 @@
+"""The training kernels against the same formulas written in torch's operators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from conftest import SmallFaceNet, randomize
+from efquantface.contract import FaceContract
+from efquantface.loading import load_model
+from efquantface.models.graph import module_nodes
+from efquantface.models.model import FaceModel
+from efquantface.quantize import kernels, native
+from efquantface.quantize.fused import FusedAffine, FusedPReLU, fused
+from efquantface.quantize.placement import quantize
+from efquantface.quantize.ranges import set_ranges
+from efquantface.quantize.scheme import Scheme
+
+
+@pytest.fixture(params=["w8a8", "w4a4"])
+def student(request: pytest.FixtureRequest) -> FaceModel:
+    """Ranges a little too small, so that each quantizer clips some values."""
+    torch.manual_seed(0)
+    net = randomize(SmallFaceNet())
+    model = load_model(net, contract=FaceContract(32, 32, 16))
+    made = quantize(model, Scheme.parse(request.param))
+    set_ranges(made.graph, [torch.randint(0, 256, (4, 3, 32, 32))])
+    for name, parameter in made.graph.named_parameters():
+        if name.endswith("_q.log_step"):
+            parameter.data -= 0.2
+    return made
+
+
+@pytest.fixture
+def pixels() -> torch.Tensor:
+    return torch.randint(0, 256, (6, 3, 32, 32), generator=torch.Generator().manual_seed(1)).float()
+
+
+def gradients(
+    graph: nn.Module, pixels: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    out = graph(pixels)
+    graph.zero_grad()
+    (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+    return out.detach(), {
+        k: p.grad.clone() for k, p in graph.named_parameters() if p.grad is not None
+    }
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_fused_graph_equals_operators(
+    student: FaceModel, pixels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = fused(student.graph)
+    kinds = [type(m) for _, m in module_nodes(view)]
+    assert kinds.count(FusedPReLU) > 1
+    assert {id(p) for p in view.parameters()} == {id(p) for p in student.graph.parameters()}
+    out, _ = gradients(view, pixels)
+    found = {k: p.grad.clone() for k, p in student.graph.named_parameters() if p.grad is not None}
+    monkeypatch.setattr(native, "applies", lambda _: False)
+    expected, wanted = gradients(student.graph, pixels)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    assert found.keys() == wanted.keys()
+    for name, grad in wanted.items():
+        scale = float(grad.abs().max())
+        torch.testing.assert_close(found[name], grad, rtol=1e-4, atol=1e-4 * scale, msg=name)
+    unfused, _ = gradients(view, pixels)
+    torch.testing.assert_close(unfused, expected)
+
+
+def test_same_result_on_any_number_of_threads(
+    student: FaceModel, pixels: torch.Tensor, threads: None
+) -> None:
+    """Sums are taken in fixed runs; the convolutions' own sums are torch's business."""
+    x = torch.randn(5, 24, 30, 30).contiguous(memory_format=torch.channels_last)
+    codes = native.Codes(torch.tensor(0.02, requires_grad=True), torch.tensor(3.0), 0, 255)
+    weight, bias = torch.randn(24, requires_grad=True), torch.randn(24, requires_grad=True)
+    found = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        y = native.prelu(x, codes, weight, bias, codes, codes)
+        grads = torch.autograd.grad((y * y).sum(), (codes.step, weight, bias))
+        found.append([y.detach(), *grads])
+        assert torch.get_num_threads() == count
+    for one, two in zip(*found, strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (300, 3), (2, 6, 4, 4), (3, 1, 9, 9), (2, 5, 8)])
+def test_quantizer_of_any_shape(shape: tuple[int, ...]) -> None:
+    x = (torch.randn(shape) * 2).requires_grad_()
+    step, zero = torch.tensor(0.05, requires_grad=True), torch.tensor(20.0, requires_grad=True)
+    y = native.quantize(x, native.Codes(step, zero, 0, 63))
+    scale, point = step.detach().clone().requires_grad_(), zero.detach().clone().requires_grad_()
+    reference = x.detach().clone().requires_grad_()
+    expected = torch._fake_quantize_learnable_per_tensor_affine(
+        reference, scale.view(1), point.view(1), 0, 63, 1.0
+    )
+    torch.testing.assert_close(y, expected)
+    weights = torch.randn(shape)
+    y.backward(weights)
+    expected.backward(weights)
+    torch.testing.assert_close(x.grad, reference.grad)
+    torch.testing.assert_close(step.grad, scale.grad, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(zero.grad, point.grad, rtol=1e-4, atol=1e-3)
+
+
+def test_affine_is_fused_and_gives_its_gradients() -> None:
+    x = torch.randn(4, 6, 5, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight, bias = torch.randn(6, requires_grad=True), torch.randn(6, requires_grad=True)
+    codes = native.Codes(torch.tensor(0.02), torch.tensor(100.0), 0, 255)
+    y = native.scaled(x, weight, bias, codes)
+    given = torch.randn_like(y)
+    found = torch.autograd.grad(y, (x, weight, bias), given)
+    value = x * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+    expected = torch.fake_quantize_per_tensor_affine(value, 0.02, 100, 0, 255)
+    torch.testing.assert_close(y, expected)
+    for one, other in zip(
+        found, torch.autograd.grad(expected, (x, weight, bias), given), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_what_others_read_is_left_whole(student: FaceModel, pixels: torch.Tensor) -> None:
+    """A PReLU whose input is read by somebody else, too, stays in parts."""
+    before = sum(isinstance(m, FusedPReLU) for _, m in module_nodes(fused(student.graph)))
+    graph = student.graph
+    add = next(n for n, _ in module_nodes(graph) if str(n.target).endswith("_sum"))
+    end = next(n for n in graph.graph.nodes if n.op == "output")
+    end.args = ((end.args[0], add.args[0]),)
+    graph.recompile()
+    view = fused(graph)
+    assert sum(isinstance(m, FusedPReLU) for _, m in module_nodes(view)) == before - 1
+    assert any(isinstance(m, FusedAffine) for _, m in module_nodes(view))
+    for one, other in zip(view(pixels), graph(pixels), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_nan_stays_nan() -> None:
+    x = np.full((3, 4), np.nan, np.float32)
+    out = np.zeros_like(x)
+    q = np.array([[0.1, 10, 3, 0, 255]] * 3, np.float32)
+    kernels.quantize(x, out, q[0])
+    assert np.isnan(out).all()
+    out[:] = 0
+    kernels.prelu(x, out, np.ones(4, np.float32), np.zeros(4, np.float32), q)
+    assert np.isnan(out).all()

@@ -27,7 +27,8 @@ class TrainSettings:
         layer_weight: of the relative squared error of the residual blocks' outputs, which is added
             to the loss at the start and fades out linearly until the end.
         memory_gb: the process should not take more; a batch passes in parts where it would.
-        compile: fuse with ``torch.compile`` where a C++ compiler is found.
+        compile: fuse with ``torch.compile`` on CUDA and for float students, where a C++ compiler
+            is found; quantized ones have kernels of their own on the CPU.
     """
 
     epochs: int = 2

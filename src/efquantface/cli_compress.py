@@ -50,10 +50,11 @@ def compress(
         ),
     ] = None,
     prune: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            help="share of multiply-accumulates to remove, by removing channels: 0.25, 0.5. Alone it "
-            "gives a smaller float network; with --bits that network is quantized, too"
+            help="share of multiply-accumulates to remove, by removing channels: 0.25, 0.5; or the "
+            "time that one crop may take on one thread of this machine: 2.5ms. Alone it gives a "
+            "smaller float network; with --bits that network is quantized, too"
         ),
     ] = None,
     importance: Annotated[

@@ -31,9 +31,11 @@ from efquantface.evaluation.sets import EvalSet
 from efquantface.evaluation.verify import embedding_lengths, score_item
 from efquantface.export import saturation
 from efquantface.export.parity import Parity
+from efquantface.latency import prune_to
 from efquantface.loading import load_model
 from efquantface.models.checkpoint import save_checkpoint
 from efquantface.models.model import FaceModel
+from efquantface.prune.goal import Latency
 from efquantface.prune.prune import Pruned, prune
 from efquantface.quantize.float_student import plain, trainable
 from efquantface.quantize.placement import quantize
@@ -118,7 +120,7 @@ def compress(
         sets = [EvalSet("held-out", face_set.subset(held), None, True)]
     bank = _bank(model, face_set, recipe, console)
     batches = _calibration(model, face_set, train, recipe)
-    pruned = _prune(model, batches, recipe, console)
+    pruned, latency = _prune(model, batches, recipe, console)
     smaller = model if pruned is None else pruned.model
     if recipe.quantizes:
         start = make_start(
@@ -152,7 +154,7 @@ def compress(
         results.layer_errors = layer_errors(student.graph, teacher_graph, sample)
         results.saturation = saturation.describe(student)
     results.choices, results.reconstructed = start.choices, recipe.reconstructs
-    results.pruned = pruned
+    results.pruned, results.latency = pruned, latency
     results.skipped = face_set.skipped
     results.images_used = (
         len(train) if recipe.epochs else min(recipe.calibration_images, len(train))
@@ -198,23 +200,27 @@ def _faces(
 
 def _prune(
     model: FaceModel, batches: list[torch.Tensor], recipe: Recipe, console: Console
-) -> Pruned | None:
-    """The smaller float network, where one is wanted."""
-    if recipe.prune is None:
-        return None
+) -> tuple[Pruned | None, Latency | None]:
+    """The smaller float network, and its time where one was asked for."""
+    goal, latency = recipe.prune_goal, None
+    if goal is None:
+        return None, None
     with console.bar("pruning channels") as advance:
-        pruned = prune(
-            model,
-            batches,
-            recipe.prune,
-            importance=recipe.importance,
-            round_to=recipe.round_to,
-            seed=recipe.seed,
-            progress=advance,
-        )
+        options: dict[str, Any] = {
+            "importance": recipe.importance,
+            "round_to": recipe.round_to,
+            "seed": recipe.seed,
+            "progress": advance,
+        }
+        if goal.ms is None:
+            assert goal.share is not None
+            pruned = prune(model, batches, goal.share, **options)
+        else:
+            scheme = recipe.scheme if recipe.quantizes else None
+            pruned, latency = prune_to(model, batches, goal.ms, scheme, say=console.say, **options)
     for line in pruned.describe():
         console.say(line)
-    return pruned
+    return pruned, latency
 
 
 def _bank(model: FaceModel, faces: FaceSet, recipe: Recipe, console: Console) -> TeacherBank:

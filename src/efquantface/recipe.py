@@ -22,6 +22,7 @@ from efquantface.errors import RecipeError
 from efquantface.evaluation.groups import read_groups
 from efquantface.evaluation.items import Options
 from efquantface.evaluation.templates import TemplateFlags
+from efquantface.prune.goal import PruneGoal
 from efquantface.quantize.mixed import parse_budget
 from efquantface.quantize.scheme import Bits, Scheme
 
@@ -45,8 +46,8 @@ class Recipe(BaseModel):
     bits: str = Field(
         "w8a8", description="bits of weights and activations, 2 to 8 each, or float (pruned only)"
     )
-    prune: float | None = Field(
-        None, gt=0, lt=1, description="share of multiply-accumulates to remove"
+    prune: float | str | None = Field(
+        None, description="share of multiply-accumulates to remove, or a time of one crop (2.5ms)"
     )
     importance: Literal["taylor", "magnitude"] = Field(
         "taylor", description="of channels: by the embedding's loss, or by weights alone"
@@ -182,6 +183,22 @@ class Recipe(BaseModel):
         """The recipe with every default written out."""
         values = self.model_dump(mode="json")
         return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+    @field_validator("prune")
+    @classmethod
+    def _share_or_time(cls, value: float | str | None) -> float | str | None:
+        if value is None:
+            return None
+        try:
+            goal = PruneGoal.parse(value)
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
+        return str(value) if goal.share is None else goal.share
+
+    @property
+    def prune_goal(self) -> PruneGoal | None:
+        """What pruning is asked for."""
+        return None if self.prune is None else PruneGoal.parse(self.prune)
 
     @model_validator(mode="after")
     def _pruned_or_quantized(self) -> Recipe:

@@ -1,4 +1,4 @@
-"""Prunes a float network to a share of its multiply-accumulates, or to a latency."""
+"""Prunes a float network to a share of its multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from efquantface.errors import RecipeError
 from efquantface.models.graph import outputs_of
 from efquantface.models.model import FaceModel
 from efquantface.prune.allocate import Cost, choose
-from efquantface.prune.channels import Channels
+from efquantface.prune.channels import ChannelGroup, Channels
 from efquantface.prune.importance import IMPORTANCES, magnitude, taylor
 from efquantface.prune.refit import refit
 
@@ -78,6 +78,7 @@ def prune(
     rounds: int = _ROUNDS,
     recover: bool = True,
     seed: int = 0,
+    scores: dict[str, Tensor] | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Pruned:
     """A copy of a float model without the channels that its embedding misses least.
@@ -92,6 +93,7 @@ def prune(
         rounds: removed in so many steps, scores found anew each time.
         recover: fit the layers that read removed channels to the teacher's outputs, in closed form.
         seed: of random directions and positions.
+        scores: :func:`scores_of` the model, where they are known.
         progress: called with (done, total).
 
     Raises:
@@ -100,23 +102,15 @@ def prune(
     """
     if not 0 < share < 1:
         raise RecipeError(f"--prune {share:g}: the share of multiply-accumulates to remove, 0 to 1")
-    if importance not in IMPORTANCES:
-        raise RecipeError(f"importance {importance!r}: choose from {', '.join(IMPORTANCES)}")
     size = (model.contract.height, model.contract.width)
-    channels = Channels(model.graph, *size)
-    if not channels.groups:
-        reasons = ", ".join(f"{name} ({why})" for name, why in channels.whole.items())
-        raise RecipeError(f"no channels of this network can be removed: {reasons}")
+    channels = _channels(model)
     sizes = {group.name: group.size for group in channels.groups}
     before = Cost.of(model.graph, channels.groups, size).total(sizes)
     graph, left = model.graph, before
     groups = channels.groups
     for turn in range(rounds):
-        score = (
-            magnitude(graph, groups)
-            if importance == "magnitude"
-            else taylor(graph, groups, batches, seed=seed)
-        )
+        known = scores if turn == 0 else None
+        score = known or _score(graph, groups, batches, importance, seed)
         cost = Cost.of(graph, groups, size)
         goal = before * (1 - share * (turn + 1) / rounds)
         removed = choose(score, cost, goal, round_to=round_to, floor=floor, sizes=sizes)
@@ -133,6 +127,39 @@ def prune(
     had = {name: count for name, count, now in sizes_of if now < count}
     pruned = dataclasses.replace(model, graph=graph, notes=list(model.notes), channels=had)
     return Pruned(pruned, before, left, sizes_of, channels.whole)
+
+
+def scores_of(
+    model: FaceModel, batches: list[Tensor], importance: str, *, seed: int = 0
+) -> dict[str, Tensor]:
+    """What the embedding misses without a channel (C,), for each group of channels.
+
+    Raises:
+        RecipeError: an importance that is not known, or no channels that can be removed.
+    """
+    return _score(model.graph, _channels(model).groups, batches, importance, seed)
+
+
+def _channels(model: FaceModel) -> Channels:
+    channels = Channels(model.graph, model.contract.height, model.contract.width)
+    if not channels.groups:
+        reasons = ", ".join(f"{name} ({why})" for name, why in channels.whole.items())
+        raise RecipeError(f"no channels of this network can be removed: {reasons}")
+    return channels
+
+
+def _score(
+    graph: fx.GraphModule,
+    groups: list[ChannelGroup],
+    batches: list[Tensor],
+    importance: str,
+    seed: int,
+) -> dict[str, Tensor]:
+    if importance not in IMPORTANCES:
+        raise RecipeError(f"importance {importance!r}: choose from {', '.join(IMPORTANCES)}")
+    if importance == "magnitude":
+        return magnitude(graph, groups)
+    return taylor(graph, groups, batches, seed=seed)
 
 
 def _sizes(graph: nn.Module, pruned: nn.Module) -> list[tuple[str, int, int]]:

@@ -15,6 +15,7 @@ from efquantface.evaluation.protocol import Metric, ProtocolResult
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import Parity
 from efquantface.models.model import FaceModel
+from efquantface.prune.goal import Latency
 from efquantface.prune.prune import Pruned
 from efquantface.quantize.mixed import LayerChoice
 from efquantface.runtime.benchmark import Timing
@@ -65,6 +66,7 @@ class Results:
     choices: list[LayerChoice] = field(default_factory=list)
     saturation: str = ""
     pruned: Pruned | None = None
+    latency: Latency | None = None
     reconstructed: bool = False
     title: str = ""
     caveat: str = ""
@@ -84,6 +86,7 @@ class Results:
             "bits_chosen": {c.name: c.bits for c in self.choices},
             "saturation": self.saturation,
             "pruned": None if self.pruned is None else self.pruned.as_dict(),
+            "latency": None if self.latency is None else asdict(self.latency),
             "layer_errors": dict(self.layer_errors),
             "speed": [{**vars(t), "faces_a_second": t.faces_a_second} for t in self.timings],
         }

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from efquantface import Embedder, compress
+from efquantface.assets import file_sha256
 from efquantface.data.faces import load_faces, split
 from efquantface.evaluation.loading import load_eval
 from efquantface.evaluation.verify import evaluate_set
@@ -25,6 +26,7 @@ from efquantface.export.operators import executed
 from efquantface.loading import load_model
 from efquantface.recipe import Recipe
 from efquantface.runtime.environment import environment
+from efquantface.runtime.kept import Keeping
 from efquantface.runtime.memory import keep_freed_memory
 from efquantface.start import calibration_index
 from main_job import WANTED, static
@@ -147,10 +149,12 @@ def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path | None) 
     if lfw is not None:
         contract = load_model(teacher, preprocess=fields["preprocess"]).contract
         (people,) = load_eval(f"lfw={lfw}", contract)
-        pair = [
-            Embedder.open(m, contract=contract, threads=threads).embed(people.faces.images)
+        own, student = (
+            Embedder.open(m, contract=contract, threads=threads)
             for m in (teacher, run / "student.safetensors")
-        ]
+        )
+        images = people.faces.images
+        pair = [Keeping(own, file_sha256(teacher)).embed(images), student.embed(images)]
         row["fake"] = [p.as_dict() for p in evaluate_set(people, *pair)]
     keep(rows, row)
 

@@ -1,0 +1,223 @@
+"""The peer that shares our goal: networks quantized and fine-tuned by QuantFace's rule.
+
+    python benchmarks/quantface_peer.py --shared ../shared --out runs/peer
+    python benchmarks/quantface_peer.py --shared ../shared --out runs/peer --only "y1/w6a6"
+
+Written from its description (arXiv 2206.10526), not from its code: weights of convolutions and linear
+layers by minimum and maximum of every output channel; activations behind PReLU or ReLU only, by the
+absolute minimum and maximum of the first 300 steps; straight-through gradients; squared error between
+embeddings. Same images, steps, batch, mirroring and schedule as ours; of three learning rates the one
+with the least held-out error after one epoch. Its networks are float inside (input, pre-activations and
+sums are not quantized), so the numbers are of the fake-quantized network in PyTorch. BatchNorms are
+folded, as in the teachers' files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from efquantface.assets import file_sha256
+from efquantface.checks import model_digest
+from efquantface.data.faces import load_faces, split
+from efquantface.distill.bank import TeacherBank
+from efquantface.distill.batches import Batches
+from efquantface.distill.losses import cosine_loss, mse_loss
+from efquantface.distill.optimizer import schedule
+from efquantface.distill.settings import TrainData, TrainSettings
+from efquantface.evaluation.loading import load_eval
+from efquantface.evaluation.verify import evaluate_set
+from efquantface.loading import load_model
+from efquantface.models.graph import insert_after, module_nodes
+from efquantface.models.model import FaceModel
+from efquantface.models.ops import Clamp, PReLU
+from efquantface.quantize.scheme import Bits
+from efquantface.runtime.embedder import Embedder
+from efquantface.runtime.environment import environment
+from efquantface.runtime.kept import Keeping
+from low_bits import EPOCHS, TEACHERS, add_arguments, begin, keep, read_rows, row_file, table
+
+ROWS = Path(__file__).parent / "results" / "quantface"
+BITS = ("w8a8", "w6a6", "w4a4")
+RATES = (1e-5, 1e-4, 1e-3)
+_STEPS_OF_RANGES = 300
+
+
+class MinMaxActivation(nn.Module):
+    """Quantizer over all values of the first steps."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.highest, self.seen = 2**bits - 1, 0
+        self.register_buffer("low", torch.zeros(()))
+        self.register_buffer("high", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.seen < _STEPS_OF_RANGES:
+            self.seen += 1
+            self.low.copy_(torch.minimum(self.low, x.detach().amin()))
+            self.high.copy_(torch.maximum(self.high, x.detach().amax()))
+        step = float((self.high - self.low).clamp(min=1e-12) / self.highest)
+        zero = min(max(round(-float(self.low) / step), 0), self.highest)
+        return torch.fake_quantize_per_tensor_affine(x, step, zero, 0, self.highest)
+
+
+class MinMaxWeight(nn.Module):
+    """A convolution or linear layer whose weight is quantized by each output channel's extremes."""
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear, bits: int) -> None:
+        super().__init__()
+        self.layer, self.highest = layer, 2**bits - 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = self.layer.weight.detach().flatten(1)
+        low, high = flat.amin(dim=1).clamp(max=0), flat.amax(dim=1).clamp(min=0)
+        step = ((high - low) / self.highest).clamp(min=1e-12)
+        zero = torch.round(-low / step).clamp(0, self.highest)
+        weight = torch.fake_quantize_per_channel_affine(
+            self.layer.weight, step, zero, 0, 0, self.highest
+        )
+        if isinstance(self.layer, nn.Linear):
+            return F.linear(x, weight, self.layer.bias)
+        conv = self.layer
+        return F.conv2d(x, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def quantized(model: FaceModel, bits: Bits) -> FaceModel:
+    """A copy with QuantFace's quantizers."""
+    student = copy.deepcopy(model)
+    graph = student.graph
+    for node, module in module_nodes(graph):
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            graph.set_submodule(str(node.target), MinMaxWeight(module, bits.weight))
+        elif isinstance(module, PReLU | Clamp):
+            insert_after(graph, node, f"{node.target}_act", MinMaxActivation(bits.activation))
+    graph.recompile()
+    return student
+
+
+def held_loss(student: FaceModel, data: TrainData, loss) -> float:
+    student.graph.eval()
+    total = 0.0
+    with torch.no_grad():
+        for start in range(0, len(data.held_pixels), 64):
+            pixels = torch.from_numpy(data.held_pixels[start : start + 64]).float()
+            target = torch.from_numpy(data.held_teacher[start : start + 64])
+            found = student.graph(pixels.contiguous(memory_format=torch.channels_last))
+            total += float(loss(found, target)) * len(pixels)
+    student.graph.train()
+    return total / len(data.held_pixels)
+
+
+def train(
+    model: FaceModel, bits: Bits, data: TrainData, settings: TrainSettings, epochs: int
+) -> tuple[FaceModel, float, list[float]]:
+    """The student trained for ``epochs``, its held-out squared error, cosine loss before and after."""
+    torch.manual_seed(settings.seed)
+    student = quantized(model, bits)
+    student.graph.train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(student.graph.parameters(), lr=settings.lr, weight_decay=0)
+    batches = Batches(data, settings)
+    total = batches.an_epoch * epochs
+    cosines: list[float] = []
+    for step in range(total):
+        index, flip = batches.at(step)
+        pixels = data.pixels[index].copy()
+        pixels[flip] = pixels[flip][..., ::-1]
+        wanted = np.where(flip[:, None], data.mirrored[index], data.plain[index])
+        x = torch.from_numpy(pixels).float().contiguous(memory_format=torch.channels_last)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.lr * schedule(step, total)
+        loss = mse_loss(student.graph(x), torch.from_numpy(wanted.astype(np.float32)))
+        loss.backward()
+        nn.utils.clip_grad_norm_(student.graph.parameters(), 5.0)
+        if step:
+            optimizer.step()
+        else:  # the first step sees ranges for the first time
+            cosines.append(held_loss(student, data, cosine_loss))
+        optimizer.zero_grad(set_to_none=True)
+        if step % 20 == 0:
+            print(f"  step {step} of {total}, loss {loss.item():.5f}", flush=True)
+    cosines.append(held_loss(student, data, cosine_loss))
+    return student, held_loss(student, data, mse_loss), cosines
+
+
+def make(name: str, args: argparse.Namespace) -> None:
+    teacher, what = name.split("/")
+    bits_name, _, seed = what.partition(" seed ")
+    path, lfw = args.shared / "weights" / f"{teacher}.onnx", args.shared / "data" / "lfw112"
+    model = load_model(path, preprocess=TEACHERS[teacher])
+    contract = model.contract
+    faces = load_faces(args.shared / "data" / "faces6k", contract)
+    seed_number = int(seed)
+    kept, held = split(faces, 0.1, seed_number)
+    float_form = Embedder.open(model, backend="onnxruntime", threads=args.threads)
+    bank = TeacherBank.build(float_form, faces.images, key=model_digest(model))
+    pixels = contract.pixels(faces.images)
+    data = TrainData(
+        pixels[kept], bank.plain[kept], bank.mirrored[kept], pixels[held], bank.plain[held]
+    )
+    began = time.monotonic()
+    errors = {}
+    for rate in RATES:
+        settings = TrainSettings(seed=seed_number, lr=rate)
+        errors[rate] = train(model, Bits.parse(bits_name), data, settings, 1)[1]
+        print(f"{name}: rate {rate:g}, held-out squared error {errors[rate]:.5f}", flush=True)
+    rate = min(errors, key=errors.get)
+    settings = TrainSettings(seed=seed_number, lr=rate)
+    epochs = EPOCHS.get(bits_name, 2)
+    student, _, cosines = train(model, Bits.parse(bits_name), data, settings, epochs)
+    minutes = (time.monotonic() - began) / 60
+    student.graph.eval()
+    (people,) = load_eval(f"lfw={lfw}", contract)
+    images = people.faces.images
+    own = Embedder.open(path, contract=contract, threads=args.threads)
+    rows = [
+        Keeping(own, file_sha256(path)).embed(images),
+        Embedder.open(student).embed(images),
+    ]
+    keep(
+        ROWS,
+        {
+            "name": name,
+            "protocols": [p.as_dict() for p in evaluate_set(people, *rows)],
+            "bytes": 0,
+            "convolutions": None,
+            "float": {},
+            "held_out": cosines,
+            "minutes": minutes,
+            "threads": args.threads,
+            "packages": environment()["packages"],
+            "rate": rate,
+            "rates": errors,
+        },
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    args = begin(parser)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    for teacher in TEACHERS:
+        for bits in BITS:
+            for seed in range(args.seeds):
+                name = f"{teacher}/{bits} seed {seed}"
+                wanted = not args.only or any(name.startswith(only) for only in args.only)
+                if wanted and not row_file(ROWS, name).is_file():
+                    make(name, args)
+    print(table(read_rows(ROWS)))
+
+
+if __name__ == "__main__":
+    main()

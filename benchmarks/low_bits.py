@@ -140,6 +140,7 @@ def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path | None) 
         "held_out": [history["held_out"][0][1], min(v for _, v in history["held_out"])]
         if history["held_out"]
         else None,
+        "images": metrics["images_used"],
         "minutes": history["seconds"] / 60,
         "threads": threads,
         "packages": environment()["packages"],

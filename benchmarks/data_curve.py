@@ -5,8 +5,8 @@
     python benchmarks/data_curve.py --shared ../shared --out runs/curve --exclude a.txt b.txt
     python benchmarks/data_curve.py --shared ../shared --out runs/curve --plot docs/images/curve.png
 
-Random choices of faces6k, all of it, all that the checks leave of faces6k and extra, and synthetic faces.
-Rows are runs of `compress` with the same epochs, evaluated on LFW once, one file each of
+Random choices of faces6k, all of it, all that the checks leave of faces6k and extra, and synthetic
+faces. Rows are runs of `compress` with the same epochs, evaluated on LFW once, one file each of
 benchmarks/results/data_curve; a row that is there is left alone.
 """
 

@@ -1,0 +1,92 @@
+"""Options of fine-tuning compared by the loss on identities held out of faces6k; LFW is not looked at.
+
+    python benchmarks/training_options.py --shared ../shared --teacher mobileface2 --bits w4a4 \
+        --option "" --option batch_size=32,lr=0.0015 --option layer_weight=0.5
+
+An option is fields of TrainSettings; the empty one is the default. One start, the same for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import yaml
+
+from efquantface.checks import model_digest
+from efquantface.console import Console
+from efquantface.data.faces import load_faces, split
+from efquantface.distill.bank import TeacherBank
+from efquantface.distill.settings import TrainData, TrainSettings
+from efquantface.distill.trainer import fine_tune
+from efquantface.loading import load_model
+from efquantface.recipe import Recipe
+from efquantface.runtime.embedder import Embedder
+from efquantface.runtime.environment import environment
+from efquantface.runtime.memory import keep_freed_memory
+from efquantface.start import calibration_index, make_start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shared", type=Path, required=True)
+    parser.add_argument("--teacher", required=True, help="an ONNX file's name in shared/weights")
+    parser.add_argument("--preprocess")
+    parser.add_argument("--bits", default="w4a4")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--option", action="append", required=True)
+    args = parser.parse_args()
+    keep_freed_memory()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    model = load_model(args.shared / "weights" / f"{args.teacher}.onnx", preprocess=args.preprocess)
+    faces = load_faces(args.shared / "data" / "faces6k", model.contract)
+    train, held = split(faces, 0.1, 0)
+    embedder = Embedder.open(model, backend="onnxruntime", threads=args.threads)
+    bank = TeacherBank.build(embedder, faces.images, key=model_digest(model))
+    pixels = model.contract.pixels(faces.images)
+    data = TrainData(
+        pixels[train],
+        bank.plain[train],
+        bank.mirrored[train],
+        pixels[held],
+        bank.plain[held],
+        faces.identities[train],
+    )
+    recipe = Recipe.create({"teacher": args.teacher, "faces": "faces6k", "bits": args.bits})
+    crops = torch.from_numpy(pixels[calibration_index(train)])
+    start = make_start(
+        model,
+        list(torch.split(crops, 32)),
+        recipe.scheme,
+        None,
+        0,
+        Console(quiet=True),
+        rebuild=recipe.reconstructs,
+    )
+    env = environment()
+    print(
+        f"{time.strftime('%Y-%m-%d')}, {env['processor']}, torch {env['packages']['torch']}, "
+        f"`python {' '.join(sys.argv)}`\n\n| | before, after each epoch | seconds |\n|---|---|---|"
+    )
+    for option in args.option:
+        fields = {k: yaml.safe_load(v) for k, v in (o.split("=") for o in option.split(",") if o)}
+        settings = TrainSettings(epochs=args.epochs, **fields)
+        student = copy.deepcopy(start.student)
+        with tempfile.TemporaryDirectory() as folder:
+            state = Path(folder) / "state.pt"
+            history = fine_tune(student, data, settings, state, teacher=start.teacher)
+        losses = ", ".join(f"{loss:.4f}" for _, loss in history.held_out)
+        print(f"| {option or 'default'} | {losses} | {history.seconds:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

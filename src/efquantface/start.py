@@ -16,6 +16,7 @@ from efquantface.console import Console
 from efquantface.errors import RecipeError
 from efquantface.export.onnx_writer import to_onnx
 from efquantface.export.packing import stored_bits
+from efquantface.models.graph import shapes
 from efquantface.models.model import FaceModel
 from efquantface.quantize.borders import equalize_borders
 from efquantface.quantize.equalize import equalize
@@ -27,6 +28,8 @@ from efquantface.quantize.scheme import Bits, Scheme
 
 _SENSITIVITY_BATCHES = 2  # of 32 images: fifty layers at three choices are 150 passes over them
 _RECONSTRUCTION_CROPS = 192
+_RECONSTRUCTION_BYTES = 3.2e9
+_MAPS_ALIVE = 10  # of the largest size, student and teacher together, while layers are rounded
 _TRIES = 4
 
 
@@ -86,7 +89,7 @@ def make_start(
                 progress=lambda _, done, total: advance(done, total),
             )
         if rebuild:
-            crops = torch.cat(batches)[:_RECONSTRUCTION_CROPS]
+            crops = torch.cat(batches)[: _reconstruction_crops(teacher)]
             with console.bar("rounding weights") as advance:
                 reconstruct(student.graph, teacher.graph, crops, seed=seed, progress=advance)
         return student
@@ -103,6 +106,13 @@ def make_start(
     weights = sum(c.weights * c.bits for c in chosen) / sum(c.weights for c in chosen)
     console.say(f"budget {budget}: {weights:.2f} bits a weight, {_file_size(student):,} bytes")
     return Start(student, teacher, pinned, chosen)
+
+
+def _reconstruction_crops(model: FaceModel) -> int:
+    """As many crops as pass through student and teacher side by side in bounded memory."""
+    found = shapes(model.graph, model.contract.height, model.contract.width).values()
+    largest = max(torch.Size(shape[1:]).numel() for shape in found)
+    return min(_RECONSTRUCTION_CROPS, int(_RECONSTRUCTION_BYTES / (4 * largest * _MAPS_ALIVE)))
 
 
 def _fit(

@@ -175,8 +175,9 @@ def test_rate_follows_the_loss_before_training(
     said: list[str] = []
     settings = TrainSettings(epochs=1, batch_size=8, compile=False)
     history = fine_tune(student, data, settings, tmp_path / "s.pt", say=said.append)
-    rate = rate_for(history.held_out[0][1])
+    rate = rate_for(history.held_out[0][1], 8)
     assert any(f"learning rate {rate:.2g}" in line for line in said)
+    assert rate_for(0.005, 16) == rate_for(0.005) / 4
     assert rate_for(0.005) == pytest.approx(0.04 / 127, rel=0.02)  # y1, W8A8
     assert Recipe.create({"teacher": "t", "faces": "f"}).train_settings().lr is None
     groups = parameter_groups(student.graph, settings)

@@ -11,16 +11,18 @@ from efquantface.distill.settings import TrainSettings
 
 _WARMUP_SHARE = 0.05
 _RATE = 0.0044
+_BATCH = 64
 
 
-def rate_for(loss: float) -> float:
+def rate_for(loss: float, batch: int = _BATCH) -> float:
     """Learning rate for a student that starts with this held-out cosine loss.
 
-    ``0.0044 sqrt(loss)``: the closer the start is to the teacher, the less a weight has to move. It
-    meets the rates that were best in trials from 1 - cosine 0.0003 (dlib in W8A8) to 0.38 (y1 in
-    W4A4), over which they differ sixtyfold (docs/results.md).
+    ``0.0044 sqrt(loss)`` for 64 images a step, and in proportion for other batches: the closer the
+    start is to the teacher, the less a weight has to move. It meets the rates that were best in
+    trials from 1 - cosine 0.0003 (dlib in W8A8) to 0.38 (y1 in W4A4), over which they differ
+    sixtyfold (docs/results.md).
     """
-    return _RATE * math.sqrt(max(loss, 0.0))
+    return _RATE * math.sqrt(max(loss, 0.0)) * batch / _BATCH
 
 
 def parameter_groups(graph: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:

@@ -210,7 +210,9 @@ class _Trainer:
         rate = self.settings.lr
         if rate is None:
             start = self.history.held_out[0][1]
-            rate = _OTHER_LOSSES_RATE if self.settings.loss == "mse" else rate_for(start)
+            rate = (
+                _OTHER_LOSSES_RATE if self.settings.loss == "mse" else rate_for(start, self.batch)
+            )
             self.say(f"learning rate {rate:.2g} of each channel's largest weight")
         for group in optimizer.param_groups:
             if group["base_lr"] is None:

@@ -141,6 +141,7 @@ def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path | None) 
         if history["held_out"]
         else None,
         "images": metrics["images_used"],
+        "batch": Recipe.create(fields).batch_size,
         "minutes": history["seconds"] / 60,
         "threads": threads,
         "packages": environment()["packages"],
@@ -225,8 +226,8 @@ def table(found: list[dict]) -> str:
         "",
         "| | held-out loss before, after | cosine | LFW accuracy | TAR@1e-3 (pairs) "
         "| TAR@1e-4 (all pairs) | 1e-5 | fake-quantized: accuracy, TAR@1e-3 | MB | int8 conv "
-        "| minutes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| images a step | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(found, key=lambda r: r["name"]):
         pairs, every = row["protocols"][:2]
@@ -242,7 +243,8 @@ def table(found: list[dict]) -> str:
         cells += [loss_cell(named[m]) for m in WANTED[2:4]]
         cells.append(fake_cell(row))
         integer = "{} of {}".format(*row["convolutions"]) if row["convolutions"] else ""
-        cells += [f"{row['bytes'] / 1e6:.3f}", integer, f"{row['minutes']:.1f}"]
+        cells += [f"{row['bytes'] / 1e6:.3f}", integer]
+        cells += [f"{row.get('batch', 64)}", f"{row['minutes']:.1f}"]
         lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
 

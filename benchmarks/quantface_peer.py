@@ -192,6 +192,7 @@ def make(name: str, args: argparse.Namespace) -> None:
             "convolutions": None,
             "float": {},
             "held_out": cosines,
+            "batch": settings.batch_size,
             "minutes": minutes,
             "threads": args.threads,
             "packages": environment()["packages"],

@@ -64,7 +64,7 @@ class Recipe(BaseModel):
     licence: str = Field("", description="the teacher's licence note, stored in the student")
 
     epochs: int = Field(2, ge=0, le=1000, description="passes over the faces; 0: no fine-tuning")
-    batch_size: int = Field(64, ge=2, le=4096)
+    batch_size: int = Field(32, ge=2, le=4096)
     lr: float | None = Field(
         None, gt=0, description="learning rate, a share of a channel's largest weight; None: chosen"
     )

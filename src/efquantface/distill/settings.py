@@ -32,7 +32,7 @@ class TrainSettings:
     """
 
     epochs: int = 2
-    batch_size: int = 64
+    batch_size: int = 32
     lr: float | None = None
     step_lr: float = 4e-4
     weight_decay: float = 0.0

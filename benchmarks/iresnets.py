@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--depths", type=int, nargs="+", default=[18, 50, 100])
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--memory-gb", type=float, default=8.0)
     parser.add_argument("--one", type=int, help="(internal) this depth, in this process")
     args = parser.parse_args()

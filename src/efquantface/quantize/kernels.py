@@ -13,6 +13,7 @@ gradients are LSQ's (see :mod:`efquantface.quantize.fake_quant`). NaN stays NaN.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import numba
@@ -28,9 +29,15 @@ _ZERO = np.float32(0)
 
 
 def _compiled(kernel: _Kernel) -> _Kernel:
-    """Compiled for this machine and kept on disk; sums may be reordered to use vectors."""
-    options: dict[str, Any] = {"parallel": True, "cache": True, "error_model": "numpy"}
-    made = numba.njit(fastmath={"contract", "nsz", "reassoc"}, **options)(kernel)
+    """Compiled for this machine at first use; sums may be reordered to use vectors.
+
+    What was compiled is kept on disk, unless neither the package's folder nor a cache can be written.
+    """
+    options: dict[str, Any] = {"parallel": True, "error_model": "numpy"}
+    compiler = numba.njit(fastmath={"contract", "nsz", "reassoc"}, **options)
+    made = compiler(kernel)
+    with suppress(RuntimeError):
+        made.enable_caching()
     return cast(_Kernel, made)
 
 

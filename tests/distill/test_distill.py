@@ -214,9 +214,9 @@ def test_a_batch_in_parts_trains_alike(
 def test_parts_of_a_batch() -> None:
     now = (psutil.Process().memory_info().rss - freed_memory()) / 2**20
     assert part_of(64, 2**20, 0, now + 1000)[0] == 64
-    assert part_of(64, 2**20, 0, now + 50)[0] == 32
+    assert part_of(64, 2**20, 0, now + 60)[0] == 32
     assert part_of(64, 2**20, 0, 1)[0] == 2
-    assert part_of(64, 2**20, 2**20, now + 70)[0] == 16  # nine copies of a million weights
+    assert part_of(64, 2**20, 2**20, now + 90)[0] == 16  # nine copies of a million weights
     assert part_of(7, 2**20, 0, 1)[0] == 7
     layer = nn.Sequential(nn.Linear(8, 16), nn.Sigmoid(), nn.Linear(16, 4))
     # kept an image: the sigmoid's output, which the second layer reads too, and the input

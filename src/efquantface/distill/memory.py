@@ -14,7 +14,7 @@ from efquantface.runtime.memory import freed_memory
 COMPILER_MB = 2000.0  # measured: 1.4 GB with mobileface2, 1.9 GB with IResNet-100
 # a weight, its gradient, two moments of AdamW, the best so far, and what quantizing it keeps
 _WEIGHTS = 5 + 4
-_SLACK = 1.25  # gaps between blocks, and maps that live for one operator only
+_SLACK = 1.5  # gaps between blocks, and maps that live for one operator only
 
 
 def peak_memory_mb() -> float:

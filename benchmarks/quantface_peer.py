@@ -160,10 +160,7 @@ def make(name: str, args: argparse.Namespace) -> None:
     kept, held = split(faces, 0.1, seed_number)
     float_form = Embedder.open(model, backend="onnxruntime", threads=args.threads)
     bank = TeacherBank.build(float_form, faces.images, key=model_digest(model))
-    pixels = contract.pixels(faces.images)
-    data = TrainData(
-        pixels[kept], bank.plain[kept], bank.mirrored[kept], pixels[held], bank.plain[held]
-    )
+    data = TrainData.of(contract.pixels(faces.images), bank, kept, held)
     began = time.monotonic()
     errors = {}
     for rate in RATES:

@@ -53,14 +53,7 @@ def main() -> None:
     embedder = Embedder.open(model, backend="onnxruntime", threads=args.threads)
     bank = TeacherBank.build(embedder, faces.images, key=model_digest(model))
     pixels = model.contract.pixels(faces.images)
-    data = TrainData(
-        pixels[train],
-        bank.plain[train],
-        bank.mirrored[train],
-        pixels[held],
-        bank.plain[held],
-        faces.identities[train],
-    )
+    data = TrainData.of(pixels, bank, train, held, faces.identities)
     recipe = Recipe.create({"teacher": args.teacher, "faces": "faces6k", "bits": args.bits})
     crops = torch.from_numpy(pixels[calibration_index(train)])
     start = make_start(

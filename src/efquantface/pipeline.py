@@ -261,14 +261,7 @@ def _train(
 ) -> History:
     student = start.student
     pixels = student.contract.pixels(faces.images)
-    data = TrainData(
-        pixels[train],
-        bank.plain[train],
-        bank.mirrored[train],
-        pixels[held],
-        bank.plain[held],
-        faces.identities[train],
-    )
+    data = TrainData.of(pixels, bank, train, held, faces.identities)
     with console.bar("fine-tuning" if recipe.epochs else "held-out loss") as advance:
         return fine_tune(
             student,

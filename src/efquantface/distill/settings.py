@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from efquantface.distill.bank import TeacherBank
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -63,6 +65,25 @@ class TrainData:
     held_pixels: npt.NDArray[np.uint8]
     held_teacher: npt.NDArray[np.float32]
     identities: npt.NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        pixels: npt.NDArray[np.uint8],
+        bank: TeacherBank,
+        train: npt.NDArray[np.int64],
+        held: npt.NDArray[np.int64],
+        identities: npt.NDArray[np.int64] | None = None,
+    ) -> TrainData:
+        """From all pixels (N,3,H,W), their bank and identities (N,), and which images are whose."""
+        return cls(
+            pixels[train],
+            bank.plain[train],
+            bank.mirrored[train],
+            pixels[held],
+            bank.plain[held],
+            None if identities is None else identities[train],
+        )
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Fake quantizers: integer arithmetic played in float, with gradients for the steps (LSQ).
 
-All are written with plain operators, which ``torch.compile`` fuses with what surrounds them. Steps
+On the CPU kernels compute them (:mod:`efquantface.quantize.native`); elsewhere plain operators do, which
+``torch.compile`` fuses with what surrounds them. Steps
 are stored as logarithms, so that an optimizer moves them by ratios and they stay positive. The
 gradients are LSQ's (Esser et al. 2020, eq. 3): for ``q = round(x / s)`` inside the range
 ``dy/ds = q - x / s``, outside the clipped code.

@@ -1,7 +1,7 @@
 """The graph that trains on the CPU: chains of quantizers and per-channel products in one kernel each.
 
-Written out in operators, a PReLU in integers moves its tensor through memory nineteen times a
-training step, four of which are needed.
+Written out in operators, a PReLU in integers moves its tensor through memory many more times a
+training step than it has to: once each for input, output and their gradients.
 """
 
 from __future__ import annotations

@@ -17,12 +17,14 @@ from torch import fx
 from efquantface.errors import ParityError, RuntimeMissingError
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import mean_cosine, on_noise
+from efquantface.export.saturation import saturating_layers
 from efquantface.models.graph import free_name, module_nodes, module_of, tidy
 from efquantface.models.model import FaceModel
 from efquantface.models.ops import Add, Clamp, PReLU
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d
 from efquantface.runtime.embedder import Embedder
+from efquantface.runtime.processor import lacks_vnni
 
 _CLOSE = 0.99  # mean cosine on noise, where roundings cascade more than on faces
 
@@ -55,7 +57,8 @@ def write_openvino(student: FaceModel, target: Path) -> list[str]:
 
     Raises:
         RuntimeMissingError: OpenVINO is not installed.
-        ParityError: the file's embeddings are not the student's; it is removed.
+        ParityError: the file's embeddings are not the student's; it is removed. Where this
+            machine's sums saturate, it is kept, with a warning.
     """
     try:
         import openvino as ov
@@ -74,18 +77,25 @@ def write_openvino(student: FaceModel, target: Path) -> list[str]:
         temporary.unlink(missing_ok=True)
     noise, own = on_noise(form)
     cosine = mean_cosine(own, Embedder.open(target, backend="openvino").embed(noise))
-    if cosine < _CLOSE:
+    saturates = cosine < _CLOSE and lacks_vnni() and saturating_layers(form)
+    if cosine < _CLOSE and not saturates:
         for path in (target, target.with_suffix(".bin"), target.with_suffix(".contract.json")):
             path.unlink(missing_ok=True)
         raise ParityError(
             f"{target}: its embeddings have a mean cosine of only {cosine:.4f} to the same network's "
             "in PyTorch on random pixels; please report this"
         )
-    return [
+    lines = [
         f"wrote {target} and its .bin and .contract.json",
         f"placed for OpenVINO: {count} PReLUs inside their convolutions; mean cosine {cosine:.5f} to "
         "the same network in PyTorch on random pixels",
     ]
+    if saturates:
+        lines.append(
+            "warning: this machine has no VNNI, so OpenVINO's 16-bit sums saturate here: the file "
+            "could not be checked and is for machines with VNNI only; --bits w7a8 is right on both"
+        )
+    return lines
 
 
 def _integer_prelu(gm: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, QuantAffine] | None:

@@ -2,7 +2,9 @@
 
 There two neighbouring products of a uint8 code and an int8 weight are added in int16, which
 saturates at 32,767 without a word (``vpmaddubsw``). With weights of 7 bits the sum stays below
-255 * 126 = 32,130. Depthwise convolutions use other kernels.
+255 * 126 = 32,130. Depthwise convolutions use other kernels. ONNX Runtime avoids it at the price of
+speed with the session option ``session.x64quantprecision``, which we set and others must be told of;
+OpenVINO has no such option.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from efquantface.models.graph import module_nodes, name_of
 from efquantface.models.model import FaceModel
 from efquantface.quantize.layers import QuantConv2d, QuantLinear
 from efquantface.quantize.placement import quantizer_before
+from efquantface.runtime.processor import lacks_vnni
+from efquantface.runtime.sessions import EXACT_OPTION
 
 _INT16 = 32767
 
@@ -43,8 +47,9 @@ def describe(student: FaceModel) -> str:
     if not layers:
         return "16-bit sums cannot saturate: safe on x86 machines without VNNI"
     return (
-        f"on x86 machines without VNNI, 16-bit sums can saturate in {len(layers)} layers; "
-        "--bits w7a8 avoids it"
+        f"on x86 machines without VNNI{' (this is one)' if lacks_vnni() else ''}, 16-bit sums can "
+        f"saturate in {len(layers)} layers: ONNX Runtime needs the session option "
+        f"{EXACT_OPTION}=1 there, OpenVINO --bits w7a8"
     )
 
 

@@ -13,6 +13,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from efquantface.errors import ExportError
 from efquantface.export.packing import int4_initializer, six_bit_graph, stored_bits
 
+_SMALL = 64  # ONNX Runtime makes weights unsigned (session.x64quantprecision) unless in [-64, 63]
+
 
 @dataclass(frozen=True)
 class Value:
@@ -131,12 +133,13 @@ class OnnxBuilder:
     ) -> tuple[str, str]:
         """int8 weight codes with one step an output channel, which lie along ``axis``.
 
-        Returns the names of the dequantized weight and of its steps. The zero points are zeros; a
-        convolution is fused without them, a Gemm is not.
+        Returns the names of the dequantized weight and of its steps. The zero points are zeros. A
+        convolution is fused without them, a Gemm is not; and weights that ONNX Runtime makes unsigned
+        where there is no VNNI need zero points of their own.
         """
         scale = self.constant(steps, np.float32)
         operands = [self._stored(codes, bits), scale]
-        if codes.ndim == 2:
+        if codes.ndim == 2 or codes.min() < -_SMALL or codes.max() >= _SMALL:
             operands.append(self.constant(np.zeros(len(steps)), np.int8))
         return self.node("DequantizeLinear", operands, "", axis=axis), scale
 

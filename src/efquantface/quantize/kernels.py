@@ -24,6 +24,8 @@ Floats = npt.NDArray[np.float32]
 Sums = npt.NDArray[np.float64]
 _Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 
+# OpenMP is what torch runs on; the TBB that OpenVINO brings along prints a line at every fork
+cast(Any, numba.config).THREADING_LAYER_PRIORITY = ["omp", "workqueue", "tbb"]
 RUN = 256  # rows that are summed up together
 _ZERO = np.float32(0)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from efquantface.distill.trainer import has_compiler
+from efquantface.runtime.processor import instruction_sets, processor
 from efquantface.runtime.sessions import default_threads
 
 _PACKAGES = (
@@ -26,17 +26,6 @@ _PACKAGES = (
     "yuface",
     "safetensors",
 )
-_FLAGS = (
-    "avx2",
-    "fma",
-    "avx512f",
-    "avx512bw",
-    "avx_vnni",
-    "avx512_vnni",
-    "avx512_bf16",
-    "amx_int8",
-)
-_ARM_FLAGS = ("asimd", "asimddp", "i8mm", "sve")
 
 
 def environment() -> dict[str, Any]:
@@ -56,32 +45,6 @@ def environment() -> dict[str, Any]:
         "openvino_devices": _openvino_devices(),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
-
-
-def processor() -> str:
-    """The processor's name as the system tells it."""
-    for key, value in _cpuinfo():
-        if key in ("model name", "Model"):
-            return value
-    return platform.processor() or platform.machine()
-
-
-def instruction_sets() -> list[str]:
-    """The instruction sets that matter for integer kernels, of those the processor has."""
-    for key, value in _cpuinfo():
-        if key in ("flags", "Features"):
-            present = set(value.split())
-            return [flag for flag in _FLAGS + _ARM_FLAGS if flag in present]
-    return []
-
-
-def _cpuinfo() -> list[tuple[str, str]]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
-    return [(key.strip(), value.strip()) for key, value in pairs]
 
 
 def _version(package: str) -> str | None:

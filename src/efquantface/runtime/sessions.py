@@ -14,6 +14,7 @@ from efquantface.errors import ModelFileError, RuntimeMissingError
 
 Float32 = npt.NDArray[np.float32]
 Run = Callable[[Float32], Float32]
+EXACT_OPTION = "session.x64quantprecision"
 
 
 def default_threads() -> int:
@@ -58,12 +59,16 @@ def onnxruntime_session(
             )
         providers.insert(0, "CUDAExecutionProvider")
     source = model if isinstance(model, bytes) else str(model)
-    try:
-        return ort.InferenceSession(source, options, providers=providers)
-    except Exception as error:  # onnxruntime raises its own classes, all from one base
-        name = "model in memory" if isinstance(model, bytes) else str(model)
-        text = str(error).splitlines()[0]
-        raise ModelFileError(f"{name}: ONNX Runtime does not load it ({text})") from None
+    # without the option, 16-bit sums saturate on x86 without VNNI; there, files of signed codes (which
+    # do not saturate) cannot be loaded with it
+    for exact in ("1", "0"):
+        options.add_session_config_entry(EXACT_OPTION, exact)
+        try:
+            return ort.InferenceSession(source, options, providers=providers)
+        except Exception as error:  # onnxruntime raises its own classes, all from one base
+            text = str(error).splitlines()[0]
+    name = "model in memory" if isinstance(model, bytes) else str(model)
+    raise ModelFileError(f"{name}: ONNX Runtime does not load it ({text})")
 
 
 def run_onnxruntime(session: Any, output: str | None = None) -> Run:

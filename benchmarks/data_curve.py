@@ -66,7 +66,9 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     args = begin(parser)
     for name, faces in rows(args):
-        make_row(ROWS, args, TEACHER, name, {"faces": faces, "bits": "w6a6", "epochs": 2})
+        make_row(
+            ROWS, args, TEACHER, name, {"faces": faces, "bits": "w6a6", "epochs": 2}, fake=False
+        )
     print(table(read_rows(ROWS)))
     if args.plot:
         plot(read_rows(ROWS), args.plot)

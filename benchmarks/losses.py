@@ -30,7 +30,7 @@ def main() -> None:
             for loss, options in LOSSES.items():
                 fields = {"bits": bits, "seed": seed, "epochs": EPOCHS.get(bits, 2), **options}
                 for teacher in TEACHERS:
-                    make_row(ROWS, args, teacher, f"{bits} {loss} seed {seed}", fields)
+                    make_row(ROWS, args, teacher, f"{bits} {loss} seed {seed}", fields, fake=False)
     print(table(read_rows(ROWS)))
 
 

@@ -2,11 +2,17 @@
 
     python benchmarks/pruning.py --shared ../shared --out runs/pruning
     python benchmarks/pruning.py --shared ../shared --out runs/pruning --only "y1/50% w8a8"
+    python benchmarks/pruning.py --shared ../shared --out runs/pruning --measure --plot docs/images/pruning.png
+
+    efq align ../shared/data/lfw150 -o LFW --template dlib150 --pick central
+    efq align ../shared/data/faces6k -o FACES --template dlib150 --pick central
+    python benchmarks/pruning.py --shared ../shared --out runs/pruning --dlib FACES LFW --only dlib
 
 Rows are runs of `compress` on faces6k, evaluated on LFW once, one file each of
 benchmarks/results/pruning; a row that is there is left alone. Latency is measured in turns with the
-teacher's best float form, one thread. Magnitude pruning, with the same recovery and fine-tuning, is the
-peer. With --plot the Pareto plot is drawn of the rows that are there.
+teacher's best float form, one thread; --measure does it again for all rows whose runs are there, on a
+machine that does nothing else. Magnitude pruning, with the same recovery and fine-tuning, is the peer.
+--plot draws the rows that are there.
 """
 
 from __future__ import annotations
@@ -20,10 +26,12 @@ from efquantface.loading import load_model
 from efquantface.models.complexity import macs
 from efquantface.runtime.benchmark import benchmark
 from efquantface.runtime.embedder import Embedder
+from efquantface.runtime.environment import environment
 from low_bits import add_arguments, begin, make_row, read_rows, row_file
 
 ROWS = Path(__file__).parent / "results" / "pruning"
-TEACHERS = ("y1", "mobileface2")
+TEACHERS = ("mobileface2", "y1", "dlib")
+DLIB = "dlib-resnet"
 SHARES = (0.25, 0.5, 0.7)
 EPOCHS = 3
 _ROUNDS = 30
@@ -37,32 +45,53 @@ def rows() -> list[tuple[str, dict]]:
             fields = {"prune": share, "bits": bits, "epochs": EPOCHS}
             found.append((f"{share:.0%} {bits}", fields))
             found.append((f"{share:.0%} {bits} magnitude", {**fields, "importance": "magnitude"}))
-    found += [(f"0% {bits}", {"bits": bits, "epochs": EPOCHS}) for bits in ("w8a8", "w6a8", "w4a8")]
+    quantized = ("w8a8", "w6a8", "w6a6", "w4a8")
+    found += [(f"0% {bits}", {"bits": bits, "epochs": EPOCHS}) for bits in quantized]
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
+    parser.add_argument(
+        "--dlib", type=Path, nargs=2, metavar=("FACES", "LFW"), help="crops for dlib"
+    )
+    parser.add_argument("--measure", action="store_true", help="latency of all rows, again")
     parser.add_argument("--plot", type=Path)
     args = begin(parser)
     for teacher in TEACHERS:
+        if teacher == "dlib" and not args.dlib:
+            continue
         for name, options in rows():
             full = f"{teacher}/{name}"
             there = row_file(ROWS, full).is_file()
-            make_row(ROWS, args, teacher, name, options)
-            if not there and row_file(ROWS, full).is_file():
+            make_row(ROWS, args, teacher, name, {**options, **_data(teacher, args)}, fake=False)
+            path = row_file(ROWS, full)
+            if path.is_file() and (args.measure or not there) and (args.out / path.stem).is_dir():
                 add_cost(full, args)
+    ROWS.with_suffix(".md").write_text(table(read_rows(ROWS)))
     print(table(read_rows(ROWS)))
     if args.plot:
         plot(read_rows(ROWS), args.plot)
+
+
+def _data(teacher: str, args: argparse.Namespace) -> dict:
+    """Fields of the recipe for the teacher that wants crops of another template."""
+    if teacher != "dlib":
+        return {}
+    faces, lfw = args.dlib
+    return {"teacher": DLIB, "faces": str(faces), "eval": (f"lfw={lfw}",)}
 
 
 def add_cost(name: str, args: argparse.Namespace) -> None:
     """Multiply-accumulates and latencies of a row's student, beside the teacher's."""
     path = row_file(ROWS, name)
     run = args.out / path.stem
-    teacher = load_model(args.shared / "weights" / f"{name.partition('/')[0]}.onnx")
+    teacher = load_model(
+        DLIB
+        if name.startswith("dlib/")
+        else args.shared / "weights" / f"{name.partition('/')[0]}.onnx"
+    )
     student = load_model(run / "student.safetensors")
     size = (teacher.contract.height, teacher.contract.width)
     ir = run / "student.xml"
@@ -77,6 +106,8 @@ def add_cost(name: str, args: argparse.Namespace) -> None:
     row = json.loads(path.read_text())
     row["macs"] = [macs(teacher.graph, *size), macs(student.graph, *size)]
     row["speed"] = [vars(t) for t in benchmark(models, rounds=_ROUNDS)]
+    env = environment()
+    row["processor"] = f"{env['processor']} ({', '.join(env['instruction_sets'])})"
     path.write_text(json.dumps(row, indent=1))
 
 

@@ -1,0 +1,73 @@
+"""Rows of several seeds as one: mean, least and largest loss, for the tables of docs/results.md.
+
+python benchmarks/seeds.py benchmarks/results/low_bits benchmarks/results/losses --teacher y1
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from low_bits import read_rows
+from main_job import WANTED
+
+_SEED = re.compile(r" seed \d+$")
+
+
+def grouped(found: list[dict]) -> dict[tuple[str, int], list[dict]]:
+    """Rows that differ in their seed only; images a step are part of what must not differ."""
+    groups = defaultdict(list)
+    for row in found:
+        if _SEED.search(row["name"]):
+            groups[_SEED.sub("", row["name"]), row.get("batch", 64)].append(row)
+    return dict(sorted(groups.items()))
+
+
+def losses(row: dict) -> list[float]:
+    """Accuracy, TAR@1e-3 of the pairs, TAR@1e-4 and 1e-5 of all pairs: losses in points."""
+    pairs, every = ({m["name"]: m for m in p["metrics"]} for p in row["protocols"][:2])
+    named = [pairs[m] for m in WANTED[:2]] + [every[m] for m in WANTED[2:4]]
+    return [100 * m["loss"] for m in named]
+
+
+def table(found: list[dict]) -> str:
+    lines = [
+        "| | seeds | images a step | held-out loss | loss of LFW accuracy | TAR@1e-3 (pairs) "
+        "| TAR@1e-4 (all pairs) | 1e-5 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (name, batch), rows in grouped(found).items():
+        held = np.array([row["held_out"][1] for row in rows])
+        values = np.array([losses(row) for row in rows])
+        cells = [f"{len(rows)}", f"{batch}", _cell(held, 4, "")]
+        cells += [_cell(column, 2, "+") for column in values.T]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _cell(values: np.ndarray, digits: int, sign: str) -> str:
+    text = f"{values.mean():{sign}.{digits}f}"
+    if len(values) > 1:
+        text += f" [{values.min():{sign}.{digits}f}, {values.max():{sign}.{digits}f}]"
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", type=Path, nargs="+")
+    parser.add_argument("--teacher", default="")
+    args = parser.parse_args()
+    missing = [str(r) for r in args.rows if not r.is_dir()]
+    if missing:
+        sys.exit(f"{', '.join(missing)}: no such folder of rows")
+    found = [row for folder in args.rows for row in read_rows(folder)]
+    print(table([row for row in found if row["name"].startswith(args.teacher)]))
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,7 @@
 
     python benchmarks/pruning.py --shared ../shared --out runs/pruning
     python benchmarks/pruning.py --shared ../shared --out runs/pruning --only "y1/50% w8a8"
-    python benchmarks/pruning.py --shared ../shared --out runs/pruning --measure --plot docs/images/pruning.png
+    python benchmarks/pruning.py --shared ../shared --out runs/pruning --measure --plot pruning.png
 
     efq align ../shared/data/lfw150 -o LFW --template dlib150 --pick central
     efq align ../shared/data/faces6k -o FACES --template dlib150 --pick central

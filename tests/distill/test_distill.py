@@ -205,9 +205,12 @@ def test_a_batch_in_parts_trains_alike(
         ends.append({k: v for k, v in trained.items() if "latent" in k})
         assert any("in 6 parts of 2" in line for line in said) == (memory_gb < 1)
     before = student.graph.state_dict()
-    moved = max(float((ends[0][k] - before[k]).abs().max()) for k in ends[0])
-    apart = max(float((ends[0][k] - ends[1][k]).abs().max()) for k in ends[0])
-    assert moved > 1e-4
+    # in all, because Adam makes whole steps of gradients that are nothing but rounding
+    moved, apart = (
+        sum(float((ends[0][k] - other[k]).square().sum()) for k in ends[0]) ** 0.5
+        for other in (before, ends[1])
+    )
+    assert moved > 1e-3
     assert apart < 0.05 * moved
 
 

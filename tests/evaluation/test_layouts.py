@@ -244,9 +244,13 @@ def test_one_benchmark_in_four_forms_gives_the_same_numbers(
     wanted.append(f"lfw={tmp_path / 'pairs.csv'}")
     results = [evaluate(embedder, w, arcface=True, quiet=True)[0] for w in wanted]
     assert {r.protocol for r in results} == {"lfw pairs"}
-    first = [(m.name, m.teacher, m.teacher_interval) for m in results[0].metrics]
+    first = results[0].metrics
     for other in results[1:]:
-        assert [(m.name, m.teacher, m.teacher_interval) for m in other.metrics] == first
+        for mine, theirs in zip(other.metrics, first, strict=True):
+            assert (mine.name, mine.teacher_interval) == (theirs.name, theirs.teacher_interval)
+            # lengths: which crops share a batch shows in the last bits
+            loose = 1e-6 if "length" in mine.name else 0
+            assert mine.teacher == pytest.approx(theirs.teacher, rel=loose, abs=0)
 
 
 def test_gallery_and_probe(tmp_path: Path, faces: FaceSet) -> None:

@@ -16,6 +16,7 @@ from efquantface.errors import ContractError, EvaluationError, RuntimeMissingErr
 from efquantface.export.onnx_writer import to_onnx
 from efquantface.loading import load_model, onnx_contract, resolve
 from efquantface.models.model import FaceModel
+from efquantface.quantize.fused import fused
 from efquantface.runtime.sessions import (
     Float32,
     Run,
@@ -152,7 +153,7 @@ def check_device(device: str) -> torch.device:
 def _torch_run(model: FaceModel, device: str) -> Run:
     """PyTorch on normalized input: the graph takes pixels, so the contract is undone first."""
     where = check_device(device)
-    graph = model.graph.to(where)
+    graph = fused(model.graph.to(where)) if model.quantized else model.graph.to(where)
     mean = torch.tensor(model.contract.mean, device=where).view(1, 3, 1, 1)
     std = torch.tensor(model.contract.std, device=where).view(1, 3, 1, 1)
 

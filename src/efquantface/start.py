@@ -20,7 +20,7 @@ from efquantface.models.graph import shapes
 from efquantface.models.model import FaceModel
 from efquantface.quantize.borders import equalize_borders
 from efquantface.quantize.equalize import equalize
-from efquantface.quantize.mixed import LayerChoice, allocate, parse_budget, sensitivities
+from efquantface.quantize.mixed import CHOICES, LayerChoice, allocate, parse_budget, sensitivities
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.reconstruct import reconstruct
@@ -119,20 +119,19 @@ def _fit(
     found: list[LayerChoice], scheme: Scheme, budget: str, measure: Callable[[Scheme], int]
 ) -> list[LayerChoice]:
     """Choose bits, look how large the file really is, and choose again where it is too large."""
-    full = measure(scheme)
-    limit = parse_budget(budget, full)
-    fixed = full - sum(layer.weights for layer in found)
-    allowance = 0.0
+    limit = parse_budget(budget, measure(scheme))
+    fewest = Bits(min(CHOICES), scheme.bits.activation)
+    packed = sum(layer.weights for layer in found) * stored_bits(fewest.weight) / 8
+    fixed = measure(dataclasses.replace(scheme, bits=fewest)) - packed
+    left = limit - fixed
     for _ in range(_TRIES):
-        chosen = allocate(
-            found,
-            lambda layer, bits: layer.weights * stored_bits(bits) / 8,
-            limit - fixed - allowance,
-        )
+        chosen = allocate(found, lambda layer, bits: layer.weights * stored_bits(bits) / 8, left)
         size = measure(dataclasses.replace(scheme, layers=_as_layers(chosen, scheme)))
         if size <= limit:
             return chosen
-        allowance += size - limit
+        left = max(
+            left - (size - limit), packed
+        )  # what unpacks 6 bits may weigh more than it saves
     raise RecipeError(f"budget {budget}: the smallest file found has {size:,} bytes")
 
 

@@ -13,7 +13,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from efquantface.errors import ExportError
 from efquantface.export.packing import int4_initializer, six_bit_graph, stored_bits
 
-_SMALL = 64  # ONNX Runtime makes weights unsigned (session.x64quantprecision) unless in [-64, 63]
+_UNSATURATED = 7  # bits; ONNX Runtime leaves such weights signed (session.x64quantprecision)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class OnnxBuilder:
         """
         scale = self.constant(steps, np.float32)
         operands = [self._stored(codes, bits), scale]
-        if codes.ndim == 2 or codes.min() < -_SMALL or codes.max() >= _SMALL:
+        if codes.ndim == 2 or bits > _UNSATURATED:
             operands.append(self.constant(np.zeros(len(steps)), np.int8))
         return self.node("DequantizeLinear", operands, "", axis=axis), scale
 

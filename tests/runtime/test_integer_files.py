@@ -60,6 +60,7 @@ def slopes() -> nn.PReLU:
     return prelu
 
 
+torch.manual_seed(0)  # of the patterns' weights
 PATTERNS: dict[str, tuple[nn.Module, dict[str, int], dict[str, object]]] = {
     "conv": (nn.Conv2d(8, 8, 3, padding=1), {"QLinearConv": 2}, {}),
     "depthwise": (nn.Conv2d(8, 8, 3, padding=1, groups=8), {"QLinearConv": 2}, {}),

@@ -25,29 +25,55 @@ from efquantface.distill.bank import TeacherBank
 from efquantface.distill.settings import TrainData, TrainSettings
 from efquantface.distill.trainer import fine_tune
 from efquantface.loading import load_model
+from efquantface.models.model import FaceModel
 from efquantface.recipe import Recipe
 from efquantface.runtime.embedder import Embedder
 from efquantface.runtime.environment import environment
 from efquantface.runtime.memory import keep_freed_memory
-from efquantface.start import calibration_index, make_start
+from efquantface.start import Start, calibration_index, make_start
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_training_arguments(parser)
+    parser.add_argument("--option", action="append", required=True)
+    args = parser.parse_args()
+    _, _, data, start = prepare(args)
+    env = environment()
+    print(
+        f"{time.strftime('%Y-%m-%d')}, {env['processor']}, torch {env['packages']['torch']}, "
+        f"`python {' '.join(sys.argv)}`\n\n| | before, after each epoch | seconds |\n|---|---|---|"
+    )
+    for option in args.option:
+        fields = {k: yaml.safe_load(v) for k, v in (o.split("=") for o in option.split(",") if o)}
+        settings = TrainSettings(epochs=args.epochs, **fields)
+        student = copy.deepcopy(start.student)
+        with tempfile.TemporaryDirectory() as folder:
+            state = Path(folder) / "state.pt"
+            history = fine_tune(student, data, settings, state, teacher=start.teacher)
+        losses = ", ".join(f"{loss:.4f}" for _, loss in history.held_out)
+        print(f"| {option or 'default'} | {losses} | {history.seconds:.0f} |", flush=True)
+
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is trained, how long and on how many threads."""
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--teacher", required=True, help="an ONNX file's name in shared/weights")
     parser.add_argument("--preprocess")
     parser.add_argument("--bits", default="w4a4")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--option", action="append", required=True)
-    args = parser.parse_args()
+
+
+def prepare(args: argparse.Namespace) -> tuple[FaceModel, Path, TrainData, Start]:
+    """The teacher, its file, faces6k with the teacher's embeddings, and the student before training."""
     keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
-    model = load_model(args.shared / "weights" / f"{args.teacher}.onnx", preprocess=args.preprocess)
+    path = args.shared / "weights" / f"{args.teacher}.onnx"
+    model = load_model(path, preprocess=args.preprocess)
     faces = load_faces(args.shared / "data" / "faces6k", model.contract)
     train, held = split(faces, 0.1, 0)
     embedder = Embedder.open(model, backend="onnxruntime", threads=args.threads)
@@ -65,20 +91,7 @@ def main() -> None:
         Console(quiet=True),
         rebuild=recipe.reconstructs,
     )
-    env = environment()
-    print(
-        f"{time.strftime('%Y-%m-%d')}, {env['processor']}, torch {env['packages']['torch']}, "
-        f"`python {' '.join(sys.argv)}`\n\n| | before, after each epoch | seconds |\n|---|---|---|"
-    )
-    for option in args.option:
-        fields = {k: yaml.safe_load(v) for k, v in (o.split("=") for o in option.split(",") if o)}
-        settings = TrainSettings(epochs=args.epochs, **fields)
-        student = copy.deepcopy(start.student)
-        with tempfile.TemporaryDirectory() as folder:
-            state = Path(folder) / "state.pt"
-            history = fine_tune(student, data, settings, state, teacher=start.teacher)
-        losses = ", ".join(f"{loss:.4f}" for _, loss in history.held_out)
-        print(f"| {option or 'default'} | {losses} | {history.seconds:.0f} |", flush=True)
+    return model, path, data, start
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def plot(found: list[dict], path: Path) -> None:
         v = _values(row)
         teacher, _, name = row["name"].partition("/")
         marker = "x" if "magnitude" in name else ("s" if "float" in name else "o")
-        colour = {"y1": "#0b7285", "mobileface2": "#e8a33d"}[teacher]
+        colour = {"y1": "#0b7285", "mobileface2": "#e8a33d", "dlib": "#7048a8"}[teacher]
         axes.plot(v["ort"], v["tar_loss"], marker, color=colour)
         axes.annotate(f" {name}", (v["ort"], v["tar_loss"]), fontsize=7)
     axes.set_xlabel("times as fast as the best float form, ONNX Runtime, batch 1, one thread")

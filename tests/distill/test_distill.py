@@ -187,6 +187,23 @@ def test_rate_follows_the_loss_before_training(
     assert [g["base_lr"] for g in steps] == pytest.approx([4e-4 * 2**2.5, 4e-4])  # 3 and 8 bits
 
 
+@pytest.mark.parametrize(("loss", "kept"), [("none", 1), ("cosine", 0)])
+def test_without_distillation_the_last_weights_are_kept(
+    loss: str, kept: int, tmp_path: Path, student: FaceModel, data: TrainData
+) -> None:
+    """Steps this wide lead away from the teacher, so distillation falls back on the start."""
+    data.identities = np.repeat(np.arange(12), 4)
+    settings = TrainSettings(
+        epochs=1, batch_size=12, compile=False, lr=1.0, loss=loss, metric="ours"
+    )
+    before = copy.deepcopy(student.graph.state_dict())
+    history = fine_tune(student, data, settings, tmp_path / "s.pt")
+    assert history.held_out[1][1] > history.held_out[0][1]
+    assert history.best_step == kept * history.held_out[-1][0]
+    now = student.graph.state_dict()
+    assert any((now[k] != before[k]).any() for k in now if "latent" in k) == bool(kept)
+
+
 @pytest.mark.parametrize("metric", ["none", "ours"])
 def test_a_batch_in_parts_trains_alike(
     metric: str, tmp_path: Path, student: FaceModel, data: TrainData

@@ -53,9 +53,10 @@ def fine_tune(
 ) -> History:
     """Train ``student`` in place; it ends with the weights of the best held-out loss.
 
-    The untrained start is among the candidates. The order of images and mirrors depends on seed and
-    epoch only, so a resumed run ends with the same weights as an unbroken one. ``teacher`` is the
-    float network that the student was quantized from; only ``layer_weight`` needs it.
+    The untrained start is among the candidates, except where no distillation is asked for: then the
+    last weights are kept. The order of images and mirrors depends on seed and epoch only, so a
+    resumed run ends with the same weights as an unbroken one. ``teacher`` is the float network that
+    the student was quantized from; only ``layer_weight`` needs it.
 
     Raises:
         TrainingError: a loss or gradient that is not finite.
@@ -91,7 +92,6 @@ class _Trainer:
         self.total = self.steps_an_epoch * settings.epochs
         self.step = 0
         self.best: dict[str, Tensor] = {}
-        # what decides which weights are kept has to see a distance to the teacher
         self.held_loss = LOSSES["cosine" if settings.loss == "none" else settings.loss]
         torch.manual_seed(settings.seed)
         self.fabric = Fabric(
@@ -280,7 +280,9 @@ class _Trainer:
         if not math.isfinite(value):
             raise TrainingError(f"the held-out loss is {value} after step {self.step}")
         self.history.held_out.append((self.step, value))
-        if value <= min(v for _, v in self.history.held_out):
+        # a metric loss alone leaves the embedding free to turn away from the teacher's
+        alone = self.settings.loss == "none"
+        if alone or value <= min(v for _, v in self.history.held_out):
             self.history.best_step = self.step
             state = self.student.graph.state_dict()
             self.best = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}

@@ -17,7 +17,7 @@ from efquantface.prune.channels import ChannelGroup, Channels
 from efquantface.prune.importance import IMPORTANCES, magnitude, taylor
 from efquantface.prune.refit import refit
 
-_ROUNDS = 2  # scores of the channels that stay change with those that went
+_ROUNDS = 8  # scores of the channels that stay change with those that went, and so do the fits
 
 
 @dataclass(frozen=True)

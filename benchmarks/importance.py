@@ -14,11 +14,19 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from efquantface.data.faces import load_faces
+from efquantface.data.faces import load_faces, split
 from efquantface.loading import load_model
 from efquantface.prune.prune import prune
 from efquantface.runtime.environment import environment
 
+WAYS = (
+    ("taylor", False, 8),
+    ("taylor", True, 1),
+    ("taylor", True, 2),
+    ("taylor", True, 8),
+    ("magnitude", False, 8),
+    ("magnitude", True, 8),
+)
 _CROPS = 192
 _OTHERS = 256
 
@@ -31,29 +39,32 @@ def main() -> None:
     args = parser.parse_args()
     model = load_model(args.teacher)
     faces = load_faces(args.faces, model.contract)
-    order = np.random.default_rng(0).permutation(len(faces))[: _CROPS + _OTHERS]
-    pixels = torch.from_numpy(model.contract.pixels(faces.images[order]))
-    batches, others = torch.split(pixels[:_CROPS], 32), torch.split(pixels[_CROPS:], 32)
+    rng = np.random.default_rng(0)
+    pick = [rng.permutation(part)[:n] for part, n in zip(split(faces, 0.1, 0), (_CROPS, _OTHERS))]
+    batches, others = (
+        torch.split(torch.from_numpy(model.contract.pixels(faces.images[index])), 32)
+        for index in pick
+    )
     wanted = torch.cat([model.embed_pixels(part) for part in others])
     env = environment()
     print(
         f"{time.strftime('%Y-%m-%d')}, {env['processor']}, torch {env['packages']['torch']}, "
-        f"{_OTHERS} other crops; `python {' '.join(sys.argv)}`\n\n"
-        "| MACs removed | importance | recovery | parameters left | 1 - cosine to the teacher |\n"
-        "|---|---|---|---|---|"
+        f"{_OTHERS} crops of other people; `python {' '.join(sys.argv)}`\n\n"
+        "| MACs removed | importance | recovery | rounds | parameters left | 1 - cosine to the teacher "
+        "|\n|---|---|---|---|---|---|"
     )
     for share in args.shares:
-        for importance in ("taylor", "magnitude"):
-            for recover in (False, True):
-                pruned = prune(model, list(batches), share, importance=importance, recover=recover)
-                found = torch.cat([pruned.model.embed_pixels(part) for part in others])
-                apart = float((1 - F.cosine_similarity(found, wanted)).mean())
-                print(
-                    f"| {pruned.share:.0%} | {importance} | "
-                    f"{'closed form' if recover else 'none'} | "
-                    f"{pruned.model.parameters / model.parameters:.0%} | {apart:.3f} |",
-                    flush=True,
-                )
+        for importance, recover, rounds in WAYS:
+            pruned = prune(
+                model, list(batches), share, importance=importance, recover=recover, rounds=rounds
+            )
+            found = torch.cat([pruned.model.embed_pixels(part) for part in others])
+            apart = float((1 - F.cosine_similarity(found, wanted)).mean())
+            print(
+                f"| {pruned.share:.0%} | {importance} | {'closed form' if recover else 'none'} | "
+                f"{rounds} | {pruned.model.parameters / model.parameters:.0%} | {apart:.3f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -40,10 +40,11 @@ def main() -> None:
     model = load_model(args.teacher)
     faces = load_faces(args.faces, model.contract)
     rng = np.random.default_rng(0)
-    pick = [rng.permutation(part)[:n] for part, n in zip(split(faces, 0.1, 0), (_CROPS, _OTHERS))]
+    train, held = split(faces, 0.1, 0)
+    picks = rng.permutation(train)[:_CROPS], rng.permutation(held)[:_OTHERS]
     batches, others = (
         torch.split(torch.from_numpy(model.contract.pixels(faces.images[index])), 32)
-        for index in pick
+        for index in picks
     )
     wanted = torch.cat([model.embed_pixels(part) for part in others])
     env = environment()

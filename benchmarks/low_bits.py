@@ -142,6 +142,7 @@ def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path | None) 
         else None,
         "images": metrics["images_used"],
         "batch": Recipe.create(fields).batch_size,
+        "epochs": Recipe.create(fields).epochs,
         "minutes": history["seconds"] / 60,
         "threads": threads,
         "packages": environment()["packages"],

@@ -10,7 +10,7 @@
 
 Rows are runs of `compress` on faces6k, evaluated on LFW once, one file each of
 benchmarks/results/pruning; a row that is there is left alone. Latency is measured in turns with the
-teacher's best float form, one thread; --measure does it again for all rows whose runs are there, on a
+teacher's best float form, one thread; --measure does only that, for all rows whose runs are there, on a
 machine that does nothing else. Magnitude pruning, with the same recovery and fine-tuning, is the peer.
 --plot draws the rows that are there.
 """
@@ -56,7 +56,9 @@ def main() -> None:
     parser.add_argument(
         "--dlib", type=Path, nargs=2, metavar=("FACES", "LFW"), help="crops for dlib"
     )
-    parser.add_argument("--measure", action="store_true", help="latency of all rows, again")
+    parser.add_argument(
+        "--measure", action="store_true", help="only latencies, of the rows that are there"
+    )
     parser.add_argument("--plot", type=Path)
     args = begin(parser)
     for teacher in TEACHERS:
@@ -65,7 +67,8 @@ def main() -> None:
         for name, options in rows():
             full = f"{teacher}/{name}"
             there = row_file(ROWS, full).is_file()
-            make_row(ROWS, args, teacher, name, {**options, **_data(teacher, args)}, fake=False)
+            if not args.measure:
+                make_row(ROWS, args, teacher, name, {**options, **_data(teacher, args)}, fake=False)
             path = row_file(ROWS, full)
             if path.is_file() and (args.measure or not there) and (args.out / path.stem).is_dir():
                 add_cost(full, args)

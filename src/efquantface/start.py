@@ -129,9 +129,8 @@ def _fit(
         size = measure(dataclasses.replace(scheme, layers=_as_layers(chosen, scheme)))
         if size <= limit:
             return chosen
-        left = max(
-            left - (size - limit), packed
-        )  # what unpacks 6 bits may weigh more than it saves
+        # not below the fewest bits: what unpacks 6 bits may weigh more than it saves
+        left = max(left - (size - limit), packed)
     raise RecipeError(f"budget {budget}: the smallest file found has {size:,} bytes")
 
 

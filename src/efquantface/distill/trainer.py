@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +29,7 @@ from efquantface.errors import RunError, TrainingError
 from efquantface.models.model import FaceModel
 from efquantface.quantize.fused import fused
 from efquantface.quantize.placement import refresh_biases
+from efquantface.runtime.environment import has_compiler
 
 _SAVE_EVERY = 60.0  # seconds between checkpoints inside an epoch
 _OTHER_LOSSES_RATE = 4e-4
@@ -348,11 +348,6 @@ class _Trainer:
         self.history.held_out = [(int(a), float(b)) for a, b in state["held_out"]]
         self.history.seconds = state["seconds"]
         self.say(f"resuming at step {self.step} of {self.total}")
-
-
-def has_compiler() -> bool:
-    """Whether ``torch.compile`` finds a C++ compiler for the CPU."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name)
 
 
 def _input(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
+import shutil
 import sys
 from typing import Any
 
 import torch
 
-from efquantface.distill.trainer import has_compiler
 from efquantface.runtime.processor import instruction_sets, processor
 from efquantface.runtime.sessions import default_threads
 
@@ -45,6 +46,11 @@ def environment() -> dict[str, Any]:
         "openvino_devices": _openvino_devices(),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
+
+
+def has_compiler() -> bool:
+    """Whether ``torch.compile`` finds a C++ compiler for the CPU."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name)
 
 
 def _version(package: str) -> str | None:

@@ -99,7 +99,12 @@ def compress(
             "is trained with activations below 8 bits  [default: auto]"
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="passes over the faces")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="passes over the faces  [default: 2, and 8 for a network that is pruned]"
+        ),
+    ] = None,
     finetune: Annotated[
         bool,
         typer.Option("--finetune/--no-finetune", help="or only set ranges and round (seconds)"),

@@ -27,6 +27,7 @@ from efquantface.quantize.mixed import parse_budget
 from efquantface.quantize.scheme import Bits, Scheme
 
 FLOAT = "float"  # bits of a student that is pruned only
+PRUNED_EPOCHS = 8  # a pruned network starts far from its teacher, and still gains in the eighth
 
 
 def _parsed(bits: str) -> str:
@@ -63,7 +64,12 @@ class Recipe(BaseModel):
     preprocess: str | None = Field(None, description="insightface, adaface, imagenet or raw")
     licence: str = Field("", description="the teacher's licence note, stored in the student")
 
-    epochs: int = Field(2, ge=0, le=1000, description="passes over the faces; 0: no fine-tuning")
+    epochs: int = Field(
+        2,
+        ge=0,
+        le=1000,
+        description="passes over the faces; 0: no fine-tuning; pruned: 8 if not told",
+    )
     batch_size: int = Field(32, ge=2, le=4096)
     lr: float | None = Field(
         None, gt=0, description="learning rate, a share of a channel's largest weight; None: chosen"
@@ -144,15 +150,17 @@ class Recipe(BaseModel):
 
     @classmethod
     def create(cls, values: dict[str, Any], where: str = "recipe") -> Recipe:
-        """Validate values (None means: the default).
+        """Validate values (None means: the default, which for ``bits`` and ``epochs`` knows ``prune``).
 
         Raises:
             RecipeError: naming every field that is wrong, and its value.
         """
         try:
             given = {k: v for k, v in values.items() if v is not None}
-            if "prune" in given and "bits" not in given and "budget" not in given:
-                given["bits"] = FLOAT  # pruned only
+            if "prune" in given:
+                given.setdefault("epochs", PRUNED_EPOCHS)
+                if "bits" not in given and "budget" not in given:
+                    given["bits"] = FLOAT  # pruned only
             return cls(**given)
         except ValidationError as error:
             problems = [

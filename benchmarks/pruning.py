@@ -33,7 +33,7 @@ ROWS = Path(__file__).parent / "results" / "pruning"
 TEACHERS = ("mobileface2", "y1", "dlib")
 DLIB = "dlib-resnet"
 SHARES = (0.25, 0.5, 0.7)
-EPOCHS = 8  # of pruned networks; they start far from their teachers
+EPOCHS = 12  # of pruned networks; they start far from their teachers
 _ROUNDS = 30
 
 

@@ -102,7 +102,7 @@ def compress(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="passes over the faces  [default: 2, and 8 for a network that is pruned]"
+            help="passes over the faces  [default: 2, and 12 for a network that is pruned]"
         ),
     ] = None,
     finetune: Annotated[

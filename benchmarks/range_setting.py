@@ -1,11 +1,11 @@
 """Ranges and rounding without training: what each way of setting them leaves of the embedding.
 
-    python benchmarks/range_setting.py --shared ../shared --out runs/range_setting
+    python benchmarks/range_setting.py --shared ../shared
 
 Mean 1 - cosine to the teacher on 256 crops of held-out identities of faces6k, fake-quantized student,
 for each way and bit width; each way adds to the one above it but for the ranges, which are compared
-on their own. Ways that are not in the product live in this file. Writes OUT/range_setting.md, row by
-row; rows that are there are not computed again.
+on their own. Ways that are not in the product live in this file. Cells go one by one to
+benchmarks/results/range_setting.json; those that are there are not computed again.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from efquantface.quantize.scheme import Scheme
 from efquantface.runtime.environment import environment
 from efquantface.start import calibration_index
 
+CELLS = Path(__file__).parent / "results" / "range_setting.json"
 TEACHERS = {"y1": None, "foamliu_mobilefacenet": "imagenet"}
 BITS = ("w8a8", "w6a8", "w4a8", "w6a6", "w4a4")
 WAYS = (
@@ -162,11 +163,11 @@ def loss(student: FaceModel, pixels: torch.Tensor, wanted: torch.Tensor) -> floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--threads", type=int, help="default: all cores")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "rows.json"
-    rows: dict[str, list[float]] = json.loads(path.read_text()) if path.is_file() else {}
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    rows: dict[str, list[float]] = json.loads(CELLS.read_text()) if CELLS.is_file() else {}
     for teacher, preprocess in TEACHERS.items():
         model = load_model(args.shared / "weights" / f"{teacher}.onnx", preprocess=preprocess)
         faces = load_faces(args.shared / "data" / "faces6k", model.contract)
@@ -190,8 +191,7 @@ def main() -> None:
                 seconds = time.monotonic() - began
                 rows[key] = [loss(student, pixels, wanted), seconds]
                 print(key, rows[key], flush=True)
-                path.write_text(json.dumps(rows, indent=1))
-                (args.out / "range_setting.md").write_text(table(rows))
+                CELLS.write_text(json.dumps(rows, indent=1))
     print(table(rows))
 
 

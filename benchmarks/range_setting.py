@@ -23,15 +23,17 @@ from torch.nn import functional as F
 
 from efquantface.data.faces import load_faces, split
 from efquantface.loading import load_model
+from efquantface.models.fitting import Stepper
 from efquantface.models.graph import name_of
 from efquantface.models.model import FaceModel
 from efquantface.quantize import ranges
+from efquantface.quantize.borders import equalize_borders
 from efquantface.quantize.equalize import equalize
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantConv2d, QuantLinear
 from efquantface.quantize.placement import quantize, quantizer_before
 from efquantface.quantize.ranges import set_ranges
-from efquantface.quantize.reconstruct import _Stepper, reconstruct
+from efquantface.quantize.reconstruct import reconstruct
 from efquantface.quantize.scheme import Scheme
 from efquantface.runtime.environment import environment
 from efquantface.start import calibration_index
@@ -68,7 +70,7 @@ def largest(weight: torch.Tensor, limit: int) -> torch.Tensor:
 @torch.no_grad()
 def correct_biases(student: torch.fx.GraphModule, teacher: torch.fx.GraphModule, pixels) -> None:
     """Each layer's mean error per channel goes into its bias, layer after layer."""
-    ours, theirs = _Stepper(student, pixels.float()), _Stepper(teacher, pixels.float())
+    ours, theirs = Stepper(student, pixels.float()), Stepper(teacher, pixels.float())
     while (at := ours.step()) is not None:
         node, module = at
         if isinstance(module, QuantConv2d | QuantLinear):
@@ -87,7 +89,7 @@ def adaround(
 ) -> None:
     """Up or down for each weight, learned against the teacher's output of the layer (Nagel 2020)."""
     with torch.no_grad():
-        ours, theirs = _Stepper(student, pixels.float()), _Stepper(teacher, pixels.float())
+        ours, theirs = Stepper(student, pixels.float()), Stepper(teacher, pixels.float())
         while (at := ours.step()) is not None:
             node, module = at
             if isinstance(module, QuantConv2d | QuantLinear):
@@ -181,6 +183,7 @@ def main() -> None:
         wanted = model.embed_pixels(pixels)
         equal = copy.deepcopy(model)
         equalize(equal.graph, batches)
+        equalize_borders(equal.graph, batches)
         for way in WAYS:
             for bits in BITS:
                 key = f"{teacher}|{way}|{bits}"

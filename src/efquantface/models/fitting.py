@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from efquantface.models.graph import module_of, name_of
 
-_RIDGE = 1.0  # of the mean variance of the inputs; less follows the noise of few crops
 _COLUMNS = 24576  # positions of all crops that a layer is fitted on
 _MOST_INPUTS = 4608  # of a channel; beyond (25,088 at IResNet's end) the system is too large
 
@@ -101,7 +100,9 @@ class Fit:
         return (self.mean_y - (weight.float() @ self.mean_x[..., None])[..., 0]).reshape(-1)
 
 
-def fit(layer: Any, inputs: Tensor, wanted: Tensor, generator: torch.Generator) -> Fit | None:
+def fit(
+    layer: Any, inputs: Tensor, wanted: Tensor, generator: torch.Generator, ridge: float = 1.0
+) -> Fit | None:
     """Weights nearest to the layer's that bring ``W x + b`` near ``wanted`` (ridge regression).
 
     None where a channel has more inputs than can be solved for.
@@ -111,6 +112,7 @@ def fit(layer: Any, inputs: Tensor, wanted: Tensor, generator: torch.Generator) 
         inputs: what it reads.
         wanted: what it should give.
         generator: of the positions that are looked at.
+        ridge: of the mean variance of the inputs; less follows the noise of few crops.
     """
     x, y = _columns(layer, inputs, wanted, generator)
     groups, count, width = x.shape
@@ -120,7 +122,7 @@ def fit(layer: Any, inputs: Tensor, wanted: Tensor, generator: torch.Generator) 
     mean_x, mean_y = x.mean(dim=1), y.mean(dim=1)
     x0, y0 = x - mean_x[:, None], y - mean_y[:, None]
     gram = (x0.transpose(1, 2) @ x0).double() / count
-    strength = _RIDGE * gram.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-12)
+    strength = ridge * gram.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-12)
     eye = strength[:, None, None] * torch.eye(width, dtype=gram.dtype)
     missing = (y0.transpose(1, 2) @ x0).double() / count - weight @ gram
     gram = gram + eye

@@ -24,6 +24,7 @@ from pathlib import Path
 from efquantface.export.openvino import write_openvino
 from efquantface.loading import load_model
 from efquantface.models.complexity import macs
+from efquantface.recipe import PRUNED_EPOCHS
 from efquantface.runtime.benchmark import benchmark
 from efquantface.runtime.embedder import Embedder
 from efquantface.runtime.environment import environment
@@ -33,7 +34,6 @@ ROWS = Path(__file__).parent / "results" / "pruning"
 TEACHERS = ("mobileface2", "y1", "dlib")
 DLIB = "dlib-resnet"
 SHARES = (0.25, 0.5, 0.7)
-EPOCHS = 12  # of pruned networks; they start far from their teachers
 _ROUNDS = 30
 
 
@@ -42,7 +42,7 @@ def rows() -> list[tuple[str, dict]]:
     found: list[tuple[str, dict]] = []
     for share in SHARES:
         for bits in ("w8a8", "float"):
-            fields = {"prune": share, "bits": bits, "epochs": EPOCHS}
+            fields = {"prune": share, "bits": bits, "epochs": PRUNED_EPOCHS}
             found.append((f"{share:.0%} {bits}", fields))
             found.append((f"{share:.0%} {bits} magnitude", {**fields, "importance": "magnitude"}))
     quantized = ("w8a8", "w6a8", "w6a6", "w4a8")

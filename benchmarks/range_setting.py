@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="default: all cores")
     parser.add_argument("--only", action="append", help='cells whose name begins so, "y1|min-max"')
     args = parser.parse_args()
+    wanted_cells = tuple(args.only or ("",))
     if args.threads:
         torch.set_num_threads(args.threads)
     rows: dict[str, list[float]] = json.loads(CELLS.read_text()) if CELLS.is_file() else {}
@@ -188,7 +189,7 @@ def main() -> None:
         for way in WAYS:
             for bits in BITS:
                 key = f"{teacher}|{way}|{bits}"
-                if key in rows or not (key.startswith(tuple(args.only)) if args.only else True):
+                if key in rows or not key.startswith(wanted_cells):
                     continue
                 began = time.monotonic()
                 student = student_of(way, bits, model, equal, batches)

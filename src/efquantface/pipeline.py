@@ -4,31 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
-from efquantface.assets import file_sha256
 from efquantface.checks import check_preprocessing, model_digest, say_notes
+from efquantface.compare import compare, time_files
 from efquantface.console import Console
 from efquantface.contract import FaceContract
-from efquantface.curate import warn_of_shared
 from efquantface.data.align import check_alignment
 from efquantface.data.faces import FaceSet, split
 from efquantface.deliver import export_student, restore_length
 from efquantface.distill.bank import TeacherBank
 from efquantface.distill.settings import History, TrainData
 from efquantface.distill.trainer import fine_tune
-from efquantface.evaluate import embed_item, families, load_items
-from efquantface.evaluation.items import Embeds, EvalItem
-from efquantface.evaluation.protocol import ProtocolResult
+from efquantface.evaluate import load_items
+from efquantface.evaluation.items import EvalItem
 from efquantface.evaluation.sets import EvalSet
-from efquantface.evaluation.verify import embedding_lengths, score_item
 from efquantface.export import saturation
 from efquantface.export.parity import Parity
 from efquantface.latency import prune_to
@@ -43,13 +38,11 @@ from efquantface.quantize.ranges import layer_errors
 from efquantface.quantize.scheme import Scheme
 from efquantface.recipe import Recipe
 from efquantface.report.page import write_report
-from efquantface.report.results import Results, Sizes
+from efquantface.report.results import Results
 from efquantface.run_dir import RunDir
-from efquantface.runtime.benchmark import Timing, benchmark
 from efquantface.runtime.embedder import Embedder, check_device
-from efquantface.runtime.kept import Keeping
 from efquantface.runtime.memory import keep_freed_memory
-from efquantface.sources import SYNTHETIC, load_source
+from efquantface.sources import load_source
 from efquantface.start import Start, calibration_index, make_start
 
 _CALIBRATION_BATCH = 32
@@ -145,7 +138,7 @@ def compress(
     stored = {"efquantface.bits": recipe.bits}
     parity = export_student(student, run.onnx, *seen, stored, console)
     training = face_set.subset(train), bank.plain[train]
-    results = _evaluate(
+    results = compare(
         teacher, model, student, run, sets, history, recipe, parity, training, console
     )
     if recipe.quantizes:
@@ -161,7 +154,7 @@ def compress(
     )
     results.caveat = results.title = caveat
     if recipe.benchmark:
-        results.timings = _benchmark(teacher, model, run, recipe, console)
+        results.timings = time_files(teacher, model, run, recipe, console)
     run.write_metrics(results.as_dict())
     shown = [s for s in sets if isinstance(s, EvalSet)] if recipe.report_faces else []
     write_report(run.report, results, shown)
@@ -273,83 +266,3 @@ def _train(
             say=console.say,
             progress=lambda step, total, loss: advance(step, total, f"loss {loss:.5f}"),
         )
-
-
-def _evaluate(
-    teacher: str | Path | nn.Module | FaceModel,
-    model: FaceModel,
-    student: FaceModel,
-    run: RunDir,
-    sets: Sequence[EvalItem],
-    history: History,
-    recipe: Recipe,
-    parity: Parity,
-    training: tuple[FaceSet, npt.NDArray[np.float32]],
-    console: Console,
-) -> Results:
-    """The exported file against the user's own, on every set."""
-    own = teacher_embedder(teacher, model, recipe)
-    exported = Embedder.open(run.onnx, device=recipe.device, threads=recipe.threads)
-    protocols: list[ProtocolResult] = []
-    lengths: dict[str, dict[str, float]] = {}
-    options = recipe.eval_options()
-    kept: Embeds = Keeping(own, _key(own, model)) if recipe.cache else own
-    for item in sets:
-        known = kept if isinstance(item, EvalSet) else own  # IJB's crops stream by
-        embedded = [
-            embed_item(item, embedder, who, options, console)
-            for who, embedder in (("teacher", known), ("student", exported))
-        ]
-        if isinstance(item, EvalSet) and not recipe.faces.startswith(SYNTHETIC):
-            warn_of_shared(*training, item, embedded[0].rows, console)
-        if isinstance(item, EvalSet):  # pooled templates have length 1
-            lengths[item.name] = embedding_lengths(*(e.rows for e in embedded))
-        with console.bar(f"{item.name}: scoring") as advance:
-            protocols += score_item(item, embedded, options, advance)
-    protocols += families(sets, protocols)
-    sizes = Sizes.measure(model, student, run.onnx)
-    return Results(
-        recipe=recipe.model_dump(mode="json"),
-        contract=model.contract,
-        teacher=own.name,
-        sizes=sizes,
-        protocols=protocols,
-        lengths=lengths,
-        history=history,
-        parity=parity,
-    )
-
-
-def _key(own: Embedder, model: FaceModel) -> str:
-    """What the teacher's embeddings depend on: weights, contract, file, runtime."""
-    file = file_sha256(own.path) if own.backend == "onnxruntime" and own.path else ""
-    return f"{model_digest(model)} {file} {own.backend} {version('onnxruntime')}"
-
-
-def teacher_embedder(
-    teacher: str | Path | nn.Module | FaceModel, model: FaceModel, recipe: Recipe
-) -> Embedder:
-    """The user's own ONNX file where there is one, else the float network in ONNX Runtime."""
-    if isinstance(teacher, str | Path) and Path(teacher).suffix == ".onnx":
-        return Embedder.open(
-            teacher, contract=model.contract, device=recipe.device, threads=recipe.threads
-        )
-    return Embedder.open(model, backend="onnxruntime", device=recipe.device, threads=recipe.threads)
-
-
-def _benchmark(
-    teacher: str | Path | nn.Module | FaceModel,
-    model: FaceModel,
-    run: RunDir,
-    recipe: Recipe,
-    console: Console,
-) -> list[Timing]:
-    """One thread: the user's file, its best float form, the student, in turns."""
-    one = recipe.model_copy(update={"threads": 1})
-    models = [
-        ("teacher", teacher_embedder(teacher, model, one)),
-        ("best float form", Embedder.open(model, backend="onnxruntime", threads=1)),
-        ("student", Embedder.open(run.onnx, threads=1)),
-    ]
-    with console.bar("measuring speed") as advance:
-        return benchmark(models, seed=recipe.seed, progress=advance)

@@ -27,7 +27,7 @@ from efquantface.quantize.mixed import parse_budget
 from efquantface.quantize.scheme import Bits, Scheme
 
 FLOAT = "float"  # bits of a student that is pruned only
-PRUNED_EPOCHS = 12  # a pruned network starts far from its teacher, and still gains in the eighth
+PRUNED_EPOCHS = 12  # a pruned network starts far from its teacher, and still gains in the twelfth
 
 
 def _parsed(bits: str) -> str:
@@ -68,7 +68,7 @@ class Recipe(BaseModel):
         2,
         ge=0,
         le=1000,
-        description="passes over the faces; 0: no fine-tuning; pruned: 12 if not told",
+        description=f"passes over the faces; 0: no fine-tuning; pruned: {PRUNED_EPOCHS} if not told",
     )
     batch_size: int = Field(32, ge=2, le=4096)
     lr: float | None = Field(

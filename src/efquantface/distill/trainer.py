@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,8 @@ from efquantface.distill.metric_bank import MetricBank, fill_bank
 from efquantface.distill.optimizer import parameter_groups, rate_for, schedule
 from efquantface.distill.passes import Passes
 from efquantface.distill.settings import History, Plan, TrainData, TrainSettings
-from efquantface.errors import RunError, TrainingError
+from efquantface.distill.state import read_state, unusable, write_state
+from efquantface.errors import TrainingError
 from efquantface.models.model import FaceModel
 from efquantface.quantize.fused import fused
 from efquantface.quantize.placement import refresh_biases
@@ -102,7 +101,8 @@ class _Trainer:
 
     def run(self, resume: bool) -> History:
         graph = self.student.graph
-        state = self._read_state() if resume and self.state_path.is_file() else None
+        found = resume and self.state_path.is_file()
+        state = read_state(self.state_path, self.total) if found else None
         # the same parts again, or sums would round differently
         part = self._fitting_part() if state is None else state["part"]
         self.passes = Passes(self.settings, self.fabric, part)
@@ -317,23 +317,7 @@ class _Trainer:
             "seconds": self.history.seconds,
             "metric": None if self.passes.metric is None else self.passes.metric.state(),
         }
-        temporary = self.state_path.with_name(self.state_path.name + ".partial")
-        torch.save(state, temporary)
-        os.replace(temporary, self.state_path)
-
-    def _read_state(self) -> dict[str, Any]:
-        """What was saved, if it belongs to this run."""
-        try:
-            state = torch.load(self.state_path, weights_only=True)
-            if state["total"] != self.total:
-                raise RunError(f"{self.state_path}: was saved by a run of {state['total']} steps")
-            return dict(state, part=int(state["part"]))
-        except (RuntimeError, KeyError, ValueError, EOFError, OSError, UnpicklingError) as error:
-            raise self._unusable(error) from None
-
-    def _unusable(self, error: Exception) -> RunError:
-        reason = str(error).splitlines()[0]
-        return RunError(f"{self.state_path}: cannot be resumed from ({reason})")
+        write_state(self.state_path, state)
 
     def _take(self, state: dict[str, Any], optimizer: Any) -> None:
         """Go on from a saved state."""
@@ -341,7 +325,7 @@ class _Trainer:
             self.student.graph.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, KeyError, ValueError) as error:
-            raise self._unusable(error) from None
+            raise unusable(self.state_path, error) from None
         self.step, self.best = state["step"], state["best"]
         self.history.best_step = state["best_step"]
         self.history.steps = [(int(a), float(b)) for a, b in state["history"]]

@@ -8,7 +8,6 @@ Pooling, flattening, padding and ``min(x, 0)`` work on the codes themselves.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from efquantface.export.input_forms import INPUT_FORMS
 from efquantface.export.islands import ISLAND_EMITTERS, quantized_rows_linear, rows_linear
 from efquantface.export.packing import PACKED_IR_VERSION, PACKED_OPSET, stored_bits
 from efquantface.export.values import OnnxBuilder, Value
+from efquantface.files import whole
 from efquantface.models.graph import INPUT, module_nodes, name_of, output_name, pool_attrs, shapes
 from efquantface.models.model import FaceModel
 from efquantface.models.ops import (
@@ -56,12 +56,10 @@ def write_onnx(
     ``packed`` stores weights of up to 6 bits in few bits (:mod:`packing`), which needs opset 21.
     """
     proto = to_onnx(model, metadata, packed=packed)
-    temporary = path.with_name(path.name + ".partial")
     try:
-        onnx.save(proto, str(temporary))
-        os.replace(temporary, path)
+        with whole(path) as temporary:
+            onnx.save(proto, str(temporary))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ExportError(f"{path}: could not be written ({error})") from None
 
 

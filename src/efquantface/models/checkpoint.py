@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 
 from efquantface.contract import METADATA_KEY, FaceContract
 from efquantface.errors import ModelFileError
+from efquantface.files import whole
 from efquantface.models.graph import NodeSpec, build, output_name, specs_of
 from efquantface.models.model import FaceModel
 
@@ -35,9 +35,8 @@ def save_checkpoint(model: FaceModel, path: Path) -> None:
         METADATA_KEY: model.contract.to_json(),
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.graph.state_dict().items()}
-    temporary = path.with_name(path.name + ".partial")
-    save_file(tensors, str(temporary), metadata)
-    os.replace(temporary, path)
+    with whole(path) as temporary:
+        save_file(tensors, str(temporary), metadata)
 
 
 def is_own_checkpoint(path: Path) -> bool:

@@ -21,9 +21,8 @@ from efquantface.quantize.layers import QuantConv2d, QuantLinear
 from efquantface.quantize.placement import quantizer_before
 from efquantface.quantize.ranges import search_weight_steps
 
-_RIDGE_OF_ONE = (
-    4  # bits; a ridge of 1 was the best of 0.01 to 3 there, 4 and 16 are better at 6 and 8
-)
+# bits; a ridge of 1 was the best of 0.01 to 3 there, 4 and 16 are better at 6 and 8
+_RIDGE_OF_ONE = 4
 
 
 @torch.no_grad()

@@ -1,0 +1,116 @@
+"""The exported file beside the user's own: their decisions on evaluation sets, and their speed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from efquantface.assets import file_sha256
+from efquantface.checks import model_digest
+from efquantface.console import Console
+from efquantface.curate import warn_of_shared
+from efquantface.data.faces import FaceSet
+from efquantface.distill.settings import History
+from efquantface.evaluate import embed_item, families
+from efquantface.evaluation.items import Embeds, EvalItem
+from efquantface.evaluation.protocol import ProtocolResult
+from efquantface.evaluation.sets import EvalSet
+from efquantface.evaluation.verify import embedding_lengths, score_item
+from efquantface.export.parity import Parity
+from efquantface.models.model import FaceModel
+from efquantface.recipe import Recipe
+from efquantface.report.results import Results, Sizes
+from efquantface.run_dir import RunDir
+from efquantface.runtime.benchmark import Timing, benchmark
+from efquantface.runtime.embedder import Embedder
+from efquantface.runtime.kept import Keeping
+from efquantface.sources import SYNTHETIC
+
+
+def compare(
+    teacher: str | Path | nn.Module | FaceModel,
+    model: FaceModel,
+    student: FaceModel,
+    run: RunDir,
+    sets: Sequence[EvalItem],
+    history: History,
+    recipe: Recipe,
+    parity: Parity,
+    training: tuple[FaceSet, npt.NDArray[np.float32]],
+    console: Console,
+) -> Results:
+    """The exported file against the user's own, on every set.
+
+    ``training`` is what was trained on and the teacher's embeddings (N,D) of it; people that a set
+    shares with it are warned of.
+    """
+    own = _teacher_embedder(teacher, model, recipe)
+    exported = Embedder.open(run.onnx, device=recipe.device, threads=recipe.threads)
+    protocols: list[ProtocolResult] = []
+    lengths: dict[str, dict[str, float]] = {}
+    options = recipe.eval_options()
+    kept: Embeds = Keeping(own, _key(own, model)) if recipe.cache else own
+    for item in sets:
+        known = kept if isinstance(item, EvalSet) else own  # IJB's crops stream by
+        embedded = [
+            embed_item(item, embedder, who, options, console)
+            for who, embedder in (("teacher", known), ("student", exported))
+        ]
+        if isinstance(item, EvalSet) and not recipe.faces.startswith(SYNTHETIC):
+            warn_of_shared(*training, item, embedded[0].rows, console)
+        if isinstance(item, EvalSet):  # pooled templates have length 1
+            lengths[item.name] = embedding_lengths(*(e.rows for e in embedded))
+        with console.bar(f"{item.name}: scoring") as advance:
+            protocols += score_item(item, embedded, options, advance)
+    protocols += families(sets, protocols)
+    sizes = Sizes.measure(model, student, run.onnx)
+    return Results(
+        recipe=recipe.model_dump(mode="json"),
+        contract=model.contract,
+        teacher=own.name,
+        sizes=sizes,
+        protocols=protocols,
+        lengths=lengths,
+        history=history,
+        parity=parity,
+    )
+
+
+def _key(own: Embedder, model: FaceModel) -> str:
+    """What the teacher's embeddings depend on: weights, contract, file, runtime."""
+    file = file_sha256(own.path) if own.backend == "onnxruntime" and own.path else ""
+    return f"{model_digest(model)} {file} {own.backend} {version('onnxruntime')}"
+
+
+def _teacher_embedder(
+    teacher: str | Path | nn.Module | FaceModel, model: FaceModel, recipe: Recipe
+) -> Embedder:
+    """The user's own ONNX file where there is one, else the float network in ONNX Runtime."""
+    if isinstance(teacher, str | Path) and Path(teacher).suffix == ".onnx":
+        return Embedder.open(
+            teacher, contract=model.contract, device=recipe.device, threads=recipe.threads
+        )
+    return Embedder.open(model, backend="onnxruntime", device=recipe.device, threads=recipe.threads)
+
+
+def time_files(
+    teacher: str | Path | nn.Module | FaceModel,
+    model: FaceModel,
+    run: RunDir,
+    recipe: Recipe,
+    console: Console,
+) -> list[Timing]:
+    """One thread: the user's file, its best float form, the student, in turns."""
+    one = recipe.model_copy(update={"threads": 1})
+    models = [
+        ("teacher", _teacher_embedder(teacher, model, one)),
+        ("best float form", Embedder.open(model, backend="onnxruntime", threads=1)),
+        ("student", Embedder.open(run.onnx, threads=1)),
+    ]
+    with console.bar("measuring speed") as advance:
+        return benchmark(models, seed=recipe.seed, progress=advance)

@@ -1,0 +1,39 @@
+"""The saved state of a training run: written whole or not at all, read without unpickling code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from efquantface.errors import RunError
+from efquantface.files import whole
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Keep ``state`` (tensors, numbers, lists and dictionaries of them)."""
+    with whole(path) as temporary:
+        torch.save(state, temporary)
+
+
+def read_state(path: Path, total: int) -> dict[str, Any]:
+    """What was saved by a run of ``total`` steps.
+
+    Raises:
+        RunError: the file cannot be read, or another run saved it.
+    """
+    try:
+        state = torch.load(path, weights_only=True)
+        if state["total"] != total:
+            raise RunError(f"{path}: was saved by a run of {state['total']} steps")
+        return dict(state, part=int(state["part"]))
+    except (RuntimeError, KeyError, ValueError, EOFError, OSError, UnpicklingError) as error:
+        raise unusable(path, error) from None
+
+
+def unusable(path: Path, error: Exception) -> RunError:
+    """The error for a state that does not fit."""
+    reason = str(error).splitlines()[0]
+    return RunError(f"{path}: cannot be resumed from ({reason})")

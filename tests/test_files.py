@@ -22,8 +22,13 @@ def test_whole_replaces_at_the_end(tmp_path: Path) -> None:
 def test_broken_writing_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
-    with pytest.raises(KeyboardInterrupt), whole(path) as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        _stopped_halfway(path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def _stopped_halfway(path: Path) -> None:
+    with whole(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt

@@ -32,6 +32,13 @@ def efq(*words: str | Path) -> int:
     return 0
 
 
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    from importlib.metadata import version
+
+    assert efq("--version") == 0
+    assert capsys.readouterr().out == f"efquantface {version('efquantface')}\n"
+
+
 @pytest.fixture
 def teacher(tmp_path: Path, network: nn.Module, contract: FaceContract) -> Path:
     path = tmp_path / "teacher.onnx"

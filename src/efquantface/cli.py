@@ -44,6 +44,28 @@ Start with **efq demo** (no data needed). With your own:
     efq evaluate TEACHER.onnx --against RUN/student.onnx --eval pairs=PAIRS.csv
 """,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from efquantface import __version__
+
+        print(f"efquantface {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="print it and leave"
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
 app.command()(compress)
 app.command()(align)
 app.add_typer(data_app, name="data")

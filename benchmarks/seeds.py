@@ -1,6 +1,8 @@
 """Rows of several seeds as one: mean, least and largest loss, for the tables of docs/results.md.
 
 python benchmarks/seeds.py benchmarks/results/low_bits benchmarks/results/losses --teacher y1
+
+--plot FILE draws every seed and the means of rows with two seeds or more.
 """
 
 from __future__ import annotations
@@ -57,16 +59,51 @@ def _cell(values: np.ndarray, digits: int, sign: str) -> str:
     return text
 
 
+def plot(found: list[dict], path: Path) -> None:
+    """A panel a measure: a dot a seed, a bar the mean, groups by name."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    groups = {
+        f"{name}, {batch}": np.array([losses(row) for row in rows])
+        for (name, batch), rows in grouped(found).items()
+        if len(rows) > 1
+    }
+    panels = ("LFW accuracy", "TAR@1e-3, pairs", "TAR@1e-4, all pairs", "TAR@1e-5, all pairs")
+    figure, axes = pyplot.subplots(
+        1, 4, figsize=(11, 1 + 0.28 * len(groups)), layout="constrained", sharey=True
+    )
+    for column, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
+        for at, values in enumerate(groups.values()):
+            mean = values[:, column].mean()
+            axis.plot(values[:, column], [at] * len(values), "o", color="#0b7285", alpha=0.6)
+            axis.plot([mean, mean], [at - 0.3, at + 0.3], color="#e8590c", linewidth=2)
+        axis.axvline(0, color="#868e96", linewidth=0.8)
+        axis.set_xlabel(f"loss of {panel}, points", fontsize=8)
+        axis.grid(alpha=0.3)
+    axes[0].set_yticks(range(len(groups)), groups, fontsize=8)
+    axes[0].invert_yaxis()
+    figure.savefig(path)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("rows", type=Path, nargs="+")
     parser.add_argument("--teacher", default="")
+    parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     missing = [str(r) for r in args.rows if not r.is_dir()]
     if missing:
         sys.exit(f"{', '.join(missing)}: no such folder of rows")
     found = [row for folder in args.rows for row in read_rows(folder)]
-    print(table([row for row in found if row["name"].startswith(args.teacher)]))
+    wanted = [row for row in found if row["name"].startswith(args.teacher)]
+    print(table(wanted))
+    if args.plot:
+        plot(wanted, args.plot)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,17 @@ from efquantface.quantize.scheme import Bits
 from efquantface.runtime.embedder import Embedder
 from efquantface.runtime.environment import environment
 from efquantface.runtime.kept import Keeping
-from low_bits import EPOCHS, TEACHERS, add_arguments, begin, keep, read_rows, row_file, table
+from low_bits import (
+    EPOCHS,
+    LONGER,
+    TEACHERS,
+    add_arguments,
+    begin,
+    keep,
+    read_rows,
+    row_file,
+    table,
+)
 
 ROWS = Path(__file__).parent / "results" / "quantface"
 BITS = ("w8a8", "w6a6", "w4a4")
@@ -171,7 +181,7 @@ def make(name: str, args: argparse.Namespace) -> None:
         print(f"{name}: rate {rate:g}, held-out squared error {errors[str(rate)]:.5f}", flush=True)
     rate = float(min(errors, key=errors.__getitem__))
     settings = TrainSettings(seed=seed_number, lr=rate)
-    epochs = EPOCHS.get(bits_name, 2)
+    epochs = LONGER.get(f"{teacher}/{bits_name}", EPOCHS.get(bits_name, 2))
     student, _, cosines = train(model, Bits.parse(bits_name), data, settings, epochs)
     minutes = (time.monotonic() - began) / 60
     student.graph.eval()

@@ -142,9 +142,29 @@ def test_existing_run_is_not_overwritten(
     other = tmp_path / "documents"
     other.mkdir()
     (other / "thesis.txt").write_text("years of work")
-    with pytest.raises(RunError, match="is not a run"):
-        compress(network, faces, other, force=True, **options)
-    assert (other / "thesis.txt").is_file()
+    for how in ({"force": True}, {"resume": True}):
+        with pytest.raises(RunError, match="is not a run"):
+            compress(network, faces, other, **how, **options)
+    assert [p.name for p in other.iterdir()] == ["thesis.txt"]
+
+
+def test_what_cannot_be_read_leaves_everything_as_it_was(
+    tmp_path: Path, network: nn.Module, contract: FaceContract, faces: FaceSet
+) -> None:
+    bad, run = tmp_path / "bad.onnx", tmp_path / "run"
+    bad.write_text("hello")
+    with pytest.raises(EfqError, match=r"bad\.onnx"):
+        compress(bad, faces, run)
+    assert not run.exists()
+    compress(network, faces, run, contract=contract, epochs=0, **FAST)
+    before = {p.name: p.read_bytes() for p in run.iterdir()}
+    with pytest.raises(EfqError, match=r"bad\.onnx"):
+        compress(bad, faces, run, force=True)
+    with pytest.raises(EfqError, match="nowhere"):
+        compress(network, faces, run, contract=contract, force=True, eval=("lfw=nowhere",), **FAST)
+    assert {p.name: p.read_bytes() for p in run.iterdir()} == before
+    log = (run / "log.txt").read_text()
+    assert "teacher: SmallFaceNet" in log  # said before the folder was there
 
 
 def test_failed_parity_is_not_delivered(

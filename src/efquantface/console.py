@@ -29,12 +29,19 @@ _LOG_SHARE = 10  # a bar leaves so many lines in the log
 
 
 class Console:
-    """Prints to the terminal (unless quiet) and appends to a log file."""
+    """Prints to the terminal (unless quiet) and appends to a log file, once there is one."""
 
-    def __init__(self, quiet: bool = False, log: Path | None = None) -> None:
+    def __init__(self, quiet: bool = False) -> None:
         self.rich = RichConsole(quiet=quiet, highlight=False, soft_wrap=True)
-        self.log = log
-        self.began = time.monotonic()
+        self.log: Path | None = None
+        self._waiting: list[str] = []
+
+    def log_to(self, path: Path) -> None:
+        """Append to ``path`` from now on, and first what was said until now."""
+        self.log = path
+        with path.open("a", encoding="utf-8") as stream:
+            stream.writelines(self._waiting)
+        self._waiting.clear()
 
     def say(self, text: str) -> None:
         """One sentence, to the terminal and the log."""
@@ -75,9 +82,12 @@ class Console:
                 progress.update(task, completed=1, total=1)
 
     def _write(self, text: str) -> None:
-        if self.log is not None:
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
+        if self.log is None:
+            self._waiting.append(line)
+        else:
             with self.log.open("a", encoding="utf-8") as stream:
-                stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+                stream.write(line)
 
 
 def _escaped(text: str) -> str:

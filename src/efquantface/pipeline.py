@@ -93,8 +93,8 @@ def compress(
     """
     if recipe is None:
         recipe = Recipe.create({"teacher": _name(teacher), "faces": _name(faces), **options})
-    run = RunDir.open(Path(output), recipe, force=force, resume=resume)
-    console = Console(quiet, run.log)
+    run, console = RunDir(Path(output)), Console(quiet)
+    run.check(recipe, force=force, resume=resume)
     check_device(recipe.device)
     keep_freed_memory()
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
@@ -106,6 +106,8 @@ def compress(
     face_set = _faces(faces, model.contract, recipe, console)
     sets = [*eval_sets, *load_items(recipe.eval, model.contract, recipe.resize, console)]
     check_preprocessing(model, face_set, console)
+    run.make(recipe, force=force, resume=resume)  # what was given can be read
+    console.log_to(run.log)
 
     train, held = split(face_set, recipe.hold_out, recipe.seed)
     if not sets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,36 +57,45 @@ class RunDir:
         """The report."""
         return self.path / "report.html"
 
-    @classmethod
-    def open(cls, path: Path, recipe: Recipe, *, force: bool, resume: bool) -> RunDir:
-        """Make a run's directory, or open it again to resume.
+    def check(self, recipe: Recipe, *, force: bool, resume: bool) -> None:
+        """Raise if a run with ``recipe`` may not be written here; changes nothing.
 
         Raises:
-            RunError: it exists (without ``force`` or ``resume``), cannot be made, or was made by
-                another recipe.
+            RunError: it exists (without ``force`` or ``resume``), is no run, was made by another
+                recipe, or cannot be written.
         """
-        run = cls(path)
+        path = self.path
         if path.exists() and not path.is_dir():
             raise RunError(f"{path}: is a file; choose another -o")
+        there = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if not there.is_dir() or not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+            raise RunError(f"{path}: cannot be written, {there} does not let us")
+        if not path.is_dir() or not any(path.iterdir()):
+            return
+        if not (resume or force):
+            raise RunError(f"{path}: exists; add --resume to go on, --force to replace it")
+        if not self.recipe.is_file():
+            raise RunError(f"{path}: is not a run of efquantface; choose another -o")
+        if resume:
+            self._check_same(recipe)
+
+    def make(self, recipe: Recipe, *, force: bool, resume: bool) -> None:
+        """Make the directory, or what ``resume`` finds ready to go on; ``force`` removes the old run.
+
+        Raises:
+            RunError: as :meth:`check`, or it cannot be written.
+        """
+        self.check(recipe, force=force, resume=resume)
+        path = self.path
         try:
-            occupied = path.is_dir() and any(path.iterdir())
-            if occupied and not (resume or force):
-                raise RunError(f"{path}: exists; add --resume to go on, --force to replace it")
-            if occupied and force and not resume:
-                if not run.recipe.is_file():
-                    raise RunError(
-                        f"{path}: is not a run of efquantface; --force replaces only runs"
-                    )
+            if force and not resume and path.is_dir():
                 shutil.rmtree(path)
             path.mkdir(parents=True, exist_ok=True)
-            if resume and run.recipe.is_file():
-                run._check_same(recipe)
-            write_text(run.recipe, recipe.to_yaml())
+            write_text(self.recipe, recipe.to_yaml())
             seeds = {"seed": recipe.seed}
             write_text(path / "env.json", json.dumps({**environment(), **seeds}, indent=2) + "\n")
         except OSError as error:
             raise RunError(f"{path}: cannot be written ({error.strerror})") from None
-        return run
 
     def _check_same(self, recipe: Recipe) -> None:
         before = Recipe.read(self.recipe)

@@ -110,6 +110,16 @@ def test_the_verbs_together(
     assert efq("export", run, "--format", "openvino", "-o", tmp_path / "s.xml") == 0
     assert efq("evaluate", tmp_path / "s.xml", "--eval", f"folder={faces_dir}") == 0
     assert efq("export", teacher, "--float", "-o", tmp_path / "float.onnx") == 0
+    capsys.readouterr()
+    assert efq("export", run, "--format", "scales", "-o", tmp_path / "s.json") == 2
+    assert "ends in .onnx" in capsys.readouterr().err
+    assert efq("export", run, "--format", "tflite", "-o", tmp_path / "s.tflite") == 2
+    assert "choose from onnx, openvino, scales" in capsys.readouterr().err
+    one = next(p for p in sorted(faces_dir.iterdir()) if p.is_dir())
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / one.name).symlink_to(one)
+    assert efq("evaluate", run, "--eval", tmp_path / "one") == 2
+    assert f"images are of {one.name}" in capsys.readouterr().err
 
 
 def test_recipe_and_flags(tmp_path: Path, teacher: Path, faces_dir: Path) -> None:

@@ -196,11 +196,12 @@ def test_failed_parity_is_not_delivered(
 
 def test_unlabelled_faces(tmp_path: Path, network: nn.Module, contract: FaceContract) -> None:
     faces = make_faces(identities=80, each=1)
-    faces.identities[:] = -1
-    faces.identity_names = []
+    faces.identities[:] = 0  # one folder
+    faces.identity_names = ["all of them"]
     done = compress(
         network, faces, tmp_path / "run", contract=contract, epochs=0, hold_out=0.5, **FAST
     )
+    assert "taken as unlabelled" in (tmp_path / "run" / "log.txt").read_text()
     protocol = done.results.protocols[0]
     assert protocol.counts == {"genuine": 0, "impostor": 780, "images": 40}
     assert protocol.metric("cosine to teacher").teacher > 0.99

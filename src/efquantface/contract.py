@@ -110,7 +110,9 @@ class FaceContract:
     def with_preprocess(self, name: str) -> FaceContract:
         """The same contract with the preprocessing of a model family (see ``PREPROCESS``)."""
         if name not in PREPROCESS:
-            raise ContractError(f"unknown preprocessing {name!r}; choose from {list(PREPROCESS)}")
+            raise ContractError(
+                f"unknown preprocessing {name!r}; choose from {', '.join(PREPROCESS)}"
+            )
         color, mean, std = PREPROCESS[name]
         return replace(self, color=color, mean=mean, std=std)
 

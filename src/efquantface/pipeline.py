@@ -183,6 +183,9 @@ def _faces(
         console=console,
     )
     console.say(f"faces: {found.describe()}")
+    if found.has_identities and len(np.unique(found.identities)) == 1:
+        console.say("all of them lie in one folder: taken as unlabelled")
+        found = found.unlabelled()
     for name, why in found.skipped[:5]:
         console.warn(f"skipped {name}: {why}")
     if len(found.skipped) > 5:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +50,11 @@ class FaceSet:
     def has_identities(self) -> bool:
         """True where the folders name identities."""
         return len(self.identity_names) > 0
+
+    def unlabelled(self) -> FaceSet:
+        """The same images without identities."""
+        nobody = np.full(len(self), -1, np.int64)
+        return replace(self, identities=nobody, identity_names=[])
 
     def subset(self, index: npt.NDArray[np.int64]) -> FaceSet:
         """The images at ``index``, identities keeping their numbers."""

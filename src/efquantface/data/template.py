@@ -57,7 +57,7 @@ def template(name: str) -> Template:
         DataError: there is none of that name.
     """
     if name not in TEMPLATES:
-        raise DataError(f"template {name!r} is not known; choose from {list(TEMPLATES)}")
+        raise DataError(f"template {name!r} is not known; choose from {', '.join(TEMPLATES)}")
     return TEMPLATES[name]
 
 

@@ -40,7 +40,7 @@ def export_model(
         ParityError: the file does not compute what the student computes; nothing is replaced.
     """
     if file_format not in FORMATS:
-        raise ExportError(f"format {file_format!r} is not known; choose from {FORMATS}")
+        raise ExportError(f"format {file_format!r} is not known; choose from {', '.join(FORMATS)}")
     loaded = load_model(model, preprocess=preprocess)
     if as_float and loaded.quantized:
         raise ExportError(f"{model}: is a student; --float is for float networks (the teacher)")
@@ -56,6 +56,8 @@ def export_model(
     name = f"{source.stem}.float{suffix}" if without_integers else f"{source.stem}{suffix}"
     target = output or Path.cwd() / name if as_float else output or source.with_name(name)
     files = [target.with_suffix(s) for s in (suffix, *_BESIDE.get(file_format, ()))]
+    if output is not None and output.suffix != suffix:
+        raise ExportError(f"-o {output}: this file's name ends in {suffix}")
     for path in (target, *files):
         if path.exists() and not force:
             raise RunError(f"{path}: exists; add --force to replace it, or choose another -o")

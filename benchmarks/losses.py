@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from low_bits import EPOCHS, TEACHERS, arguments, make_row, read_rows, table
+from low_bits import TEACHERS, arguments, epochs, make_row, read_rows, table
 
 ROWS = Path(__file__).parent / "results" / "losses"
 LOSSES = {
@@ -28,8 +28,9 @@ def main() -> None:
     for bits in BITS:
         for seed in range(args.seeds):
             for loss, options in LOSSES.items():
-                fields = {"bits": bits, "seed": seed, "epochs": EPOCHS.get(bits, 2), **options}
                 for teacher in TEACHERS:
+                    steps = {"seed": seed, "epochs": epochs(teacher, bits)}
+                    fields = {"bits": bits, **steps, **options}
                     make_row(ROWS, args, teacher, f"{bits} {loss} seed {seed}", fields, fake=False)
     print(table(read_rows(ROWS)))
 

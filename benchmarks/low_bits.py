@@ -35,20 +35,24 @@ from speed import nncf_file
 TEACHERS = {"y1": None, "foamliu_mobilefacenet": "imagenet"}
 BITS = ("w8a8", "w6a8", "w4a8", "w6a6", "w4a4")
 UNTRAINED = {"epochs": 0}
-EPOCHS = {"w4a4": 3}  # 2 where not named
-# a network of ReLU6: its held-out loss is still falling after three epochs
-LONGER = {"foamliu_mobilefacenet/w4a4": 6}
+# 2 where not named; foamliu is of ReLU6, and its held-out loss is still falling after three
+EPOCHS = {"y1/w4a4": 3, "foamliu_mobilefacenet/w4a4": 6}
 ROWS = Path(__file__).parent / "results" / "low_bits"
 
 
-def rows(seeds: int) -> list[tuple[str, dict]]:
+def epochs(teacher: str, bits: str) -> int:
+    """Epochs of every way of training a network at some bits."""
+    return EPOCHS.get(f"{teacher}/{bits}", 2)
+
+
+def rows(teacher: str, seeds: int) -> list[tuple[str, dict]]:
     """(name, fields of the recipe): trained and untrained rows of each bit width, then options."""
     found: list[tuple[str, dict]] = []
     for bits in BITS:
         found.append((f"{bits} untrained", {"bits": bits, **UNTRAINED}))
     for seed in range(seeds):
         found += [
-            (f"{bits} seed {seed}", {"bits": bits, "seed": seed, "epochs": EPOCHS.get(bits, 2)})
+            (f"{bits} seed {seed}", {"bits": bits, "seed": seed, "epochs": epochs(teacher, bits)})
             for bits in BITS
         ]
     found += [
@@ -63,10 +67,7 @@ def main() -> None:
     args = arguments(__doc__)
     lfw, faces = args.shared / "data" / "lfw112", args.shared / "data" / "faces6k"
     for teacher, preprocess in TEACHERS.items():
-        for name, options in rows(args.seeds):
-            longer = LONGER.get(f"{teacher}/{options.get('bits')}")
-            if longer and options["epochs"]:
-                options = {**options, "epochs": longer}
+        for name, options in rows(teacher, args.seeds):
             make_row(ROWS, args, teacher, name, options)
         if not args.only or any(f"{teacher}/peers".startswith(o) for o in args.only):
             path = args.shared / "weights" / f"{teacher}.onnx"

@@ -173,9 +173,10 @@ def plot(found: list[dict], path: Path) -> None:
         way = "magnitude and bits" if "magnitude" in name else way
         way = "Taylor, float" if "float" in name else way
         text = name.removeprefix("0% ").replace(" magnitude", "").replace(" float", "")
+        height = max(v["tar_loss"], _LEAST)
         for axis, speed in zip(axes, ("ort1", "ov1"), strict=True):
-            axis.plot(v[speed], max(v["tar_loss"], _LEAST), marks[way], color=COLOURS[teacher])
-            axis.annotate(f" {text}", (v[speed], max(v["tar_loss"], _LEAST)), fontsize=7)
+            axis.plot(v[speed], height, marks[way], color=COLOURS[teacher])
+            axis.annotate(f" {text}", (v[speed], height), fontsize=7)
     for axis, runtime in zip(axes, ("ONNX Runtime", "OpenVINO"), strict=True):
         axis.set_xlabel(f"times as fast as the best float form, {runtime}, batch 1, one thread")
         axis.set_yscale("log")

@@ -44,11 +44,10 @@ from efquantface.runtime.embedder import Embedder
 from efquantface.runtime.environment import environment
 from efquantface.runtime.kept import Keeping
 from low_bits import (
-    EPOCHS,
-    LONGER,
     TEACHERS,
     add_arguments,
     begin,
+    epochs,
     keep,
     read_rows,
     row_file,
@@ -174,15 +173,18 @@ def make(name: str, args: argparse.Namespace) -> None:
     data = TrainData.of(contract.pixels(faces.images), bank, kept, held)
     began = time.monotonic()
     first = row_file(ROWS, f"{teacher}/{bits_name} seed 0")
-    errors = json.loads(first.read_text())["rates"] if first.is_file() else {}
-    for rate in RATES if not errors else ():
-        settings = TrainSettings(seed=seed_number, lr=rate)
-        errors[str(rate)] = train(model, Bits.parse(bits_name), data, settings, 1)[1]
-        print(f"{name}: rate {rate:g}, held-out squared error {errors[str(rate)]:.5f}", flush=True)
-    rate = float(min(errors, key=errors.__getitem__))
+    if first.is_file():
+        rate, errors = (json.loads(first.read_text())[key] for key in ("rate", "rates"))
+    else:
+        errors = {}
+        for rate in RATES:
+            settings = TrainSettings(seed=seed_number, lr=rate)
+            errors[rate] = train(model, Bits.parse(bits_name), data, settings, 1)[1]
+            print(f"{name}: rate {rate:g}, held-out squared error {errors[rate]:.5f}", flush=True)
+        rate = min(errors, key=errors.get)
     settings = TrainSettings(seed=seed_number, lr=rate)
-    epochs = LONGER.get(f"{teacher}/{bits_name}", EPOCHS.get(bits_name, 2))
-    student, _, cosines = train(model, Bits.parse(bits_name), data, settings, epochs)
+    bits = Bits.parse(bits_name)
+    student, _, cosines = train(model, bits, data, settings, epochs(teacher, bits_name))
     minutes = (time.monotonic() - began) / 60
     student.graph.eval()
     (people,) = load_eval(f"lfw={lfw}", contract)

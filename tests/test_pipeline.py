@@ -194,6 +194,22 @@ def test_failed_parity_is_not_delivered(
     assert not (tmp_path / "run" / "student.onnx").exists()
 
 
+def test_few_people_hold_out_one_of_them(
+    tmp_path: Path, network: nn.Module, contract: FaceContract
+) -> None:
+    """Of fewer than four identities images are held out, and they may all be of one person."""
+    faces = make_faces(identities=2, each=20)
+    faces.identities[:] = np.arange(40) == 39
+    done = compress(network, faces, tmp_path / "run", contract=contract, epochs=0, **FAST)
+    (protocol,) = done.results.protocols
+    assert protocol.counts["impostor"] == 0
+    assert protocol.metric("cosine to teacher").teacher > 0.9
+    few = faces.subset(np.arange(3))
+    with pytest.raises(EfqError, match="give at least 4"):
+        compress(network, few, tmp_path / "few", contract=contract, epochs=0, **FAST)
+    assert not (tmp_path / "few").exists()
+
+
 def test_unlabelled_faces(tmp_path: Path, network: nn.Module, contract: FaceContract) -> None:
     faces = make_faces(identities=80, each=1)
     faces.identities[:] = 0  # one folder

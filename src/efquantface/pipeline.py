@@ -106,10 +106,10 @@ def compress(
     face_set = _faces(faces, model.contract, recipe, console)
     sets = [*eval_sets, *load_items(recipe.eval, model.contract, recipe.resize, console)]
     check_preprocessing(model, face_set, console)
-    run.make(recipe, force=force, resume=resume)  # what was given can be read
+    train, held = split(face_set, recipe.hold_out, recipe.seed)
+    run.make(recipe, force=force, resume=resume)  # what was given can be used
     console.log_to(run.log)
 
-    train, held = split(face_set, recipe.hold_out, recipe.seed)
     if not sets:
         console.say("no --eval given: all pairs of the held-out faces are the evaluation")
         sets = [EvalSet("held-out", face_set.subset(held), None, True)]
@@ -183,7 +183,7 @@ def _faces(
         console=console,
     )
     console.say(f"faces: {found.describe()}")
-    if found.has_identities and len(np.unique(found.identities)) == 1:
+    if found.people == 1:
         console.say("all of them lie in one folder: taken as unlabelled")
         found = found.unlabelled()
     for name, why in found.skipped[:5]:

@@ -50,10 +50,12 @@ class Impostors:
 
     @classmethod
     def of(cls, rows: Rows, identities: Numbers, seed: int = 0) -> Impostors:
-        """Measure on rows (N,D) of length 1."""
+        """Measure on rows (N,D) of length 1; of one person alone, what random directions would have."""
         rng = np.random.default_rng([seed, 15])
         a, b = rng.integers(0, len(rows), (2, 200_000))
         different = (identities[a] != identities[b]) & (a != b)
+        if not different.any():
+            return cls(0.0, rows.shape[1] ** -0.5)
         scores = np.einsum("ij,ij->i", rows[a[different]], rows[b[different]])
         middle = float(np.median(scores))
         return cls(middle, 1.4826 * float(np.median(np.abs(scores - middle))))

@@ -51,6 +51,11 @@ class FaceSet:
         """True where the folders name identities."""
         return len(self.identity_names) > 0
 
+    @property
+    def people(self) -> int:
+        """How many identities the images are of, 0 where the source has none."""
+        return len(np.unique(self.identities)) if self.has_identities else 0
+
     def unlabelled(self) -> FaceSet:
         """The same images without identities."""
         nobody = np.full(len(self), -1, np.int64)
@@ -69,11 +74,7 @@ class FaceSet:
 
     def describe(self) -> str:
         """One line for logs and reports."""
-        people = (
-            f"{len(np.unique(self.identities)):,} identities"
-            if self.has_identities
-            else "no identities"
-        )
+        people = f"{self.people:,} identities" if self.has_identities else "no identities"
         lost = f", {len(self.skipped):,} files skipped" if self.skipped else ""
         return f"{len(self):,} images, {people} ({self.source}{lost})"
 
@@ -223,7 +224,7 @@ def split(
         DataError: fewer than four identities or images.
     """
     rng = np.random.default_rng([seed, 10])
-    if faces.has_identities and len(np.unique(faces.identities)) >= 4:
+    if faces.people >= 4:
         groups = faces.identities
     else:
         groups = np.arange(len(faces), dtype=np.int64)

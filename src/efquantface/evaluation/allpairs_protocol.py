@@ -39,7 +39,7 @@ def score_people(
         "impostor": first.impostors,
         "images": len(identities),
     }
-    labelled = len(first.genuine) > 0
+    labelled = len(first.genuine) > 0 and first.impostors > 0
     fars = [f for f in supported_fars(first.impostors) if f <= first.kept_far]
     genuine = {n: r.genuine for n, r in found.items()}
     metrics = [

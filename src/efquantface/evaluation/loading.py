@@ -104,7 +104,7 @@ def _layout(name: str, at: _Place) -> list[EvalItem]:
 
 def _people(name: str, at: _Place) -> EvalSet:
     faces = at.faces()
-    if faces.has_identities and len(np.unique(faces.identities)) == 1:
+    if faces.people == 1:
         raise DataError(
             f"{at.path}: all {len(faces)} images are of {faces.identity_names[faces.identities[0]]}; "
             "all pairs need two people or more, each a subfolder"

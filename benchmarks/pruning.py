@@ -52,7 +52,9 @@ def rows(teacher: str) -> list[tuple[str, dict]]:
     if teacher == "y1":
         fields = {"prune": 0.5, "bits": "w8a8", "epochs": PRUNED_EPOCHS}
         found.append((f"50% w8a8 {PRUNED_EPOCHS} epochs", fields))
-    found += [(f"0% {bits}", {"bits": bits, "epochs": 2}) for bits in ("w8a8", "w6a8", "w4a8")]
+    found += [
+        (f"0% {bits}", {"bits": bits, "epochs": 2}) for bits in ("w8a8", "w6a8", "w6a6", "w4a8")
+    ]
     return found
 
 

@@ -1,6 +1,8 @@
-"""What quantizers cost in training: a step of the quantized network against the float one's, compiled.
+"""What quantizers cost in training: a step of the quantized network against the float one's.
 
-python benchmarks/training_step.py --teacher ../shared/weights/y1.onnx
+python benchmarks/training_step.py --teacher ../shared/weights/y1.onnx --batch 32
+
+The float network is compiled by torch.compile, and in the form in which pruned networks are trained.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import torch
 
 from efquantface.distill.losses import cosine_loss
 from efquantface.loading import load_model
+from efquantface.quantize.float_student import trainable
 from efquantface.quantize.fused import fused
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
@@ -42,10 +45,17 @@ def main() -> None:
     set_ranges(student.graph, [pixels[:16]])
     x = pixels.float().contiguous(memory_format=torch.channels_last)
     steps = {}
-    for name, graph in (("float", copy.deepcopy(model.graph)), ("quantized", student.graph)):
+    forms = {
+        "torch.compile": copy.deepcopy(model.graph),
+        "float": trainable(model).graph,
+        "quantized": student.graph,
+    }
+    for name, graph in forms.items():
         graph.to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW([p for p in graph.parameters() if p.requires_grad], lr=1e-6)
-        fast = torch.compile(graph, dynamic=False) if name == "float" else fused(graph)
+        fast = graph
+        if name != "float":
+            fast = fused(graph) if name == "quantized" else torch.compile(graph, dynamic=False)
 
         def step(fast=fast, optimizer=optimizer) -> None:
             cosine_loss(fast(x), target).backward()
@@ -62,16 +72,20 @@ def main() -> None:
             began = time.perf_counter()
             step()
             times[name].append(time.perf_counter() - began)
-    quantized, floating = (np.array(times[n][2:]) for n in ("quantized", "float"))
+    compiled = np.array(times["torch.compile"][2:])
     env = environment()
     print(
         f"{args.teacher.name}, batch {args.batch}, {torch.get_num_threads()} threads, "
         f"{env['processor']}, torch {env['packages']['torch']}, {time.strftime('%Y-%m-%d')}, "
-        f"`python {' '.join(sys.argv)}`: float {np.median(floating):.3f} s, quantized "
-        f"{np.median(quantized):.3f} s, ratio {np.median(quantized / floating):.2f} "
-        f"(quartiles {np.percentile(quantized / floating, 25):.2f} to "
-        f"{np.percentile(quantized / floating, 75):.2f})"
+        f"`python {' '.join(sys.argv)}`: torch.compile {np.median(compiled):.3f} s"
     )
+    for name in ("float", "quantized"):
+        found = np.array(times[name][2:])
+        low, middle, high = np.percentile(found / compiled, (25, 50, 75))
+        print(
+            f"{name} {np.median(found):.3f} s, ratio {middle:.2f} "
+            f"(quartiles {low:.2f} to {high:.2f})"
+        )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from efquantface.evaluation.sets import EvalSet
 from efquantface.models.checkpoint import load_checkpoint
 from efquantface.recipe import Recipe
 
-FAST = {"benchmark": False, "cache": False, "compile": False, "quiet": True, "batch_size": 8}
+FAST = {"benchmark": False, "cache": False, "quiet": True, "batch_size": 8}
 
 
 def test_compress_writes_a_whole_run(

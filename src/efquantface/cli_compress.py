@@ -159,9 +159,9 @@ def compress(
         bool, typer.Option("--benchmark/--no-benchmark", help="measure speed at the end")
     ] = True,
     compile_: Annotated[
-        bool,
-        typer.Option("--compile/--no-compile", help="torch.compile on CUDA and for float students"),
-    ] = True,
+        bool | None,
+        typer.Option("--compile/--no-compile", help="torch.compile  [default: on CUDA only]"),
+    ] = None,
     report_faces: Annotated[
         bool, typer.Option("--report-faces", help="show faces of changed pairs in the report")
     ] = False,
@@ -222,7 +222,7 @@ def compress(
         "check_alignment": check_alignment and None,
         "cache": cache and None,
         "benchmark": benchmark_ and None,
-        "compile": compile_ and None,
+        "compile": compile_,
     }
     if recipe is not None:
         made = Recipe.read(recipe, given)

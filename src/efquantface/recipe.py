@@ -87,7 +87,7 @@ class Recipe(BaseModel):
     memory_gb: float = Field(
         8.0, gt=0, description="training stays below it by passing a batch in parts"
     )
-    compile: bool = Field(True, description="torch.compile where no kernels of ours apply")
+    compile: bool | None = Field(None, description="torch.compile; not told: on CUDA only")
 
     rounding: Literal["auto", "reconstruct", "nearest"] = Field(
         "auto", description="layer by layer against the teacher, or to the nearest code"

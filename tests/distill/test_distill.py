@@ -70,7 +70,7 @@ def data(network: nn.Module, contract: FaceContract) -> TrainData:
 def test_training_brings_the_student_closer(
     tmp_path: Path, student: FaceModel, data: TrainData
 ) -> None:
-    settings = TrainSettings(epochs=6, batch_size=8, compile=False)
+    settings = TrainSettings(epochs=6, batch_size=8)
     history = fine_tune(student, data, settings, tmp_path / "s.pt")
     losses = [loss for _, loss in history.held_out]
     assert min(losses) < 0.9 * losses[0]
@@ -91,7 +91,7 @@ def test_layers_are_compared_with_the_teachers(
     enable(student.graph, False)
     assert module(pixels)[1].item() == pytest.approx(0, abs=1e-5)
     enable(student.graph, True)
-    settings = TrainSettings(epochs=2, batch_size=8, compile=False, layer_weight=0.5)
+    settings = TrainSettings(epochs=2, batch_size=8, layer_weight=0.5)
     history = fine_tune(student, data, settings, tmp_path / "s.pt", teacher=teacher)
     assert len(history.held_out) == 3
     with pytest.raises(TrainingError, match="float network"):
@@ -102,7 +102,7 @@ def test_the_untrained_start_is_a_candidate(
     tmp_path: Path, student: FaceModel, data: TrainData
 ) -> None:
     before = {k: v.clone() for k, v in student.graph.state_dict().items()}
-    wild = TrainSettings(epochs=1, batch_size=8, lr=1.0, step_lr=1.0, compile=False)
+    wild = TrainSettings(epochs=1, batch_size=8, lr=1.0, step_lr=1.0)
     history = fine_tune(student, data, wild, tmp_path / "s.pt")
     assert history.best_step == 0
     for key, value in student.graph.state_dict().items():
@@ -114,15 +114,13 @@ def test_nan_stops_the_run(tmp_path: Path, student: FaceModel, data: TrainData) 
     data.plain[:] = np.nan
     data.mirrored[:] = np.nan
     with pytest.raises(TrainingError, match="loss is nan at step 0"):
-        fine_tune(student, data, TrainSettings(epochs=1, compile=False), tmp_path / "s.pt")
+        fine_tune(student, data, TrainSettings(epochs=1), tmp_path / "s.pt")
 
 
 def test_foreign_state_is_refused(tmp_path: Path, student: FaceModel, data: TrainData) -> None:
     (tmp_path / "s.pt").write_bytes(b"not a state")
     with pytest.raises(RunError, match=r"s\.pt: cannot be resumed"):
-        fine_tune(
-            student, data, TrainSettings(epochs=1, compile=False), tmp_path / "s.pt", resume=True
-        )
+        fine_tune(student, data, TrainSettings(epochs=1), tmp_path / "s.pt", resume=True)
 
 
 def test_failing_compiler_falls_back(
@@ -132,8 +130,6 @@ def test_failing_compiler_falls_back(
     data: TrainData,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Float students are compiled; quantized ones have kernels of their own on the CPU."""
-
     def broken(*_: object, **__: object) -> object:
         def call(_: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("no working C++ compiler")
@@ -142,7 +138,7 @@ def test_failing_compiler_falls_back(
 
     monkeypatch.setattr(torch, "compile", broken)
     said: list[str] = []
-    settings = TrainSettings(epochs=12, batch_size=8)
+    settings = TrainSettings(epochs=12, batch_size=8, compile=True)
     student = trainable(load_model(network, contract=contract))
     history = fine_tune(student, data, settings, tmp_path / "s.pt", say=said.append)
     assert not history.compiled
@@ -175,7 +171,7 @@ def test_rate_follows_the_loss_before_training(
     tmp_path: Path, student: FaceModel, data: TrainData
 ) -> None:
     said: list[str] = []
-    settings = TrainSettings(epochs=1, batch_size=8, compile=False)
+    settings = TrainSettings(epochs=1, batch_size=8)
     history = fine_tune(student, data, settings, tmp_path / "s.pt", say=said.append)
     rate = rate_for(history.held_out[0][1], 8)
     assert any(f"learning rate {rate:.2g}" in line for line in said)
@@ -193,9 +189,7 @@ def test_without_distillation_the_last_weights_are_kept(
 ) -> None:
     """Steps this wide lead away from the teacher, so distillation falls back on the start."""
     data.identities = np.repeat(np.arange(12), 4)
-    settings = TrainSettings(
-        epochs=1, batch_size=12, compile=False, lr=1.0, loss=loss, metric="ours"
-    )
+    settings = TrainSettings(epochs=1, batch_size=12, lr=1.0, loss=loss, metric="ours")
     before = copy.deepcopy(student.graph.state_dict())
     history = fine_tune(student, data, settings, tmp_path / "s.pt")
     assert history.held_out[1][1] > history.held_out[0][1]
@@ -214,7 +208,7 @@ def test_a_batch_in_parts_trains_alike(
     for memory_gb in (1e-3, 1e3):
         said: list[str] = []
         settings = TrainSettings(
-            epochs=1, batch_size=12, compile=False, lr=1e-3, metric=metric, memory_gb=memory_gb
+            epochs=1, batch_size=12, lr=1e-3, metric=metric, memory_gb=memory_gb
         )
         copied = copy.deepcopy(student)
         fine_tune(copied, data, settings, tmp_path / f"{memory_gb}.pt", say=said.append)

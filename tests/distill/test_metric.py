@@ -192,7 +192,7 @@ def test_metric_in_a_run(tmp_path: Path, network: object, faces: object, contrac
     for metric in ("ours", "ekd"):
         done = compress(
             network, faces, tmp_path / metric, contract=contract, epochs=2, batch_size=16,
-            metric=metric, benchmark=False, cache=False, quiet=True, compile=False,
+            metric=metric, benchmark=False, cache=False, quiet=True,
         )  # fmt: skip
         assert f"metric loss ({metric}): " in done.run.log.read_text()
         assert np.isfinite([loss for _, loss in done.results.history.steps]).all()

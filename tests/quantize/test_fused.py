@@ -15,6 +15,7 @@ from efquantface.loading import load_model
 from efquantface.models.graph import module_nodes
 from efquantface.models.model import FaceModel
 from efquantface.quantize import kernels, native
+from efquantface.quantize.float_student import TrainedPReLU, plain, trainable
 from efquantface.quantize.fused import FusedAffine, FusedPReLU, fused
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
@@ -94,6 +95,33 @@ def test_same_result_on_any_number_of_threads(
         assert torch.get_num_threads() == count
     for one, two in zip(*found, strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (300, 3), (2, 6, 4, 4), (3, 1, 9, 9)])
+def test_float_prelu(shape: tuple[int, ...]) -> None:
+    x, prelu = torch.randn(shape), TrainedPReLU(shape[1])
+    x[0, 0] = 0.0
+    prelu.slope.data = torch.linspace(-0.5, 1.5, shape[1])
+    weights = torch.randn(shape)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    expected = nn.functional.prelu(theirs, prelu.slope)
+    y = prelu(ours)
+    torch.testing.assert_close(y, expected)
+    found = torch.autograd.grad((y * weights).sum(), (ours, prelu.slope))
+    wanted = torch.autograd.grad((expected * weights).sum(), (theirs, prelu.slope))
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_float_student_and_back() -> None:
+    model = load_model(randomize(SmallFaceNet()), contract=FaceContract(32, 32, 16))
+    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    student = trainable(model)
+    assert any(type(m) is TrainedPReLU for _, m in module_nodes(student.graph))
+    back = plain(student)
+    assert not any(type(m) is TrainedPReLU for _, m in module_nodes(back.graph))
+    for made in (student, back):
+        torch.testing.assert_close(made.embed_pixels(pixels), model.embed_pixels(pixels))
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (300, 3), (2, 6, 4, 4), (3, 1, 9, 9), (2, 5, 8)])

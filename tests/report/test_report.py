@@ -42,7 +42,7 @@ def test_report(tmp_path: Path, network: nn.Module, contract: FaceContract) -> N
     people = EvalSet("mine <&>", faces, Pairs(a, b, same, np.arange(24) % 4), True)
     done = compress(
         network, make_faces(seed=1), tmp_path / "run", contract=contract, eval_sets=[people],
-        epochs=1, batch_size=8, compile=False, cache=False, benchmark=False, quiet=True,
+        epochs=1, batch_size=8, cache=False, benchmark=False, quiet=True,
         caveat="a caveat & more",
     )  # fmt: skip
     page = (tmp_path / "run" / "report.html").read_text()

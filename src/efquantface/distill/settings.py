@@ -29,8 +29,7 @@ class TrainSettings:
         layer_weight: of the relative squared error of the residual blocks' outputs, which is added
             to the loss at the start and fades out linearly until the end.
         memory_gb: the process should not take more; a batch passes in parts where it would.
-        compile: fuse with ``torch.compile`` on CUDA and for float students, where a C++ compiler
-            is found; quantized ones have kernels of their own on the CPU.
+        compile: fuse with ``torch.compile``; where None, on CUDA only: the CPU has kernels of ours.
     """
 
     epochs: int = 2
@@ -46,7 +45,7 @@ class TrainSettings:
     layer_weight: float = 0.0
     memory_gb: float = 8.0
     seed: int = 0
-    compile: bool = True
+    compile: bool | None = None
     device: str = "cpu"
     devices: int = 1
 

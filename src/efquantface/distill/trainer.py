@@ -28,7 +28,6 @@ from efquantface.errors import TrainingError
 from efquantface.models.model import FaceModel
 from efquantface.quantize.fused import fused
 from efquantface.quantize.placement import refresh_biases
-from efquantface.runtime.environment import has_compiler
 
 _SAVE_EVERY = 60.0  # seconds between checkpoints inside an epoch
 _OTHER_LOSSES_RATE = 4e-4
@@ -145,9 +144,6 @@ class _Trainer:
         # convolutions and their gradients run nearly twice as fast with channels last
         self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         wanted = self._may_compile()
-        if wanted and self.settings.device == "cpu" and not has_compiler():
-            self.say("no C++ compiler found: training without torch.compile, several times slower")
-            wanted = False
         if wanted and self.total < _WORTH_COMPILING:
             self.say(f"{self.total} steps only: training without torch.compile")
             wanted = False
@@ -159,9 +155,11 @@ class _Trainer:
         return self.fabric.setup(module, optimizer, _reapply_compile=False)[0]
 
     def _may_compile(self) -> bool:
-        """On the CPU quantized networks have kernels of their own, which compiling only slows."""
-        native = self.student.quantized and self.settings.device == "cpu"
-        return self.settings.compile and self.settings.epochs > 0 and not native
+        """Where not told, on CUDA: the CPU has kernels of our own, which compiling only slows."""
+        wanted = self.settings.compile
+        if wanted is None:
+            wanted = self.settings.device != "cpu"
+        return wanted and self.settings.epochs > 0
 
     def _compiled(self) -> Any:
         """The module compiled and tried on one batch; itself where compiling fails."""
@@ -173,7 +171,7 @@ class _Trainer:
             torch.autograd.backward(loss)
         except Exception as error:  # compilers fail in many ways, and none of them is fatal here
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self.say(f"torch.compile failed ({reason}): training without it, several times slower")
+            self.say(f"torch.compile failed ({reason}): training without it, slower")
             self.history.compiled = False
             return self.module
         finally:

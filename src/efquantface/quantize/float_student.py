@@ -10,15 +10,23 @@ import copy
 import dataclasses
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from efquantface.models.graph import conv_attrs, module_nodes, tidy, tuples
 from efquantface.models.model import FaceModel
-from efquantface.models.ops import Affine, conv_from, linear_from
+from efquantface.models.ops import Affine, PReLU, conv_from, linear_from
+from efquantface.quantize import native
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 from efquantface.quantize.placement import quantized_layer
 
 _BITS = 8  # of layers that are switched off; only their form matters
+
+
+class TrainedPReLU(PReLU):
+    """A PReLU with a training step of one pass over memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return native.leaky(x, self.slope) if native.applies(x) else super().forward(x)
 
 
 def trainable(model: FaceModel) -> FaceModel:
@@ -32,6 +40,11 @@ def trainable(model: FaceModel) -> FaceModel:
         elif isinstance(module, Affine):
             layer = QuantAffine(module.channels)
             layer.set_weight(module.weight.detach(), module.bias.detach())
+        elif isinstance(module, PReLU):
+            made = TrainedPReLU(module.channels)
+            made.load_state_dict(module.state_dict())
+            gm.set_submodule(str(node.target), made)
+            continue
         else:
             continue
         layer.enabled = False
@@ -57,4 +70,8 @@ def plain(model: FaceModel) -> FaceModel:
             affine.weight.copy_(module.weight)
             affine.bias.copy_(module.bias)
             gm.set_submodule(name, affine)
+        elif isinstance(module, TrainedPReLU):
+            prelu = PReLU(module.channels)
+            prelu.load_state_dict(module.state_dict())
+            gm.set_submodule(name, prelu)
     return dataclasses.replace(model, graph=tidy(gm).eval())

@@ -135,6 +135,29 @@ def scaled_backward(
 
 
 @_compiled
+def leaky(x: Floats, y: Floats, slope: Floats) -> None:
+    """A PReLU without quantizers for (rows, channels)."""
+    rows, channels = x.shape
+    for i in numba.prange(rows):
+        for j in range(channels):
+            y[i, j] = max(x[i, j], _ZERO) + min(x[i, j], _ZERO) * slope[j]
+
+
+@_compiled
+def leaky_backward(x: Floats, grad: Floats, out: Floats, slope: Floats, by_slope: Floats) -> None:
+    """Gradients of :func:`leaky`; of the slope to (runs, channels)."""
+    rows, channels = x.shape
+    for run in numba.prange(len(by_slope)):
+        run_slope = np.zeros(channels, np.float32)
+        for i in range(run * RUN, min(rows, (run + 1) * RUN)):
+            for j in range(channels):
+                g = grad[i, j]
+                run_slope[j] += g * min(x[i, j], _ZERO)
+                out[i, j] = g * slope[j] if x[i, j] <= _ZERO else g
+        by_slope[run] = run_slope
+
+
+@_compiled
 def prelu(x: Floats, y: Floats, weight: Floats, bias: Floats, q: Floats) -> None:
     """A PReLU in integers for (rows, channels): ``y = Q2(a + Q1(min(a, 0) * weight + bias))``.
 

@@ -40,6 +40,11 @@ def scaled(x: Tensor, weight: Tensor, bias: Tensor, codes: Codes) -> Tensor:
     return _apply(_Scaled, x, weight, bias, *codes)
 
 
+def leaky(x: Tensor, slope: Tensor) -> Tensor:
+    """``max(x, 0) + slope * min(x, 0)``, slope (C,)."""
+    return _apply(_Leaky, x, slope)
+
+
 def prelu(
     x: Tensor, before: Codes, weight: Tensor, bias: Tensor, product: Codes, total: Codes
 ) -> Tensor:
@@ -127,6 +132,24 @@ class _Scaled(torch.autograd.Function):
         return _channel_gradients(ctx, grads[0], kernels.scaled_backward, ctx.q[0])
 
 
+class _Leaky(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
+        x = _dense(x)
+        y = torch.empty_like(x)
+        kernels.leaky(_rows(x), _rows(y), _vector(slope))
+        ctx.save_for_backward(x, slope)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        x, slope = ctx.saved_tensors
+        rows, out = _rows(x), torch.empty_like(x)
+        by_slope = np.empty((_runs(rows), len(slope)), np.float32)
+        kernels.leaky_backward(rows, _rows(_dense(grads[0])), _rows(out), _vector(slope), by_slope)
+        return out, _summed(by_slope)
+
+
 class _PReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *codes: Any) -> Tensor:
@@ -139,6 +162,11 @@ class _PReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         return _channel_gradients(ctx, grads[0], kernels.prelu_backward, ctx.q)
+
+
+def _summed(runs: Floats) -> Tensor:
+    """Of (runs, channels), in one order."""
+    return torch.from_numpy(runs.sum(axis=0, dtype=np.float64).astype(np.float32))
 
 
 def _vector(x: Tensor) -> Floats:
@@ -157,7 +185,7 @@ def _channel_gradients(ctx: Any, grad: Tensor, kernel: Any, q: Floats) -> Any:
     kernel(rows, given, _rows(out), _vector(weight), _vector(bias), q, sums, by_weight, by_bias)
     return (
         out,
-        torch.from_numpy(by_weight.sum(axis=0, dtype=np.float64).astype(np.float32)),
-        torch.from_numpy(by_bias.sum(axis=0, dtype=np.float64).astype(np.float32)),
+        _summed(by_weight),
+        _summed(by_bias),
         *_gradients(sums, ctx.q),
     )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
-import shutil
 import sys
 from typing import Any
 
@@ -41,16 +39,10 @@ def environment() -> dict[str, Any]:
         "threads": default_threads(),
         "torch_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "compiler": has_compiler(),
         "onnxruntime_providers": ort.get_available_providers(),
         "openvino_devices": _openvino_devices(),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
-
-
-def has_compiler() -> bool:
-    """Whether ``torch.compile`` finds a C++ compiler for the CPU."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name)
 
 
 def _version(package: str) -> str | None:

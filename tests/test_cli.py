@@ -101,7 +101,7 @@ def test_the_verbs_together(
     assert efq("evaluate", run, "--eval", f"folder={faces_dir}") == 0
     assert efq("benchmark", teacher, "--against", student, "--rounds", "3", "--batch", "2") == 0
     assert "times as fast" in capsys.readouterr().out
-    again = tmp_path / "again.onnx"
+    again = tmp_path / "exported" / "again.onnx"
     assert efq("export", run, "-o", again) == 0
     assert "matrix products run in int8" in capsys.readouterr().out
     assert len(onnx.load(str(again)).graph.node) == len(onnx.load(str(student)).graph.node)

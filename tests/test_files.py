@@ -19,6 +19,11 @@ def test_whole_replaces_at_the_end(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_folders_on_the_way_are_made(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b" / "c.txt", "new")
+    assert (tmp_path / "a" / "b" / "c.txt").read_text() == "new"
+
+
 def test_broken_writing_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")

@@ -21,7 +21,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, which becomes ``path`` at the end, and goes where writing fails."""
+    """A temporary name to write to, which becomes ``path`` at the end, and goes where writing fails.
+
+    Folders on the way to it are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
     try:
         yield temporary

@@ -24,9 +24,10 @@ from efquantface.export.packing import PACKED_OPSET, stored_bits
 from efquantface.export.parity import check_parity
 from efquantface.export.scales import float_form, write_scales
 from efquantface.loading import load_model
-from efquantface.models.graph import module_nodes, name_of
+from efquantface.models.graph import module_nodes, module_of, name_of
 from efquantface.models.model import FaceModel
-from efquantface.models.ops import ZeroPad
+from efquantface.models.ops import Add, ZeroPad
+from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantConv2d, QuantLinear
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
@@ -351,6 +352,8 @@ def test_openvino_gets_its_own_placement(
     _, student = student_of(network, contract, bits)
     form, count = for_openvino(student)
     assert count == 3
+    before, after = (_quantized_before_sums(made) for made in (student, form))
+    assert before > after == 0
     lines = write_openvino(student, tmp_path / "student.xml")
     assert "3 PReLUs" in lines[1]
     assert not (tmp_path / "student.export.onnx").exists()
@@ -364,6 +367,17 @@ def test_openvino_gets_its_own_placement(
     )  # a copy was changed
 
 
+def _quantized_before_sums(model: FaceModel) -> int:
+    """Convolutions whose own quantizer stands between them and a sum that alone reads it."""
+    graph, found = model.graph, 0
+    for node, module in module_nodes(graph):
+        for x in node.args if isinstance(module, Add) else ():
+            quantized = isinstance(module_of(graph, x), ActivationQuantizer)
+            source = module_of(graph, x.args[0]) if quantized else None
+            found += isinstance(source, QuantConv2d) and len(x.users) == 1
+    return found
+
+
 @pytest.mark.parametrize(("bits", "kept"), [("w8a8", True), ("w7a8", False)])
 def test_openvino_file_that_saturates_here_is_kept_with_a_warning(
     tmp_path: Path,
@@ -375,7 +389,7 @@ def test_openvino_file_that_saturates_here_is_kept_with_a_warning(
 ) -> None:
     """A file that no check can vouch for on this machine may still be right on the next."""
     monkeypatch.setattr(openvino, "lacks_vnni", lambda: True)
-    monkeypatch.setattr(openvino, "mean_cosine", lambda *_: 0.9)
+    monkeypatch.setattr(openvino, "mean_cosine", lambda _, b: 1.0 if b.dtype == np.float64 else 0.9)
     _, student = student_of(network, contract, bits)
     path = tmp_path / "student.xml"
     if kept:

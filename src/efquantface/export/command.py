@@ -61,6 +61,7 @@ def export_model(
     for path in (target, *files):
         if path.exists() and not force:
             raise RunError(f"{path}: exists; add --force to replace it, or choose another -o")
+    target.parent.mkdir(parents=True, exist_ok=True)
     # files get their place once all of them are written and checked
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".efq-export-") as folder:
         draft = Path(folder) / target.name

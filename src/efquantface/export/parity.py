@@ -232,7 +232,7 @@ class _Walker(fx.Interpreter):
             return super().run(*args, **kwargs)
 
 
-def mean_cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+def mean_cosine(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> float:
     """Mean cosine of the rows of two arrays (N,D)."""
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(((a * b).sum(axis=1) / np.maximum(norms, 1e-12)).mean())

@@ -9,7 +9,7 @@ from torch import nn
 from conftest import SIZE, make_faces
 from efquantface.contract import FaceContract
 from efquantface.errors import RecipeError
-from efquantface.latency import measure_latency, prune_to
+from efquantface.latency import Clock, prune_to
 from efquantface.loading import load_model
 from efquantface.models.complexity import macs
 from efquantface.models.model import FaceModel
@@ -59,7 +59,10 @@ def test_goal_out_of_reach_says_how_far_it_got(
 
 def test_real_clock(model: FaceModel, batches: list[torch.Tensor]) -> None:
     for scheme in (None, Scheme.parse("w8a8")):
-        assert 0 < measure_latency(model, scheme, batches[0][:2]) < 1000
+        timed = Clock(scheme, batches[0][:2])
+        first, second = timed(model), timed(model)
+        assert 0 < first < 1000
+        assert 0.2 < second / first < 5  # the same network, in turns with itself
 
 
 @pytest.mark.parametrize("value", [0, 1.0, -0.5, "0ms", "fast", "ms", "nan", "infms", "-2ms"])

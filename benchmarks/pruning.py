@@ -177,7 +177,8 @@ def plot(found: list[dict], path: Path) -> None:
 
     marks = {"Taylor and bits": "o", "Taylor, float": "s", "magnitude and bits": "x", "bits": "D"}
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 5), layout="constrained", sharey=True)
-    for row in (r for r in found if "speed" in r):
+    shown = [r for r in found if "speed" in r]
+    for row in shown:
         v = _values(row)
         teacher, _, name = row["name"].partition("/")
         way = "bits" if name.startswith("0%") else "Taylor and bits"
@@ -191,10 +192,11 @@ def plot(found: list[dict], path: Path) -> None:
     for axis, runtime in zip(axes, ("ONNX Runtime", "OpenVINO"), strict=True):
         axis.set_xlabel(f"times as fast as the teacher in {runtime}, batch 1, one thread")
         axis.set_yscale("log")
+        axis.margins(x=0.15)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(f"loss of TAR@FAR=1e-4, all pairs of LFW, points (at least {_LEAST})")
-    for teacher, colour in COLOURS.items():
-        axes[0].plot([], [], "o", color=colour, label=teacher)
+    for teacher in dict.fromkeys(row["name"].partition("/")[0] for row in shown):
+        axes[0].plot([], [], "o", color=COLOURS[teacher], label=teacher)
     for way, mark in marks.items():
         axes[0].plot([], [], mark, color="#868e96", label=way)
     axes[0].legend(fontsize=7)

@@ -29,8 +29,12 @@ def main() -> None:
         for seed in range(args.seeds):
             for loss, options in LOSSES.items():
                 for teacher in TEACHERS:
-                    steps = {"seed": seed, "epochs": epochs(teacher, bits)}
-                    fields = {"bits": bits, **steps, **options}
+                    fields = {
+                        "bits": bits,
+                        "seed": seed,
+                        "epochs": epochs(teacher, bits),
+                        **options,
+                    }
                     make_row(ROWS, args, teacher, f"{bits} {loss} seed {seed}", fields, fake=False)
     print(table(read_rows(ROWS)))
 

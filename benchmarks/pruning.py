@@ -38,6 +38,10 @@ TEACHERS = ("mobileface2", "y1", "dlib")
 DLIB = "dlib-resnet"
 SHARES = (0.25, 0.5, 0.7)
 EPOCHS = {"mobileface2": PRUNED_EPOCHS, "y1": PRUNED_EPOCHS // 3, "dlib": PRUNED_EPOCHS // 3}
+MORE = {  # the bits that machines without VNNI want, and the default's epochs
+    "mobileface2": ("50% w7a8", "w7a8"),
+    "y1": (f"50% w8a8 {PRUNED_EPOCHS} epochs", "w8a8"),
+}
 COLOURS = {"y1": "#0b7285", "mobileface2": "#e8a33d", "dlib": "#7048a8"}
 _ROUNDS = 30
 _LEAST = 0.05  # what is lost less is drawn here
@@ -51,12 +55,9 @@ def rows(teacher: str) -> list[tuple[str, dict]]:
         found += [(f"{share:.0%} {bits}", {**fields, "bits": bits}) for bits in ("w8a8", "float")]
         peer = {**fields, "bits": "w8a8", "importance": "magnitude"}
         found.append((f"{share:.0%} w8a8 magnitude", peer))
-    if teacher == "mobileface2":  # what machines without VNNI want
-        fields = {"prune": 0.5, "bits": "w7a8", "epochs": PRUNED_EPOCHS}
-        found.append(("50% w7a8", fields))
-    if teacher == "y1":
-        fields = {"prune": 0.5, "bits": "w8a8", "epochs": PRUNED_EPOCHS}
-        found.append((f"50% w8a8 {PRUNED_EPOCHS} epochs", fields))
+    if teacher in MORE:
+        name, bits = MORE[teacher]
+        found.append((name, {"prune": 0.5, "bits": bits, "epochs": PRUNED_EPOCHS}))
     found += [
         (f"0% {bits}", {"bits": bits, "epochs": 2}) for bits in ("w8a8", "w6a8", "w6a6", "w4a8")
     ]

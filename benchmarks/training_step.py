@@ -11,6 +11,7 @@ import argparse
 import copy
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from efquantface.runtime.memory import keep_freed_memory
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("--teacher", required=True, help="a file, or the name of a default")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=12)
     args = parser.parse_args()
@@ -46,16 +47,14 @@ def main() -> None:
     x = pixels.float().contiguous(memory_format=torch.channels_last)
     steps = {}
     forms = {
-        "torch.compile": copy.deepcopy(model.graph),
-        "float": trainable(model).graph,
-        "quantized": student.graph,
+        "torch.compile": (copy.deepcopy(model.graph), partial(torch.compile, dynamic=False)),
+        "float": (trainable(model).graph, lambda graph: graph),
+        "quantized": (student.graph, fused),
     }
-    for name, graph in forms.items():
+    for name, (graph, prepare) in forms.items():
         graph.to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW([p for p in graph.parameters() if p.requires_grad], lr=1e-6)
-        fast = graph
-        if name != "float":
-            fast = fused(graph) if name == "quantized" else torch.compile(graph, dynamic=False)
+        fast = prepare(graph)
 
         def step(fast=fast, optimizer=optimizer) -> None:
             cosine_loss(fast(x), target).backward()
@@ -75,7 +74,7 @@ def main() -> None:
     compiled = np.array(times["torch.compile"][2:])
     env = environment()
     print(
-        f"{args.teacher.name}, batch {args.batch}, {torch.get_num_threads()} threads, "
+        f"{Path(args.teacher).name}, batch {args.batch}, {torch.get_num_threads()} threads, "
         f"{env['processor']}, torch {env['packages']['torch']}, {time.strftime('%Y-%m-%d')}, "
         f"`python {' '.join(sys.argv)}`: torch.compile {np.median(compiled):.3f} s"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from efquantface.data.images import UnreadableImage
 from efquantface.data.source import FaceSource
 from efquantface.data.verification_bin import FOLDS, BinSource, contiguous_folds
 from efquantface.errors import DataError
-from efquantface.files import write_bytes
+from efquantface.files import whole, write_bytes
 
 _SAMPLE = 200
 
@@ -81,7 +80,6 @@ def extract_source(
         else:
             data = source.encoded(i)
             target = folder / f"{int(stem):08d}{source.suffix(i, data)}"
-            folder.mkdir(parents=True, exist_ok=True)
             write_bytes(target, data)
             written += 1
             names.append(target)
@@ -98,10 +96,11 @@ _SUFFIXES = (".jpg", ".png", ".webp", ".bmp")
 def _write_pairs(source: BinSource, names: list[Path], output: Path) -> None:
     """The pairs with the folds of the file's order, ten of equal length."""
     folds = contiguous_folds(len(source.same), FOLDS)
-    partial = output / ".pairs.csv.partial"
-    with partial.open("w", newline="", encoding="utf-8") as stream:
+    with (
+        whole(output / "pairs.csv") as partial,
+        partial.open("w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.writer(stream)
         writer.writerow(["a", "b", "same", "fold"])
         for a, b, same, fold in zip(source.a, source.b, source.same, folds, strict=True):
             writer.writerow([names[a].name, names[b].name, int(same), int(fold)])
-    os.replace(partial, output / "pairs.csv")

@@ -171,7 +171,7 @@ class _Trainer:
             torch.autograd.backward(loss)
         except Exception as error:  # compilers fail in many ways, and none of them is fatal here
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self.say(f"torch.compile failed ({reason}): training without it, slower")
+            self.say(f"torch.compile failed ({reason}): training without it")
             self.history.compiled = False
             return self.module
         finally:

@@ -59,10 +59,8 @@ def for_openvino(student: FaceModel) -> tuple[FaceModel, int]:
         count += 1
     for node, module in module_nodes(gm):
         for codes in node.all_input_nodes if isinstance(module, Add) else ():
-            source = _source(gm, codes, ActivationQuantizer)
-            if source is None or not isinstance(module_of(gm, source), QuantConv2d):
-                continue
-            if len(codes.users) == len(source.users) == 1:
+            source = _quantized_convolution(gm, codes)
+            if source is not None and len(codes.users) == len(source.users) == 1:
                 codes.replace_all_uses_with(source)
     tidy(gm)
     made = FaceModel(gm, student.contract, student.source, True, student.node_names)
@@ -94,7 +92,10 @@ def write_openvino(student: FaceModel, target: Path) -> list[str]:
         temporary.unlink(missing_ok=True)
     noise, own = on_noise(form)
     cosine = mean_cosine(own, Embedder.open(target, backend="openvino").embed(noise))
-    close = 1 - cosine <= max(_CLOSE, _TIMES * (1 - mean_cosine(own, _in_float64(form, noise))))
+    missing = 1 - cosine
+    close = missing <= _CLOSE or missing <= _TIMES * (
+        1 - mean_cosine(own, _in_float64(form, noise))
+    )
     if not close and not (lacks_vnni() and saturating_layers(form)):
         for path in (target, target.with_suffix(".bin"), target.with_suffix(".contract.json")):
             path.unlink(missing_ok=True)
@@ -136,12 +137,19 @@ def _integer_prelu(gm: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, QuantAff
         clamp = module_of(gm, negative)
         if not isinstance(clamp, Clamp) or clamp.high != 0 or negative.args[0] is not x:
             continue
-        source = _source(gm, x, ActivationQuantizer)
+        convolution = _quantized_convolution(gm, x)
         affine = module_of(gm, product)
-        if source is not None and isinstance(module_of(gm, source), QuantConv2d):
+        if convolution is not None:
             assert isinstance(affine, QuantAffine)
-            return source, affine
+            return convolution, affine
     return None
+
+
+def _quantized_convolution(gm: fx.GraphModule, codes: fx.Node) -> fx.Node | None:
+    """The convolution whose quantized output ``codes`` are, if they are one's."""
+    source = _source(gm, codes, ActivationQuantizer)
+    found = source is not None and isinstance(module_of(gm, source), QuantConv2d)
+    return source if found else None
 
 
 def _source(gm: fx.GraphModule, node: fx.Node | None, kind: type) -> fx.Node | None:

@@ -41,9 +41,7 @@ def trainable(model: FaceModel) -> FaceModel:
             layer = QuantAffine(module.channels)
             layer.set_weight(module.weight.detach(), module.bias.detach())
         elif isinstance(module, PReLU):
-            made = TrainedPReLU(module.channels)
-            made.load_state_dict(module.state_dict())
-            gm.set_submodule(str(node.target), made)
+            gm.set_submodule(str(node.target), _prelu(TrainedPReLU, module))
             continue
         else:
             continue
@@ -71,7 +69,11 @@ def plain(model: FaceModel) -> FaceModel:
             affine.bias.copy_(module.bias)
             gm.set_submodule(name, affine)
         elif isinstance(module, TrainedPReLU):
-            prelu = PReLU(module.channels)
-            prelu.load_state_dict(module.state_dict())
-            gm.set_submodule(name, prelu)
+            gm.set_submodule(name, _prelu(PReLU, module))
     return dataclasses.replace(model, graph=tidy(gm).eval())
+
+
+def _prelu(kind: type[PReLU], other: PReLU) -> PReLU:
+    made = kind(other.channels)
+    made.load_state_dict(other.state_dict())
+    return made

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -152,6 +151,7 @@ def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path | None) 
         "minutes": history["seconds"] / 60,
         "threads": threads,
         "packages": environment()["packages"],
+        "made": made(),
         "peak_memory_mb": history["peak_memory_mb"],
         "parity": metrics["parity"]["cosine"],
     }
@@ -188,6 +188,7 @@ def peers(
     reference = Embedder.open(path, contract=contract).embed(people.faces.images)
     for method in missing:
         row = {"held_out": None, "minutes": 0.0, "peak_memory_mb": 0.0, "parity": None}
+        row["made"] = made()
         if method == "NNCF":
             file = nncf_file(path, contract, inputs, out, f"{teacher}_nncf")
             size = sum(file.with_suffix(s).stat().st_size for s in (".xml", ".bin"))
@@ -219,17 +220,24 @@ def keep(rows: Path, row: dict) -> None:
     rows.with_suffix(".md").write_text(table(read_rows(rows)))
 
 
+def made() -> str:
+    """Date and machine, as a row keeps them."""
+    env = environment()
+    packages = ", ".join(f"{p} {env['packages'][p]}" for p in ("onnxruntime", "torch"))
+    processor = f"{env['processor']} ({', '.join(env['instruction_sets'])})"
+    return f"{time.strftime('%Y-%m-%d')}, {processor}, {packages}"
+
+
 def read_rows(rows: Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted(rows.glob("*.json"))]
 
 
 def table(found: list[dict]) -> str:
     """The table of docs/results.md."""
-    env = environment()
+    where = sorted({row["made"] for row in found if "made" in row})
     lines = [
-        f"{time.strftime('%Y-%m-%d')}, {env['processor']}, {env['threads']} cores, ONNX Runtime "
-        f"{env['packages']['onnxruntime']}, torch {env['packages']['torch']}; "
-        f"`python {' '.join(sys.argv)}`",
+        *(f"- {made}: {sum(row.get('made') == made for row in found)} rows" for made in where),
+        f"- before rows said where they were made: {sum('made' not in row for row in found)}",
         "",
         "| | held-out loss before, after | cosine | LFW accuracy | TAR@1e-3 (pairs) "
         "| TAR@1e-4 (all pairs) | 1e-5 | fake-quantized: accuracy, TAR@1e-3 | MB | int8 conv "

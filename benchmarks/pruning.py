@@ -6,6 +6,7 @@
 
     efq align ../shared/data/lfw150 -o LFW --template dlib150 --pick central
     efq align ../shared/data/faces6k -o FACES --template dlib150 --pick central
+    cp ../shared/data/lfw112/pairs.txt LFW
     python benchmarks/pruning.py --shared ../shared --out runs/pruning --dlib FACES LFW --only dlib
 
 Rows are runs of `compress` on faces6k, evaluated on LFW once, one file each of

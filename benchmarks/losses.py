@@ -5,13 +5,15 @@
 
 Rows are runs of `compress` on faces6k, evaluated on LFW once, one file each of
 benchmarks/results/losses; a row that is there is left alone. Embedding distillation alone is the row
-of the same bits and seed of low_bits.py, with the same steps.
+of the same bits and seed of low_bits.py, with the same steps. One row of y1 has the same images in one
+folder, without identities.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from efquantface.data.source import find_images
 from low_bits import TEACHERS, arguments, epochs, make_row, read_rows, table
 
 ROWS = Path(__file__).parent / "results" / "losses"
@@ -21,10 +23,24 @@ LOSSES = {
     "ekd": {"metric": "ekd"},
 }
 BITS = ("w6a6", "w4a4", "w8a8")
+UNLABELLED = "w6a6 both, no identities"
+
+
+def unlabelled(faces: Path, folder: Path) -> Path:
+    """Links to all images of a folder of identities, side by side."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for image in find_images(faces):
+        link = folder / f"{image.parent.name}_{image.name}"
+        if not link.is_symlink():
+            link.symlink_to(image.resolve())
+    return folder
 
 
 def main() -> None:
     args = arguments(__doc__)
+    faces = unlabelled(args.shared / "data" / "faces6k", args.out / "unlabelled")
+    fields = {"faces": str(faces), "bits": "w6a6", "epochs": epochs("y1", "w6a6"), "metric": "ours"}
+    make_row(ROWS, args, "y1", f"{UNLABELLED} seed 0", fields, fake=False)
     for bits in BITS:
         for seed in range(args.seeds):
             for loss, options in LOSSES.items():

@@ -3,7 +3,8 @@
     python benchmarks/training_options.py --shared ../shared --teacher mobileface2 --bits w4a4 \
         --option "" --option batch_size=32,lr=0.0015 --option layer_weight=0.5
 
-An option is fields of TrainSettings; the empty one is the default. One start, the same for all.
+An option is fields of TrainSettings; the empty one is the default. One start, the same for all. With
+`--also extra` the faces of that set are trained on too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 
@@ -48,7 +50,7 @@ def main() -> None:
     )
     for option in args.option:
         fields = {k: yaml.safe_load(v) for k, v in (o.split("=") for o in option.split(",") if o)}
-        settings = TrainSettings(epochs=args.epochs, **fields)
+        settings = TrainSettings(**{"epochs": args.epochs, **fields})
         student = copy.deepcopy(start.student)
         with tempfile.TemporaryDirectory() as folder:
             state = Path(folder) / "state.pt"
@@ -65,6 +67,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", default="w4a4")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--also", help="another folder of shared/data to train on")
 
 
 def prepare(args: argparse.Namespace) -> tuple[FaceModel, Path, TrainData, Start]:
@@ -77,9 +80,15 @@ def prepare(args: argparse.Namespace) -> tuple[FaceModel, Path, TrainData, Start
     faces = load_faces(args.shared / "data" / "faces6k", model.contract)
     train, held = split(faces, 0.1, 0)
     embedder = Embedder.open(model, backend="onnxruntime", threads=args.threads)
-    bank = TeacherBank.build(embedder, faces.images, key=model_digest(model))
-    pixels = model.contract.pixels(faces.images)
-    data = TrainData.of(pixels, bank, train, held, faces.identities)
+    chosen, images, identities = train, faces.images, faces.identities
+    if args.also:
+        also = load_faces(args.shared / "data" / args.also, model.contract)
+        chosen = np.append(train, np.arange(len(faces), len(faces) + len(also)))
+        images = np.concatenate([images, also.images])
+        identities = np.append(identities, also.identities + faces.identities.max() + 1)
+    bank = TeacherBank.build(embedder, images, key=model_digest(model))
+    pixels = model.contract.pixels(images)
+    data = TrainData.of(pixels, bank, chosen, held, identities)
     recipe = Recipe.create({"teacher": args.teacher, "faces": "faces6k", "bits": args.bits})
     crops = torch.from_numpy(pixels[calibration_index(train)])
     start = make_start(

@@ -20,6 +20,7 @@ from efquantface.data.detect import detector_available
 from efquantface.data.faces import FaceSet, load, open_source
 from efquantface.data.images import write_image
 from efquantface.data.listing import write_list
+from efquantface.data.strangers import centred
 from efquantface.data.template import TEMPLATES, template
 from efquantface.errors import DataError, RunError
 from efquantface.evaluation.metrics import unit
@@ -177,6 +178,7 @@ def people_in_both(
         rows, theirs: the teacher's embeddings of length 1.
     """
     mine, others = numbered_people(faces), numbered_people(other)
+    rows, theirs = centred(rows, theirs)
     measured = [Impostors.of(rows, mine), Impostors.of(theirs, others)]
     wider = max(measured, key=lambda m: m.threshold(len(mine) * len(others)))
     return shared_people(rows, mine, theirs, others, wider)

@@ -16,6 +16,7 @@ from efquantface.data.choosing import choose
 from efquantface.data.faces import FaceSet, load_faces
 from efquantface.data.images import write_image
 from efquantface.data.listing import full_name, read_excluded
+from efquantface.data.strangers import centred, strangers
 from efquantface.errors import DataError, RunError
 
 RNG = np.random.default_rng(3)
@@ -94,6 +95,50 @@ def test_faults_are_found() -> None:
     rest = set(found.outliers) - {123}
     assert rest in (set(range(6)), set(range(6, 12)))  # one of the two people of folder 0
     assert found.duplicates == [(201, 200)]
+
+
+def corner(rows: np.ndarray) -> np.ndarray:
+    """The same people as a teacher puts them that finds strangers alike (cosines of about 0.85)."""
+    moved = rows + 2.4 * np.random.default_rng(9).normal(size=rows.shape[1]) / np.sqrt(
+        rows.shape[1]
+    )
+    return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_faults_are_found_where_strangers_are_alike() -> None:
+    rows, who = people(60, 6)
+    rows[123] = people(1, 1, seed=5)[0]  # a wrong face
+    rows[201] = rows[200] + 1e-4
+    moved = corner(rows)
+    assert strangers(moved) == pytest.approx(0.85, abs=0.02)
+    assert strangers(rows) == 0
+    found = check_people(moved, who)
+    assert (found.outliers, found.duplicates) == ([123], [(201, 200)])
+
+
+def test_hard_faces_are_not_taken_for_strangers() -> None:
+    """People whose images vary: stricter than the middle, the threshold would list many of them."""
+    rng = np.random.default_rng(4)
+    centres = rng.normal(size=(40, 1, 128))
+    noise = rng.uniform(0.5, 1.6, (40, 10, 1))
+    rows = (centres + noise * rng.normal(size=(40, 10, 128))).reshape(-1, 128)
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    who = np.repeat(np.arange(40), 10)
+    wrong = rng.choice(400, 8, replace=False)
+    rows[wrong] = rows[(wrong + 55) % 400]
+    found = check_people(rows, who)
+    assert found.threshold < Impostors.of(rows, who).threshold(1_000_000)
+    assert set(wrong) <= set(found.outliers)
+    assert len(found.outliers) <= 12
+
+
+def test_centred_moves_other_sets_by_the_same_mean() -> None:
+    rows, _ = people(30, 4)
+    moved = corner(rows)
+    mine, theirs = centred(moved[:100], moved[100:])
+    assert abs(float(np.median(mine @ theirs.T))) < 0.1
+    np.testing.assert_allclose(np.linalg.norm(theirs, axis=1), 1, rtol=1e-5)
+    assert centred(rows)[0] is rows
 
 
 def test_threshold_is_not_moved_by_mislabelled_people() -> None:

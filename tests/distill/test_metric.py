@@ -142,6 +142,19 @@ def test_training_by_the_loss_restores_decisions() -> None:
     assert np.mean(losses[-40:]) < 0.8 * np.mean(losses[:40])
 
 
+def test_what_strangers_share_only_scales_the_loss() -> None:
+    student, teacher, who = (x[:200] for x in embeddings())
+    alike = 0.8
+    both = []
+    for shared in (0.0, alike):
+        column = torch.full((200, 1), (shared / (1 - shared)) ** 0.5)
+        s, t = (torch.cat([F.normalize(x, dim=1), column], 1) for x in (student, teacher))
+        thresholds = exact_thresholds(t.numpy(), who.numpy(), [1e-2])
+        bank = MetricBank(s, t, who, thresholds, [1e-2], alike=shared)
+        both.append(float(bank.loss(s[:64], t[:64], who[:64])))
+    assert both[1] == pytest.approx((1 - alike) * both[0], rel=1e-3)
+
+
 def test_ekd_thresholds_begin_at_zero_and_crawl() -> None:
     student, teacher, who = embeddings()
     bank = MetricBank(student, teacher, who, torch.ones(1), [1e-2], published=True)
@@ -184,6 +197,16 @@ def test_unlabelled_images_get_identities_of_near_duplicates() -> None:
     found = pseudo_identities(rows)
     assert found[3] == found[7] == found[20]
     assert len(np.unique(found)) == 48
+
+
+def test_unlabelled_images_of_a_teacher_that_finds_strangers_alike() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, 64)).astype(np.float32)
+    rows[7] = rows[3] + 0.01
+    rows += 4 * rng.normal(size=64).astype(np.float32)  # cosines of strangers: 0.94
+    found = pseudo_identities(rows)
+    assert found[3] == found[7]
+    assert len(np.unique(found)) == 399
 
 
 def test_metric_in_a_run(tmp_path: Path, network: object, faces: object, contract: object) -> None:

@@ -8,10 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
+from efquantface.data.strangers import centred
+
 Rows = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
 DUPLICATE = 0.985  # cosine of two files of one picture
 _COMPARISONS = 1_000_000  # of images, within which one pair of strangers may count as alike
+_DEVIATION = 1.4826  # of a normal distribution, in median deviations
 _STANDS_OUT = 2.0
 _BLOCK = 1024
 _FEWEST = 3  # images that make a second person in a folder
@@ -57,12 +60,17 @@ class Impostors:
         if not different.any():
             return cls(0.0, rows.shape[1] ** -0.5)
         scores = np.einsum("ij,ij->i", rows[a[different]], rows[b[different]])
-        middle = float(np.median(scores))
-        return cls(middle, 1.4826 * float(np.median(np.abs(scores - middle))))
+        return cls(*_spread(scores))
 
     def threshold(self, comparisons: int) -> float:
         """The cosine that so many comparisons of different people exceed once, were they normal."""
         return min(self.middle + float(norm.isf(1 / max(comparisons, 2))) * self.spread, 0.95)
+
+
+def _spread(scores: Rows) -> tuple[float, float]:
+    """Median, and the deviation of a normal distribution with the same median deviation."""
+    middle = float(np.median(scores))
+    return middle, _DEVIATION * float(np.median(np.abs(scores - middle)))
 
 
 def mean_rows(rows: Rows, identities: Numbers, count: int) -> Rows:
@@ -117,18 +125,47 @@ def check_people(rows: Rows, identities: Numbers, seed: int = 0) -> Findings:
     Args:
         rows: the teacher's embeddings (N,D), of length 1.
     """
+    if len(np.unique(identities)) > 1:
+        (rows,) = centred(rows)
     impostors = Impostors.of(rows, identities, seed)
-    found = Findings(impostors.threshold(_COMPARISONS))
+    order = np.argsort(identities, kind="stable")
+    people = np.split(order, np.flatnonzero(np.diff(identities[order])) + 1)
+    found = Findings(_between(impostors, _typical(rows, people)))
     pairs = shared_people(rows, identities, rows, identities, impostors, within=True)
     found.split = sorted({(min(p), max(p)) for p in pairs})
-    order = np.argsort(identities, kind="stable")
-    edges = np.flatnonzero(np.diff(identities[order])) + 1
-    for members in np.split(order, edges):
+    for members in people:
         scores = rows[members] @ rows[members].T
         _duplicates(members, scores, found)
         if len(members) >= _FEWEST and _strangers(members, scores, found):
             found.merged.append(int(identities[members[0]]))
     return found
+
+
+def _typical(rows: Rows, people: list[Numbers]) -> Rows:
+    """Each image's median cosine to the others of its identity, where there are two others."""
+    found = []
+    for members in people:
+        if len(members) >= _FEWEST:
+            scores = rows[members] @ rows[members].T
+            np.fill_diagonal(scores, np.nan)
+            found.append(np.nanmedian(scores, axis=1))
+    return np.concatenate(found) if found else np.empty(0, np.float32)
+
+
+def _between(impostors: Impostors, typical: Rows) -> float:
+    """The cosine that lies as many deviations above strangers as below people's own images.
+
+    Never above what one comparison of strangers in a million exceeds: stricter, it would list a face for
+    being hard rather than for being another's.
+    """
+    strict = impostors.threshold(_COMPARISONS)
+    if not len(typical):
+        return strict
+    middle, spread = _spread(typical)
+    both = impostors.spread + spread
+    if not both or middle <= impostors.middle:
+        return strict
+    return min((impostors.middle * spread + middle * impostors.spread) / both, strict)
 
 
 def _duplicates(members: Numbers, scores: Rows, found: Findings) -> None:

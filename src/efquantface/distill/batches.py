@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from efquantface.data.strangers import centred
 from efquantface.distill.settings import TrainData, TrainSettings
 from efquantface.evaluation.metrics import unit
 
@@ -86,10 +87,11 @@ def pseudo_identities(
 ) -> npt.NDArray[np.int64]:
     """Identities (N,) of unlabelled images: an image, and those that the teacher takes for the same.
 
-    Images whose cosine is at or above ``threshold`` (near-duplicates) share a number; every other image
+    Images whose cosine is at or above ``threshold`` (near-duplicates; of centred embeddings, where the
+    teacher finds strangers alike) share a number; every other image
     has one of its own, so that its positives are its mirror image and itself an epoch before.
     """
-    rows = unit(teacher, "teacher embeddings")
+    (rows,) = centred(unit(teacher, "teacher embeddings"))
     parent = np.arange(len(rows), dtype=np.int64)
 
     def root(i: int) -> int:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+TEMPERATURE = 0.05
 EKD_TEMPERATURE = 0.01
 EKD_HARDEST = 2000
 EKD_POSITIVE, EKD_NEGATIVE = 0.02, 0.01
@@ -38,7 +39,7 @@ def metric_loss(
     same: Tensor,
     student_thresholds: Tensor,
     teacher_thresholds: Tensor,
-    temperature: float = 0.05,
+    temperature: float = TEMPERATURE,
 ) -> Tensor:
     """The loss of pairs (P,); zero, with a gradient of zero, where nothing can be compared.
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from efquantface.data.strangers import strangers
 from efquantface.distill.batches import Batches
-from efquantface.distill.metric import ekd_loss, metric_loss
+from efquantface.distill.metric import TEMPERATURE, ekd_loss, metric_loss
 from efquantface.distill.settings import TrainData
 from efquantface.evaluation.allpairs import score_all_pairs
 from efquantface.evaluation.metrics import tar_at_far
@@ -66,6 +67,7 @@ class MetricBank:
         *,
         published: bool = False,
         refresh: int = 10,
+        alike: float = 0.0,
     ) -> None:
         """Fill the ring.
 
@@ -74,6 +76,8 @@ class MetricBank:
             identities: (M,) numbers; equal ones are genuine pairs.
             teacher_thresholds: (A,) at ``fars`` over the whole training set.
             refresh: steps between two computations of the student's thresholds.
+            alike: cosine of two strangers; the rest of the cosines' range is what the temperature and
+                the loss are a share of, as the distillation beside it is.
         """
         self.student = F.normalize(student.detach(), dim=1)
         self.teacher = F.normalize(teacher.detach(), dim=1)
@@ -82,7 +86,7 @@ class MetricBank:
         kept = [i for i, far in enumerate(fars) if far * pairs >= _FEWEST] or [0]
         self.fars = [fars[i] for i in kept]
         self.teacher_thresholds = teacher_thresholds[kept].to(student.device)
-        self.published, self.refresh = published, refresh
+        self.published, self.refresh, self.range = published, refresh, 1 - alike
         self.at = self.steps = 0
         if published:
             self.student_thresholds = torch.zeros_like(self.teacher_thresholds)
@@ -106,12 +110,13 @@ class MetricBank:
             scores.append((s @ self.student.T).reshape(-1))
             targets.append((t @ self.teacher.T).reshape(-1))
             same.append((identities[:, None] == self.identities[None]).reshape(-1))
-            total = metric_loss(
+            total = self.range * metric_loss(
                 torch.cat(scores),
                 torch.cat(targets),
                 torch.cat(same),
                 self.student_thresholds,
                 self.teacher_thresholds,
+                TEMPERATURE * self.range,
             )
         self._push(s.detach(), t, identities)
         return total
@@ -181,6 +186,7 @@ def fill_bank(
         thresholds,
         fars,
         published=metric == "ekd",
+        alike=strangers(data.plain),
     )
 
 

@@ -21,6 +21,10 @@ def rate_for(loss: float, batch: int = _BATCH) -> float:
     start is to the teacher, the less a weight has to move. It meets the rates that were best in
     trials from 1 - cosine 0.0003 (dlib in W8A8) to 0.38 (y1 in W4A4), over which they differ
     sixtyfold (docs/results.md).
+
+    Args:
+        loss: mean 1 - cosine to the teacher, as a share of what strangers have.
+        batch: images a step.
     """
     return _RATE * math.sqrt(max(loss, 0.0)) * batch / _BATCH
 

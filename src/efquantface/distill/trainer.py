@@ -15,6 +15,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from efquantface.data.strangers import strangers
 from efquantface.distill.batches import Batches
 from efquantface.distill.layerwise import LayerDistillation
 from efquantface.distill.losses import LOSSES
@@ -207,7 +208,8 @@ class _Trainer:
         """The weights' learning rate: as told, or by the held-out loss before training."""
         rate = self.settings.lr
         if rate is None:
-            start = self.history.held_out[0][1]
+            alike = strangers(self.data.plain)
+            start = min(self.history.held_out[0][1] / max(1 - alike, 1e-6), 1.0)
             rate = (
                 _OTHER_LOSSES_RATE if self.settings.loss == "mse" else rate_for(start, self.batch)
             )

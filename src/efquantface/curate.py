@@ -137,7 +137,7 @@ def _judge_people(
     split = ", ".join(f"{names[a]} = {names[b]}" for a, b in found.split[:5])
     merged = ", ".join(names[i] for i in found.merged[:5])
     result.lines += [
-        f"two images count as one person's from a cosine of {found.threshold:.3f} on",
+        f"an image counts as its identity's from a cosine of {found.threshold:.3f} on",
         f"{len(found.split):,} pairs of identities are one person"
         + (f": {split}" if split else ""),
         f"{len(found.merged):,} identities hold two people" + (f": {merged}" if merged else ""),

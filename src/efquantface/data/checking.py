@@ -25,7 +25,8 @@ class Findings:
     """Indices of images, with the reason each is listed for.
 
     Attributes:
-        threshold: cosine above which two images are taken for one person's.
+        threshold: cosine (of centred rows, where strangers are alike) from which on an image is taken
+            for one of its identity's.
         split: pairs of identities that are one person.
         merged: identities that hold two people.
         outliers: images that do not look like the others of their identity.

@@ -154,6 +154,7 @@ def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path | None) 
         "made": made(),
         "peak_memory_mb": history["peak_memory_mb"],
         "parity": metrics["parity"]["cosine"],
+        "lengths": metrics["embedding_lengths"],
     }
     if lfw is not None:
         contract = load_model(teacher, preprocess=fields["preprocess"]).contract

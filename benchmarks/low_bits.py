@@ -68,7 +68,7 @@ def main() -> None:
     for teacher, preprocess in TEACHERS.items():
         for name, options in rows(teacher, args.seeds):
             make_row(ROWS, args, teacher, name, options)
-        if not args.only or any(f"{teacher}/peers".startswith(o) for o in args.only):
+        if is_wanted(f"{teacher}/peers", args):
             path = args.shared / "weights" / f"{teacher}.onnx"
             peers(args.out, teacher, path, preprocess, faces, lfw)
     ROWS.with_suffix(".md").write_text(table(read_rows(ROWS)))
@@ -99,6 +99,11 @@ def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
+def is_wanted(name: str, args: argparse.Namespace) -> bool:
+    """Whether --only names the row (or nothing)."""
+    return not args.only or any(name.startswith(only) for only in args.only)
+
+
 def make_row(
     rows: Path,
     args: argparse.Namespace,
@@ -109,8 +114,7 @@ def make_row(
 ) -> None:
     """Run `compress` and keep its row, unless the row is there or not wanted now."""
     full = f"{teacher}/{name}"
-    wanted = not args.only or any(full.startswith(only) for only in args.only)
-    if not wanted or row_file(rows, full).is_file():
+    if not is_wanted(full, args) or row_file(rows, full).is_file():
         return
     lfw = args.shared / "data" / "lfw112"
     fields = {

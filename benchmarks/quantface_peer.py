@@ -48,6 +48,7 @@ from low_bits import (
     add_arguments,
     begin,
     epochs,
+    is_wanted,
     keep,
     read_rows,
     row_file,
@@ -225,8 +226,7 @@ def main() -> None:
         for bits in BITS:
             for seed in range(args.seeds):
                 name = f"{teacher}/{bits} seed {seed}"
-                wanted = not args.only or any(name.startswith(only) for only in args.only)
-                if wanted and not row_file(ROWS, name).is_file():
+                if is_wanted(name, args) and not row_file(ROWS, name).is_file():
                     make(name, args)
     print(table(read_rows(ROWS)))
 

@@ -34,7 +34,7 @@ def test_student_gets_closer(network: nn.Module, contract: FaceContract, bits: s
     wanted = model.embed_pixels(others)
 
     def loss(graph: nn.Module) -> float:
-        return float((1 - F.cosine_similarity(graph(others.float()), wanted)).mean())
+        return float((1 - F.cosine_similarity(graph(others.float()), wanted)).mean().detach())
 
     assert loss(rebuilt.graph) < 0.7 * loss(nearest.graph)
     again = copy.deepcopy(nearest)

@@ -67,10 +67,8 @@ def row(teacher: str, preprocess: str | None, folder: Path, threads: int | None)
     listed = set(first.outliers)
     hit = len(listed & set(wrong.tolist()))
     labels, merged, split = wrong_folders(faces.identities, rng)
-    _, dense = np.unique(labels, return_inverse=True)
-    number = dict(zip(dense.tolist(), labels.tolist(), strict=True))
-    second = check_people(rows, dense)
-    found = [{number[m] for m in second.merged}, {(number[a], number[b]) for a, b in second.split}]
+    second = check_people(rows, labels)
+    found = [set(second.merged), set(second.split)]
     cells = [
         f"{strangers(rows):.2f}",
         f"{hit} of {len(wrong)}",

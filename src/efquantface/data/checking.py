@@ -131,25 +131,28 @@ def check_people(rows: Rows, identities: Numbers, seed: int = 0) -> Findings:
     impostors = Impostors.of(rows, identities, seed)
     order = np.argsort(identities, kind="stable")
     people = np.split(order, np.flatnonzero(np.diff(identities[order])) + 1)
-    found = Findings(_between(impostors, _typical(rows, people)))
+    among = [rows[members] @ rows[members].T for members in people]
+    found = Findings(_between(impostors, _typical(among)))
     pairs = shared_people(rows, identities, rows, identities, impostors, within=True)
     found.split = sorted({(min(p), max(p)) for p in pairs})
-    for members in people:
-        scores = rows[members] @ rows[members].T
+    for members, scores in zip(people, among, strict=True):
         _duplicates(members, scores, found)
         if len(members) >= _FEWEST and _strangers(members, scores, found):
             found.merged.append(int(identities[members[0]]))
     return found
 
 
-def _typical(rows: Rows, people: list[Numbers]) -> Rows:
-    """Each image's median cosine to the others of its identity, where there are two others."""
+def _typical(among: list[Rows]) -> Rows:
+    """Each image's median cosine to the others of its identity, where there are two others.
+
+    Args:
+        among: the cosines (M,M) of every identity's images.
+    """
     found = []
-    for members in people:
-        if len(members) >= _FEWEST:
-            scores = rows[members] @ rows[members].T
-            np.fill_diagonal(scores, np.nan)
-            found.append(np.nanmedian(scores, axis=1))
+    for scores in among:
+        if len(scores) >= _FEWEST:
+            others = scores[~np.eye(len(scores), dtype=bool)].reshape(len(scores), -1)
+            found.append(np.median(others, axis=1))
     return np.concatenate(found) if found else np.empty(0, np.float32)
 
 

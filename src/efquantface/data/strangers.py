@@ -34,13 +34,14 @@ def strangers(rows: Rows) -> float:
 
 
 def centred(rows: Rows, *others: Rows) -> tuple[Rows, ...]:
-    """Rows (N,D) of length 1, and those of other sets, less the mean of the first and of length 1 again.
+    """Rows (N,D) of length 1, and those of other sets, less the mean of all and of length 1 again.
 
     They are left as they are where strangers have no cosine worth mentioning (:func:`strangers`).
     """
-    if not strangers(rows):
+    together = np.concatenate([rows, *others])  # one person's images alone would say nothing
+    if not strangers(together):
         return (rows, *others)
-    mean = rows.mean(axis=0)
+    mean = together.mean(axis=0)
     return tuple(_of_length_one(r - mean) for r in (rows, *others))
 
 

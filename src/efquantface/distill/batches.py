@@ -88,8 +88,8 @@ def pseudo_identities(
     """Identities (N,) of unlabelled images: an image, and those that the teacher takes for the same.
 
     Images whose cosine is at or above ``threshold`` (near-duplicates; of centred embeddings, where the
-    teacher finds strangers alike) share a number; every other image
-    has one of its own, so that its positives are its mirror image and itself an epoch before.
+    teacher finds strangers alike) share a number; every other image has one of its own, so that its
+    positives are its mirror image and itself an epoch before.
     """
     (rows,) = centred(unit(teacher, "teacher embeddings"))
     parent = np.arange(len(rows), dtype=np.int64)

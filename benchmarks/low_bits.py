@@ -241,7 +241,7 @@ def table(found: list[dict]) -> str:
     """The table of docs/results.md."""
     where = sorted({row["made"] for row in found if "made" in row})
     lines = [
-        *(f"- {made}: {sum(row.get('made') == made for row in found)} rows" for made in where),
+        *(f"- {place}: {sum(row.get('made') == place for row in found)} rows" for place in where),
         f"- before rows said where they were made: {sum('made' not in row for row in found)}",
         "",
         "| | held-out loss before, after | cosine | LFW accuracy | TAR@1e-3 (pairs) "

@@ -37,11 +37,7 @@ from low_bits import add_arguments, begin, is_wanted, make_row, read_rows, row_f
 ROWS = Path(__file__).parent / "results" / "pruning"
 TEACHERS = ("mobileface2", "y1", "dlib")
 DLIB = "dlib-resnet"
-SHARES = {  # dlib's residual streams are left whole, and the rest of it ends at 68 %
-    "mobileface2": (0.25, 0.5, 0.7),
-    "y1": (0.25, 0.5, 0.7),
-    "dlib": (0.25, 0.5),
-}
+SHARES = (0.25, 0.5, 0.7)
 EPOCHS = {"mobileface2": PRUNED_EPOCHS, "y1": PRUNED_EPOCHS // 3, "dlib": PRUNED_EPOCHS // 3}
 MORE = {  # with the default's epochs: what a third of them misses, and bits for machines without VNNI
     "mobileface2": [("50% w7a8", 0.5, "w7a8")],
@@ -59,7 +55,7 @@ _LEAST = 0.05  # what is lost less is drawn here
 def rows(teacher: str) -> list[tuple[str, dict]]:
     """(name, fields of the recipe)."""
     found: list[tuple[str, dict]] = []
-    for share in SHARES[teacher]:
+    for share in SHARES:
         fields = {"prune": share, "epochs": EPOCHS[teacher]}
         found += [(f"{share:.0%} {bits}", {**fields, "bits": bits}) for bits in ("w8a8", "float")]
         peer = {**fields, "bits": "w8a8", "importance": "magnitude"}

@@ -34,7 +34,7 @@ from efquantface.models.ops import (
 
 _LAYERS = nn.Conv2d | nn.Linear
 _PASSES_CHANNELS = (
-    *(Add, Affine, Clamp, Flatten, GlobalAvgPool, Multiply, PReLU, Gelu),
+    *(Add, Affine, Clamp, Flatten, GlobalAvgPool, Multiply, PReLU, Gelu, ZeroPad),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.Sigmoid),
 )
 
@@ -69,6 +69,10 @@ class Channels:
 
     def __init__(self, gm: fx.GraphModule, height: int, width: int) -> None:
         """Find the groups of a float graph, which is not changed.
+
+        Args:
+            gm: without zeros appended to channels (:mod:`efquantface.prune.shortcuts`).
+            height, width: of a crop.
 
         Raises:
             ModelFileError: torch-pruning cannot follow the graph.
@@ -201,11 +205,9 @@ def _whole(gm: fx.GraphModule) -> dict[str, str]:
         grouped = isinstance(module, nn.Conv2d) and 1 < module.groups
         if grouped and not module.groups == module.in_channels == module.out_channels:
             _spread(gm, node, "a grouped convolution that is not depthwise", reasons)
-        elif isinstance(module, ZeroPad) and module.channels:
-            _spread(gm, node, "channels are added as zeros", reasons)
         elif not isinstance(
             module,
-            (*_PASSES_CHANNELS, ZeroPad, Normalize, nn.Conv2d, nn.Linear, nn.PReLU, nn.BatchNorm2d),
+            (*_PASSES_CHANNELS, Normalize, nn.Conv2d, nn.Linear, nn.PReLU, nn.BatchNorm2d),
         ):
             _spread(gm, node, f"{type(module).__name__} needs all channels", reasons)
     return reasons

@@ -5,30 +5,33 @@
     python benchmarks/data_curve.py --shared ../shared --out runs/curve --exclude a.txt b.txt
     python benchmarks/data_curve.py --shared ../shared --out runs/curve --plot docs/images/curve.png
 
-Random choices of faces6k, all of it, all that the checks leave of faces6k and extra, and synthetic
-faces. Rows are runs of `compress` with the same epochs, evaluated on LFW once, one file each of
-benchmarks/results/data_curve; a row that is there is left alone.
+Random choices of faces6k, all of it (the row of the same bits, epochs and seed of low_bits.py), all that
+the checks leave of faces6k and extra, and synthetic faces. Rows are runs of `compress` with the same
+epochs, evaluated on LFW once, one file each of benchmarks/results/data_curve; a row that is there is
+left alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 
 from efquantface.curate import write_subset
 from efquantface.data.listing import read_excluded
 from efquantface.data.source import find_images
-from low_bits import add_arguments, begin, make_row, read_rows, table
+from low_bits import ROWS as BITS_ROWS
+from low_bits import add_arguments, begin, epochs, make_row, read_rows, row_file, table
 
 ROWS = Path(__file__).parent / "results" / "data_curve"
-TEACHER = "y1"
+TEACHER, BITS = "y1", "w6a6"
 SIZES = (500, 1000, 2000, 4000)
 ALL = "both sets, checked"
 
 
 def rows(args: argparse.Namespace) -> list[tuple[str, str]]:
-    """(name, faces) of every row."""
+    """(name, faces) of every row that is made here."""
     data = args.shared / "data"
     found = []
     for size in SIZES:
@@ -36,7 +39,6 @@ def rows(args: argparse.Namespace) -> list[tuple[str, str]]:
         if not path.is_file():
             write_subset(data / "faces6k", path, size, "random")
         found.append((f"{size:,} images", str(path)))
-    found.append(("6,429 images", str(data / "faces6k")))
     if args.exclude:
         found.append((ALL, str(_both(data, args.exclude, args.out / "both.txt"))))
     found.append(("6,000 synthetic images", "synthetic:6000"))
@@ -66,12 +68,18 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     args = begin(parser)
     for name, faces in rows(args):
-        make_row(
-            ROWS, args, TEACHER, name, {"faces": faces, "bits": "w6a6", "epochs": 2}, fake=False
-        )
-    print(table(read_rows(ROWS)))
+        fields = {"faces": faces, "bits": BITS, "epochs": epochs(TEACHER, BITS)}
+        make_row(ROWS, args, TEACHER, name, fields, fake=False)
+    found = [*read_rows(ROWS), all_of_faces6k()]
+    print(table(found))
     if args.plot:
-        plot(read_rows(ROWS), args.plot)
+        plot(found, args.plot)
+
+
+def all_of_faces6k() -> dict:
+    """The row of low_bits.py that is the curve's too."""
+    path = row_file(BITS_ROWS, f"{TEACHER}/{BITS} seed 0")
+    return {**json.loads(path.read_text()), "name": f"{TEACHER}/6,429 images"}
 
 
 def plot(found: list[dict], path: Path) -> None:

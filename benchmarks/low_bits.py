@@ -139,6 +139,7 @@ def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path | None) 
     teacher, threads = Path(fields["teacher"]), fields["threads"]
     metrics = json.loads((run / "metrics.json").read_text())
     history = metrics["history"]
+    held_out = dict(history["held_out"])  # by step
     found = executed(run / "student.onnx")
     row = {
         "name": name,
@@ -146,9 +147,7 @@ def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path | None) 
         "bytes": (run / "student.onnx").stat().st_size,
         "convolutions": [found.integer_convolutions, found.convolutions],
         "float": found.in_float,
-        "held_out": [history["held_out"][0][1], min(v for _, v in history["held_out"])]
-        if history["held_out"]
-        else None,
+        "held_out": [held_out[0], held_out[history["best_step"]]] if held_out else None,
         "images": metrics["images_used"],
         "batch": Recipe.create(fields).batch_size,
         "epochs": Recipe.create(fields).epochs,

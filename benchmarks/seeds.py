@@ -46,13 +46,14 @@ def table(found: list[dict]) -> str:
     for (name, batch), rows in grouped(found).items():
         held = np.array([row["held_out"][1] for row in rows])
         values = np.array([losses(row) for row in rows])
-        cells = [f"{len(rows)}", f"{batch}", _cell(held, 4, "")]
-        cells += [_cell(column, 2, "+") for column in values.T]
+        cells = [f"{len(rows)}", f"{batch}", spread(held, 4, "")]
+        cells += [spread(column, 2, "+") for column in values.T]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
 
 
-def _cell(values: np.ndarray, digits: int, sign: str) -> str:
+def spread(values: np.ndarray, digits: int, sign: str) -> str:
+    """Mean [least, largest]; the mean alone of one value."""
     text = f"{values.mean():{sign}.{digits}f}"
     if len(values) > 1:
         text += f" [{values.min():{sign}.{digits}f}, {values.max():{sign}.{digits}f}]"

@@ -50,8 +50,7 @@ def test_a_graph_without_them_is_returned_as_it_is(
 
 
 def test_streams_of_every_width_are_groups(dlib: FaceModel, pixels: torch.Tensor) -> None:
-    size = (dlib.contract.height, dlib.contract.width)
-    channels = Channels(without_zero_channels(dlib.graph, *size), *size)
+    channels = Channels(dlib.graph, dlib.contract.height, dlib.contract.width)
     streams = [g for g in channels.groups if len(g.writers) > 1]
     assert sorted(g.size for g in streams) == [32, 64, 128, 256]
     assert list(channels.whole.values()) == ["it gives the embedding"]

@@ -31,6 +31,7 @@ from efquantface.models.ops import (
     PReLU,
     ZeroPad,
 )
+from efquantface.prune.shortcuts import without_zero_channels
 
 _LAYERS = nn.Conv2d | nn.Linear
 _PASSES_CHANNELS = (
@@ -62,6 +63,7 @@ class Channels:
     """A graph whose channels can be removed.
 
     Attributes:
+        original: the graph, with convolutions where it appends channels of zeros.
         groups: what can be removed.
         whole: layers whose output channels stay, each with the reason.
         kept: of every layer that lost outputs, the original numbers of those it has left.
@@ -70,14 +72,11 @@ class Channels:
     def __init__(self, gm: fx.GraphModule, height: int, width: int) -> None:
         """Find the groups of a float graph, which is not changed.
 
-        Args:
-            gm: without zeros appended to channels (:mod:`efquantface.prune.shortcuts`).
-            height, width: of a crop.
-
         Raises:
             ModelFileError: torch-pruning cannot follow the graph.
         """
-        self.twin = _twin(gm)
+        self.original = without_zero_channels(gm, height, width)
+        self.twin = _twin(self.original)
         self.size = (height, width)
         self.kept: dict[str, list[int]] = {}
         names = {module: str(node.target) for node, module in module_nodes(self.twin)}

@@ -17,7 +17,6 @@ from efquantface.prune.allocate import Cost, choose
 from efquantface.prune.channels import ChannelGroup, Channels
 from efquantface.prune.importance import IMPORTANCES, magnitude, taylor
 from efquantface.prune.refit import refit
-from efquantface.prune.shortcuts import without_zero_channels
 
 _ROUNDS = 8  # scores of the channels that stay change with those that went, and so do the fits
 
@@ -105,11 +104,10 @@ def prune(
     if not 0 < share < 1:
         raise RecipeError(f"--prune {share:g}: the share of multiply-accumulates to remove, 0 to 1")
     size = (model.contract.height, model.contract.width)
-    whole = without_zero_channels(model.graph, *size)
-    channels = _channels(whole, size)
+    channels = _channels(model)
     sizes = {group.name: group.size for group in channels.groups}
     before = float(macs(model.graph, *size))
-    graph, left = whole, before
+    graph, left = channels.original, before
     groups = channels.groups
     for turn in range(rounds):
         known = scores if turn == 0 else None
@@ -123,10 +121,10 @@ def prune(
         graph = channels.finish()
         left = cost.total({group.name: group.size for group in groups})
         if recover:
-            refit(graph, whole, batches, channels.kept, seed=seed)
+            refit(graph, channels.original, batches, channels.kept, seed=seed)
             channels.take(graph)
         progress(turn + 1, rounds)
-    sizes_of = _sizes(whole, graph)
+    sizes_of = _sizes(channels.original, graph)
     had = {name: count for name, count, now in sizes_of if now < count}
     pruned = dataclasses.replace(model, graph=graph, notes=list(model.notes), channels=had)
     return Pruned(pruned, before, left, sizes_of, channels.whole)
@@ -140,13 +138,12 @@ def scores_of(
     Raises:
         RecipeError: an importance that is not known, or no channels that can be removed.
     """
-    size = (model.contract.height, model.contract.width)
-    whole = without_zero_channels(model.graph, *size)
-    return _score(whole, _channels(whole, size).groups, batches, importance, seed)
+    channels = _channels(model)
+    return _score(channels.original, channels.groups, batches, importance, seed)
 
 
-def _channels(graph: fx.GraphModule, size: tuple[int, int]) -> Channels:
-    channels = Channels(graph, *size)
+def _channels(model: FaceModel) -> Channels:
+    channels = Channels(model.graph, model.contract.height, model.contract.width)
     if not channels.groups:
         reasons = ", ".join(f"{name} ({why})" for name, why in channels.whole.items())
         raise RecipeError(f"no channels of this network can be removed: {reasons}")

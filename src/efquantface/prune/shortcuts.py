@@ -25,21 +25,17 @@ def without_zero_channels(gm: fx.GraphModule, height: int, width: int) -> fx.Gra
         gm: canonical float graph, which is not changed.
         height, width: of a crop.
     """
-    paddings = [n for n, m in module_nodes(gm) if isinstance(m, ZeroPad) and m.channels]
-    if not paddings:
+    if not any(isinstance(m, ZeroPad) and m.channels for m in gm.modules()):
         return gm
     found = shapes(gm, height, width)
-    names = [str(node.target) for node in paddings]
     opened = copy.deepcopy(gm)
     for node, pad in module_nodes(opened):
-        name = str(node.target)
-        if name not in names:
-            continue
-        assert isinstance(pad, ZeroPad)
-        outputs = found[name][1]
-        weight = torch.eye(outputs, outputs - pad.channels)[:, :, None, None]
-        opened.set_submodule(name, conv_from(weight, None))
-        border = (pad.top, pad.bottom, pad.left, pad.right)
-        if any(border):
-            insert_after(opened, node, f"{name}_border", ZeroPad(0, *border))
+        if isinstance(pad, ZeroPad) and pad.channels:
+            name = str(node.target)
+            outputs = found[name][1]
+            weight = torch.eye(outputs, outputs - pad.channels)[:, :, None, None]
+            opened.set_submodule(name, conv_from(weight, None))
+            border = (pad.top, pad.bottom, pad.left, pad.right)
+            if any(border):
+                insert_after(opened, node, f"{name}_border", ZeroPad(0, *border))
     return tidy(opened).eval()

@@ -152,6 +152,7 @@ def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path | None) 
         "batch": Recipe.create(fields).batch_size,
         "epochs": Recipe.create(fields).epochs,
         "minutes": history["seconds"] / 60,
+        "trained_on": history["device"],
         "threads": threads,
         "packages": environment()["packages"],
         "made": made(),
@@ -263,7 +264,7 @@ def table(found: list[dict]) -> str:
         cells.append(fake_cell(row))
         integer = "{} of {}".format(*row["convolutions"]) if row["convolutions"] else ""
         cells += [f"{row['bytes'] / 1e6:.3f}", integer]
-        cells += [f"{row.get('batch', 64)}", f"{row['minutes']:.1f}"]
+        cells += [f"{row.get('batch', 64)}", minutes_cell(row)]
         lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
 
@@ -274,6 +275,12 @@ def fake_cell(row: dict) -> str:
         return ""
     named = {m["name"]: m for m in row["fake"][0]["metrics"]}
     return ", ".join(f"{100 * named[m]['student']:.2f}" for m in WANTED[:2])
+
+
+def minutes_cell(row: dict) -> str:
+    """Minutes of training, with what trained where that was no processor."""
+    where = row.get("trained_on", "cpu")
+    return f"{row['minutes']:.1f}" + ("" if where == "cpu" else f" ({where})")
 
 
 def loss_cell(metric: dict) -> str:

@@ -18,6 +18,7 @@ import argparse
 import copy
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,7 @@ from low_bits import (
     epochs,
     is_wanted,
     keep,
+    made,
     read_rows,
     row_file,
     table,
@@ -114,64 +116,70 @@ def quantized(model: FaceModel, bits: Bits) -> FaceModel:
     return student
 
 
-def held_loss(student: FaceModel, data: TrainData, loss) -> float:
+def held_loss(student: FaceModel, data: TrainData, loss, device: str) -> float:
     student.graph.eval()
     total = 0.0
     with torch.no_grad():
         for start in range(0, len(data.held_pixels), 64):
-            pixels = torch.from_numpy(data.held_pixels[start : start + 64]).float()
-            target = torch.from_numpy(data.held_teacher[start : start + 64])
-            found = student.graph(pixels.contiguous(memory_format=torch.channels_last))
-            total += float(loss(found, target)) * len(pixels)
+            target = torch.from_numpy(data.held_teacher[start : start + 64]).to(device)
+            found = student.graph(_input(data.held_pixels[start : start + 64], device))
+            total += float(loss(found, target)) * len(target)
     student.graph.train()
     return total / len(data.held_pixels)
 
 
+def _input(pixels: np.ndarray, device: str) -> Tensor:
+    x = torch.from_numpy(pixels).to(device).float()
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def train(
-    model: FaceModel, bits: Bits, data: TrainData, settings: TrainSettings, epochs: int
+    model: FaceModel, bits: Bits, data: TrainData, settings: TrainSettings
 ) -> tuple[FaceModel, float, list[float]]:
-    """The student trained for ``epochs``, its held-out squared error, cosine loss before and after."""
+    """The trained student, its held-out squared error, cosine loss before and after."""
     torch.manual_seed(settings.seed)
+    device = settings.device
     student = quantized(model, bits)
-    student.graph.train().to(memory_format=torch.channels_last)
+    student.graph.train().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(student.graph.parameters(), lr=settings.lr, weight_decay=0)
     batches = Batches(data, settings)
-    total = batches.an_epoch * epochs
+    total = batches.an_epoch * settings.epochs
     cosines: list[float] = []
     for step in range(total):
         index, flip = batches.at(step)
         pixels = data.pixels[index].copy()
         pixels[flip] = pixels[flip][..., ::-1]
         wanted = np.where(flip[:, None], data.mirrored[index], data.plain[index])
-        x = torch.from_numpy(pixels).float().contiguous(memory_format=torch.channels_last)
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * schedule(step, total)
-        loss = mse_loss(student.graph(x), torch.from_numpy(wanted.astype(np.float32)))
+        target = torch.from_numpy(wanted.astype(np.float32)).to(device)
+        loss = mse_loss(student.graph(_input(pixels, device)), target)
         loss.backward()
         nn.utils.clip_grad_norm_(student.graph.parameters(), 5.0)
         if step:
             optimizer.step()
         else:  # the first step sees ranges for the first time
-            cosines.append(held_loss(student, data, cosine_loss))
+            cosines.append(held_loss(student, data, cosine_loss, device))
         optimizer.zero_grad(set_to_none=True)
         if step % 20 == 0:
             print(f"  step {step} of {total}, loss {loss.item():.5f}", flush=True)
-    cosines.append(held_loss(student, data, cosine_loss))
-    return student, held_loss(student, data, mse_loss), cosines
+    cosines.append(held_loss(student, data, cosine_loss, device))
+    error = held_loss(student, data, mse_loss, device)
+    student.graph.eval().cpu()
+    return student, error, cosines
 
 
-def make(name: str, args: argparse.Namespace) -> None:
-    teacher, what = name.split("/")
+def fine_tuned(name: str, model: FaceModel, args: argparse.Namespace) -> tuple[FaceModel, dict]:
+    """The row's student, and what is known of it before it is evaluated."""
+    teacher, _, what = name.partition("/")
     bits_name, _, seed = what.partition(" seed ")
-    path, lfw = args.shared / "weights" / f"{teacher}.onnx", args.shared / "data" / "lfw112"
-    model = load_model(path, preprocess=TEACHERS[teacher])
-    contract = model.contract
-    faces = load_faces(args.shared / "data" / "faces6k", contract)
-    seed_number = int(seed)
-    kept, held = split(faces, 0.1, seed_number)
+    bits = Bits.parse(bits_name)
+    faces = load_faces(args.shared / "data" / "faces6k", model.contract)
+    kept, held = split(faces, 0.1, int(seed))
     float_form = Embedder.open(model, backend="onnxruntime", threads=args.threads)
     bank = TeacherBank.build(float_form, faces.images, key=model_digest(model))
-    data = TrainData.of(contract.pixels(faces.images), bank, kept, held)
+    data = TrainData.of(model.contract.pixels(faces.images), bank, kept, held)
+    settings = TrainSettings(seed=int(seed), device=args.device, epochs=1)
     began = time.monotonic()
     first = row_file(ROWS, f"{teacher}/{bits_name} seed 0")
     if first.is_file():
@@ -179,38 +187,39 @@ def make(name: str, args: argparse.Namespace) -> None:
     else:
         errors = {}
         for rate in RATES:
-            settings = TrainSettings(seed=seed_number, lr=rate)
-            errors[rate] = train(model, Bits.parse(bits_name), data, settings, 1)[1]
+            errors[rate] = train(model, bits, data, replace(settings, lr=rate))[1]
             print(f"{name}: rate {rate:g}, held-out squared error {errors[rate]:.5f}", flush=True)
         rate = min(errors, key=errors.get)
-    settings = TrainSettings(seed=seed_number, lr=rate)
-    bits = Bits.parse(bits_name)
-    student, _, cosines = train(model, bits, data, settings, epochs(teacher, bits_name))
-    minutes = (time.monotonic() - began) / 60
-    student.graph.eval()
-    (people,) = load_eval(f"lfw={lfw}", contract)
+    settings = replace(settings, lr=rate, epochs=epochs(teacher, bits_name))
+    student, _, cosines = train(model, bits, data, settings)
+    cuda = args.device != "cpu"
+    return student, {
+        "name": name,
+        "bytes": 0,
+        "convolutions": None,
+        "float": {},
+        "held_out": cosines,
+        "batch": settings.batch_size,
+        "epochs": settings.epochs,
+        "minutes": (time.monotonic() - began) / 60,
+        "trained_on": torch.cuda.get_device_name() if cuda else "cpu",
+        "threads": args.threads,
+        "rate": rate,
+        "rates": errors,
+    }
+
+
+def evaluate(student: FaceModel, row: dict, path: Path, args: argparse.Namespace) -> None:
+    """Keep the row with its numbers on LFW."""
+    contract = student.contract
+    (people,) = load_eval(f"lfw={args.shared / 'data' / 'lfw112'}", contract)
     images = people.faces.images
     own = Embedder.open(path, contract=contract, threads=args.threads)
-    rows = [
-        Keeping(own, file_sha256(path)).embed(images),
-        Embedder.open(student).embed(images),
-    ]
+    rows = [Keeping(own, file_sha256(path)).embed(images), Embedder.open(student).embed(images)]
+    protocols = [p.as_dict() for p in evaluate_set(people, *rows)]
     keep(
         ROWS,
-        {
-            "name": name,
-            "protocols": [p.as_dict() for p in evaluate_set(people, *rows)],
-            "bytes": 0,
-            "convolutions": None,
-            "float": {},
-            "held_out": cosines,
-            "batch": settings.batch_size,
-            "minutes": minutes,
-            "threads": args.threads,
-            "packages": environment()["packages"],
-            "rate": rate,
-            "rates": errors,
-        },
+        {**row, "protocols": protocols, "packages": environment()["packages"], "made": made()},
     )
 
 
@@ -219,6 +228,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda: what trains")
     args = begin(parser)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -227,7 +237,9 @@ def main() -> None:
             for seed in range(args.seeds):
                 name = f"{teacher}/{bits} seed {seed}"
                 if is_wanted(name, args) and not row_file(ROWS, name).is_file():
-                    make(name, args)
+                    path = args.shared / "weights" / f"{teacher}.onnx"
+                    model = load_model(path, preprocess=TEACHERS[teacher])
+                    evaluate(*fine_tuned(name, model, args), path, args)
     print(table(read_rows(ROWS)))
 
 

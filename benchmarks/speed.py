@@ -51,6 +51,20 @@ def nncf_file(
     return target
 
 
+def _nncf(teacher: Path, contract: FaceContract, args: argparse.Namespace) -> Path:
+    """NNCF's file, its ranges from the images that ours are searched on."""
+    faces = load_faces(args.shared / "data" / "faces6k", contract)
+    index = calibration_index(split(faces, 0.1, 0)[0])
+    return nncf_file(teacher, contract, contract.normalize(faces.images[index]), args.out)
+
+
+def _placed(args: argparse.Namespace) -> Path:
+    """Ours with the placement for OpenVINO."""
+    placed = args.out / "ours.xml"
+    write_openvino(load_model(args.student), placed)
+    return placed
+
+
 def iresnet(depth: int, out: Path) -> tuple[Path, Path, str]:
     """(best float form, W8A8 file, what runs in integers) of an IResNet with random weights."""
     torch.manual_seed(0)
@@ -70,6 +84,7 @@ def main() -> None:
     parser.add_argument("--student", type=Path, required=True, help="run folder of y1 in W8A8")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--no-openvino", action="store_true", help="ONNX Runtime's groups only")
     parser.add_argument("--depths", type=int, nargs="*", default=[18, 50])
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -78,16 +93,11 @@ def main() -> None:
     contract = model.contract
     best = args.out / "y1_float.onnx"
     write_onnx(model, best)
-    faces = load_faces(args.shared / "data" / "faces6k", contract)
-    train, _ = split(faces, 0.1, 0)
-    index = calibration_index(train)
-    peer = nncf_file(teacher, contract, contract.normalize(faces.images[index]), args.out)
     ours = args.student / "student.onnx"
-    placed = args.out / "ours.xml"
-    write_openvino(load_model(args.student), placed)
     env = environment()
     lines = [
-        f"{time.strftime('%Y-%m-%d')}, {env['processor']}, ONNX Runtime "
+        f"{time.strftime('%Y-%m-%d')}, {env['processor']} "
+        f"({', '.join(env['instruction_sets'])}), ONNX Runtime "
         f"{env['packages']['onnxruntime']}, OpenVINO {env['packages']['openvino']}; "
         f"`python {' '.join(sys.argv)}`",
         "",
@@ -100,14 +110,15 @@ def main() -> None:
             ("best float form", best, "onnxruntime"),
             ("ours", ours, "onnxruntime"),
         ],
-        "y1 in OpenVINO": [
+    }
+    if not args.no_openvino:
+        groups["y1 in OpenVINO"] = [
             ("user's file", teacher, "openvino"),
             ("best float form", best, "openvino"),
-            ("NNCF", peer, "openvino"),
+            ("NNCF", _nncf(teacher, contract, args), "openvino"),
             ("ours, the same file", ours, "openvino"),
-            ("ours, `efq export --format openvino`", placed, "openvino"),
-        ],
-    }
+            ("ours, `efq export --format openvino`", _placed(args), "openvino"),
+        ]
     notes = []
     for depth in args.depths:
         floating, integer, note = iresnet(depth, args.out)

@@ -29,6 +29,7 @@ from efquantface.run_dir import RunDir
 from efquantface.runtime.benchmark import Timing, benchmark
 from efquantface.runtime.embedder import Embedder
 from efquantface.runtime.kept import Keeping
+from efquantface.runtime.sessions import has_cuda
 from efquantface.sources import SYNTHETIC
 
 
@@ -49,8 +50,10 @@ def compare(
     ``training`` is what was trained on and the teacher's embeddings (N,D) of it; people that a set
     shares with it are warned of.
     """
-    own = _teacher_embedder(teacher, model, recipe)
-    exported = Embedder.open(run.onnx, device=recipe.device, threads=recipe.threads)
+    # training on CUDA does not need an ONNX Runtime that has it
+    device = recipe.device if has_cuda() else "cpu"
+    own = _teacher_embedder(teacher, model, device, recipe.threads)
+    exported = Embedder.open(run.onnx, threads=recipe.threads)  # on CUDA it would run in float
     protocols: list[ProtocolResult] = []
     lengths: dict[str, dict[str, float]] = {}
     options = recipe.eval_options()
@@ -88,14 +91,12 @@ def _key(own: Embedder, model: FaceModel) -> str:
 
 
 def _teacher_embedder(
-    teacher: str | Path | nn.Module | FaceModel, model: FaceModel, recipe: Recipe
+    teacher: str | Path | nn.Module | FaceModel, model: FaceModel, device: str, threads: int | None
 ) -> Embedder:
     """The user's own ONNX file where there is one, else the float network in ONNX Runtime."""
     if isinstance(teacher, str | Path) and Path(teacher).suffix == ".onnx":
-        return Embedder.open(
-            teacher, contract=model.contract, device=recipe.device, threads=recipe.threads
-        )
-    return Embedder.open(model, backend="onnxruntime", device=recipe.device, threads=recipe.threads)
+        return Embedder.open(teacher, contract=model.contract, device=device, threads=threads)
+    return Embedder.open(model, backend="onnxruntime", device=device, threads=threads)
 
 
 def time_files(
@@ -106,9 +107,8 @@ def time_files(
     console: Console,
 ) -> list[Timing]:
     """One thread: the user's file, its best float form, the student, in turns."""
-    one = recipe.model_copy(update={"threads": 1})
     models = [
-        ("teacher", _teacher_embedder(teacher, model, one)),
+        ("teacher", _teacher_embedder(teacher, model, "cpu", 1)),
         ("best float form", Embedder.open(model, backend="onnxruntime", threads=1)),
         ("student", Embedder.open(run.onnx, threads=1)),
     ]

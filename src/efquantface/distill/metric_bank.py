@@ -128,7 +128,9 @@ class MetricBank:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state`."""
         for name in _STATE:
-            setattr(self, name, state[name])
+            value = state[name]
+            there = isinstance(value, Tensor)
+            setattr(self, name, value.to(self.student.device) if there else value)
 
     def _push(self, student: Tensor, teacher: Tensor, identities: Tensor) -> None:
         where = (self.at + torch.arange(len(student), device=student.device)) % len(self.student)

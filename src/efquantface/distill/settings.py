@@ -87,7 +87,11 @@ class TrainData:
 
 @dataclass
 class History:
-    """What happened: (step, loss) every few steps, held-out loss before training and each epoch."""
+    """What happened: (step, loss) every few steps, held-out loss before training and each epoch.
+
+    Attributes:
+        device: ``cpu``, or the name of the GPU that the last part of the training ran on.
+    """
 
     steps: list[tuple[int, float]] = field(default_factory=list)
     held_out: list[tuple[int, float]] = field(default_factory=list)
@@ -95,6 +99,7 @@ class History:
     seconds: float = 0.0
     compiled: bool = False
     peak_memory_mb: float = 0.0
+    device: str = "cpu"
 
 
 @dataclass

@@ -25,7 +25,8 @@ def read_state(path: Path, total: int) -> dict[str, Any]:
         RunError: the file cannot be read, or another run saved it.
     """
     try:
-        state = torch.load(path, weights_only=True)
+        # trained on CUDA, it can be read where there is none
+        state = torch.load(path, map_location="cpu", weights_only=True)
         if state["total"] != total:
             raise RunError(f"{path}: was saved by a run of {state['total']} steps")
         return dict(state, part=int(state["part"]))

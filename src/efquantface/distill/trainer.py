@@ -117,6 +117,7 @@ class _Trainer:
             if state is not None:
                 self.passes.metric.restore(state["metric"])
         if self.step < self.total:
+            self.history.device = self._device()
             self._set_rate(optimizer)
             self.say(self._plan(model).describe())
         began, saved = time.monotonic(), time.monotonic()
@@ -139,6 +140,11 @@ class _Trainer:
         refresh_biases(graph)
         self.history.peak_memory_mb = peak_memory_mb()
         return self.history
+
+    def _device(self) -> str:
+        """What trains: ``cpu`` or the GPU's name."""
+        device = self.fabric.device
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
     def _prepared(self, optimizer: torch.optim.Optimizer) -> Any:
         """Compiled where possible; said where not."""
@@ -315,6 +321,7 @@ class _Trainer:
             "history": [list(x) for x in self.history.steps],
             "held_out": [list(x) for x in self.history.held_out],
             "seconds": self.history.seconds,
+            "device": self.history.device,
             "metric": None if self.passes.metric is None else self.passes.metric.state(),
         }
         write_state(self.state_path, state)
@@ -330,7 +337,7 @@ class _Trainer:
         self.history.best_step = state["best_step"]
         self.history.steps = [(int(a), float(b)) for a, b in state["history"]]
         self.history.held_out = [(int(a), float(b)) for a, b in state["held_out"]]
-        self.history.seconds = state["seconds"]
+        self.history.seconds, self.history.device = state["seconds"], state["device"]
         self.say(f"resuming at step {self.step} of {self.total}")
 
 

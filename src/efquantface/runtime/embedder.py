@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -153,7 +154,9 @@ def check_device(device: str) -> torch.device:
 def _torch_run(model: FaceModel, device: str) -> Run:
     """PyTorch on normalized input: the graph takes pixels, so the contract is undone first."""
     where = check_device(device)
-    graph = fused(model.graph.to(where)) if model.quantized else model.graph.to(where)
+    # elsewhere a copy: the caller goes on with the model on the CPU
+    graph = (model.graph if where.type == "cpu" else copy.deepcopy(model.graph)).to(where)
+    graph = fused(graph) if model.quantized else graph
     mean = torch.tensor(model.contract.mean, device=where).view(1, 3, 1, 1)
     std = torch.tensor(model.contract.std, device=where).view(1, 3, 1, 1)
 

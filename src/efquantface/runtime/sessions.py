@@ -22,6 +22,13 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def has_cuda() -> bool:
+    """Whether this ONNX Runtime runs on CUDA."""
+    import onnxruntime as ort
+
+    return "CUDAExecutionProvider" in ort.get_available_providers()
+
+
 def onnxruntime_session(
     model: Path | bytes,
     threads: int | None = None,
@@ -53,7 +60,7 @@ def onnxruntime_session(
     if device != "cpu" and not device.startswith("cuda"):
         raise RuntimeMissingError(f"device {device!r} is not known; use cpu or cuda")
     if device.startswith("cuda"):
-        if "CUDAExecutionProvider" not in ort.get_available_providers():
+        if not has_cuda():
             raise RuntimeMissingError(
                 "this onnxruntime has no CUDA provider; install onnxruntime-gpu or use --device cpu"
             )

@@ -45,7 +45,11 @@ def _cpuinfo() -> list[tuple[str, str]]:
     return [(key.strip(), value.strip()) for key, value in pairs]
 
 
+def has_vnni() -> bool:
+    """Whether this is known to be an x86 processor whose u8 x s8 kernels add in 32 bits."""
+    return bool(set(instruction_sets()) & set(_VNNI))
+
+
 def lacks_vnni() -> bool:
     """Whether this is known to be an x86 processor whose u8 x s8 kernels add in 16 bits."""
-    present = instruction_sets()
-    return "avx2" in present and not set(present) & set(_VNNI)
+    return "avx2" in instruction_sets() and not has_vnni()

@@ -82,6 +82,7 @@ def plot(found: list[dict], path: Path) -> None:
             axis.plot(values[:, column], [at] * len(values), "o", color="#0b7285", alpha=0.6)
             axis.plot([mean, mean], [at - 0.3, at + 0.3], color="#e8590c", linewidth=2)
         axis.axvline(0, color="#868e96", linewidth=0.8)
+        axis.set_xscale("symlog", linthresh=1)  # a metric loss alone loses a hundred times as much
         axis.set_xlabel(f"loss of {panel}, points", fontsize=8)
         axis.grid(alpha=0.3)
     axes[0].set_yticks(range(len(groups)), groups, fontsize=8)

@@ -2,6 +2,7 @@
 
     python benchmarks/low_bits.py --shared ../shared --out runs/low_bits            # all rows
     python benchmarks/low_bits.py --shared ../shared --out runs/low_bits --only y1/w4a4
+    python benchmarks/low_bits.py --shared ../shared --out runs/low_bits --measure  # latencies
 
 A row is a run of `compress` (a folder of OUT) on faces6k, evaluated on LFW once, and a file of
 benchmarks/results/low_bits. A row that has its file is left alone: a break loses one row at most, and
@@ -29,6 +30,7 @@ from efquantface.runtime.kept import Keeping
 from efquantface.runtime.memory import keep_freed_memory
 from efquantface.start import calibration_index
 from main_job import WANTED, static
+from run_speed import USERS, measured
 from speed import nncf_file
 
 TEACHERS = {"y1": None, "foamliu_mobilefacenet": "imagenet"}
@@ -63,7 +65,17 @@ def rows(teacher: str, seeds: int) -> list[tuple[str, dict]]:
 
 
 def main() -> None:
-    args = arguments(__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    parser.add_argument(
+        "--measure", action="store_true", help="only latencies, of the rows whose runs are there"
+    )
+    args = begin(parser)
+    if args.measure:
+        measure(args)
+        return
     lfw, faces = args.shared / "data" / "lfw112", args.shared / "data" / "faces6k"
     for teacher, preprocess in TEACHERS.items():
         for name, options in rows(teacher, args.seeds):
@@ -73,6 +85,17 @@ def main() -> None:
             peers(args.out, teacher, path, preprocess, faces, lfw)
     ROWS.with_suffix(".md").write_text(table(read_rows(ROWS)))
     print(table(read_rows(ROWS)))
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Latency of each row's file beside the user's file and the teacher's best float form."""
+    for row in read_rows(ROWS):
+        run = args.out / row_file(ROWS, row["name"]).stem
+        if is_wanted(row["name"], args) and (run / "student.onnx").is_file():
+            name = row["name"].partition("/")[0]
+            path = args.shared / "weights" / f"{name}.onnx"
+            keep(ROWS, {**row, **measured(load_model(path, preprocess=TEACHERS[name]), run, path)})
+            print(row["name"], flush=True)
 
 
 def arguments(description: str | None) -> argparse.Namespace:
@@ -246,8 +269,8 @@ def table(found: list[dict]) -> str:
         "",
         "| | held-out loss before, after | cosine | LFW accuracy | TAR@1e-3 (pairs) "
         "| TAR@1e-4 (all pairs) | 1e-5 | fake-quantized: accuracy, TAR@1e-3 | MB | int8 conv "
-        "| images a step | minutes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| images a step | minutes | ONNX Runtime, ms | OpenVINO, ms |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(found, key=lambda r: r["name"]):
         pairs, every = row["protocols"][:2]
@@ -265,8 +288,19 @@ def table(found: list[dict]) -> str:
         integer = "{} of {}".format(*row["convolutions"]) if row["convolutions"] else ""
         cells += [f"{row['bytes'] / 1e6:.3f}", integer]
         cells += [f"{row.get('batch', 64)}", minutes_cell(row)]
+        cells += [latency_cell(row, ""), latency_cell(row, ", OpenVINO")]
         lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
+
+
+def latency_cell(row: dict, runtime: str) -> str:
+    """One crop's time on one thread, and how many times faster than the best float form."""
+    ms = {t["name"]: t["median_ms"] for t in row.get("speed", []) if t["batch"] == 1}
+    if not ms:
+        return ""
+    own, teacher = ms[f"student{runtime}"], ms[f"teacher{runtime}"]
+    users = f", {ms[USERS] / own:.2f}x the user's file" if USERS in ms and not runtime else ""
+    return f"{own:.2f} ({teacher / own:.2f}x{users})"
 
 
 def fake_cell(row: dict) -> str:

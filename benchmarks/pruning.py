@@ -21,18 +21,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 
-from efquantface.export.onnx_writer import write_onnx
-from efquantface.export.openvino import write_openvino
 from efquantface.loading import load_model
 from efquantface.models.complexity import macs
 from efquantface.recipe import PRUNED_EPOCHS
-from efquantface.runtime.benchmark import benchmark
-from efquantface.runtime.embedder import Embedder
-from efquantface.runtime.environment import environment
 from low_bits import add_arguments, begin, is_wanted, make_row, read_rows, row_file
+from run_speed import measured
 
 ROWS = Path(__file__).parent / "results" / "pruning"
 TEACHERS = ("mobileface2", "y1", "dlib")
@@ -48,7 +43,6 @@ MORE = {  # with the default's epochs: what a third of them misses, and bits for
     "dlib": [(f"25% w8a8 {PRUNED_EPOCHS} epochs", 0.25, "w8a8")],
 }
 COLOURS = {"y1": "#0b7285", "mobileface2": "#e8a33d", "dlib": "#7048a8"}
-_ROUNDS = 30
 _LEAST = 0.05  # what is lost less is drawn here
 
 
@@ -90,8 +84,8 @@ def main() -> None:
             if not args.measure:
                 make_row(ROWS, args, teacher, name, {**options, **_data(teacher, args)}, fake=False)
             path = row_file(ROWS, full)
-            measured = is_wanted(full, args) if args.measure else not there
-            if path.is_file() and measured and (args.out / path.stem).is_dir():
+            wanted = is_wanted(full, args) if args.measure else not there
+            if path.is_file() and wanted and (args.out / path.stem).is_dir():
                 add_cost(full, args)
     ROWS.with_suffix(".md").write_text(table(read_rows(ROWS)))
     print(table(read_rows(ROWS)))
@@ -118,24 +112,9 @@ def add_cost(name: str, args: argparse.Namespace) -> None:
     )
     student = load_model(run / "student.safetensors")
     size = (teacher.contract.height, teacher.contract.width)
-    ir = run / "student.xml"
-    if student.quantized:
-        write_openvino(student, ir)
-    openvino = ir if student.quantized else run / "student.onnx"
-    with tempfile.TemporaryDirectory() as folder:
-        fast = Path(folder) / "teacher.onnx"
-        write_onnx(teacher, fast)
-        models = [
-            ("teacher", Embedder.open(fast, threads=1)),
-            ("student", Embedder.open(run / "student.onnx", threads=1)),
-            ("teacher, OpenVINO", Embedder.open(fast, backend="openvino", threads=1)),
-            ("student, OpenVINO", Embedder.open(openvino, backend="openvino", threads=1)),
-        ]
     row = json.loads(path.read_text())
     row["macs"] = [macs(teacher.graph, *size), macs(student.graph, *size)]
-    row["speed"] = [vars(t) for t in benchmark(models, rounds=_ROUNDS)]
-    env = environment()
-    row["processor"] = f"{env['processor']} ({', '.join(env['instruction_sets'])})"
+    row |= measured(teacher, run)
     path.write_text(json.dumps(row, indent=1))
 
 

@@ -61,3 +61,8 @@ def test_report(tmp_path: Path, network: nn.Module, contract: FaceContract) -> N
     assert (tmp_path / "faces.html").read_text().count("data:image/jpeg") == 2
     write_report(tmp_path / "plain.html", done.results)
     assert "data:image/jpeg" not in (tmp_path / "plain.html").read_text()
+
+    assert "minutes on" not in page
+    done.results.history.device = "GPU of a test"
+    write_report(tmp_path / "gpu.html", done.results)
+    assert "minutes on GPU of a test" in (tmp_path / "gpu.html").read_text()

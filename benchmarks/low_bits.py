@@ -38,6 +38,7 @@ BITS = ("w8a8", "w6a8", "w4a8", "w6a6", "w4a4")
 UNTRAINED = {"epochs": 0}
 # 2 where not named; foamliu is of ReLU6, and its held-out loss is still falling after three
 EPOCHS = {"y1/w4a4": 3, "foamliu_mobilefacenet/w4a4": 6}
+MORE = {"foamliu_mobilefacenet": [("w4a4 12 epochs seed 0", {"bits": "w4a4", "epochs": 12})]}
 ROWS = Path(__file__).parent / "results" / "low_bits"
 
 
@@ -60,6 +61,7 @@ def rows(teacher: str, seeds: int) -> list[tuple[str, dict]]:
         ("w8a8 symmetric untrained", {"activations": "symmetric", **UNTRAINED}),
         ("w7a8 untrained", {"bits": "w7a8", **UNTRAINED}),
         ("budget 65% untrained", {"budget": "65%", **UNTRAINED}),
+        *MORE.get(teacher, []),
     ]
     return found
 
@@ -112,6 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", action="append", help="TEACHER/ROW, by its beginning")
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda: what trains")
 
 
 def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -147,6 +150,7 @@ def make_row(
         "eval": (f"lfw={lfw}",),
         "benchmark": False,
         "threads": args.threads,
+        "device": args.device,
         **options,
     }
     run = args.out / row_file(rows, full).stem

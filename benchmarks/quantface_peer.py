@@ -228,7 +228,6 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda: what trains")
     args = begin(parser)
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -18,6 +18,7 @@ import numpy as np
 from low_bits import read_rows
 from main_job import WANTED
 
+_TICKS = (0, 0.5, 1, 3, 10, 30)
 _SEED = re.compile(r" seed \d+$")
 
 
@@ -82,7 +83,11 @@ def plot(found: list[dict], path: Path) -> None:
             axis.plot(values[:, column], [at] * len(values), "o", color="#0b7285", alpha=0.6)
             axis.plot([mean, mean], [at - 0.3, at + 0.3], color="#e8590c", linewidth=2)
         axis.axvline(0, color="#868e96", linewidth=0.8)
-        axis.set_xscale("symlog", linthresh=1)  # a metric loss alone loses a hundred times as much
+        # linear below a point: a metric loss alone loses a hundred times as much as the others
+        axis.set_xscale("symlog", linthresh=1)
+        axis.set_xticks([t for t in _TICKS if t < axis.get_xlim()[1]], minor=False)
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.set_xlim(left=min(v[:, column].min() for v in groups.values()) - 0.1)
         axis.set_xlabel(f"loss of {panel}, points", fontsize=8)
         axis.grid(alpha=0.3)
     axes[0].set_yticks(range(len(groups)), groups, fontsize=8)

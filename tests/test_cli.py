@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import onnx
@@ -11,6 +13,7 @@ from torch import nn
 
 from efquantface.cli import main
 from efquantface.contract import FaceContract
+from efquantface.distill import trainer
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.loading import load_model
 from efquantface.recipe import Recipe
@@ -130,6 +133,35 @@ def test_recipe_and_flags(tmp_path: Path, teacher: Path, faces_dir: Path) -> Non
     assert efq("compress", "--recipe", recipe, "-o", tmp_path / "run", "--hold-out", "0.3") == 0
     written = Recipe.read(tmp_path / "run" / "recipe.yaml")
     assert (written.epochs, written.hold_out, written.cache) == (0, 0.3, False)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_run_told_to_end_goes_on_later(
+    tmp_path: Path, teacher: Path, faces_dir: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    words = (
+        "compress", teacher, faces_dir, "-o", run, "--epochs", "2", "--batch-size", "8",
+        "--no-benchmark", "--no-cache",
+    )  # fmt: skip
+    original = trainer._Trainer._train_step
+
+    def kills(self: trainer._Trainer, model: object, optimizer: object) -> None:
+        if self.step == 3:
+            os.kill(os.getpid(), getattr(signal, name))
+        original(self, model, optimizer)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(trainer._Trainer, "_train_step", kills)
+    try:
+        assert efq(*words) == 130
+        monkeypatch.setattr(trainer._Trainer, "_train_step", original)
+        assert (run / "state.pt").is_file()
+        assert not (run / "student.onnx").exists()
+        assert efq(*words, "--resume") == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "resuming at step 3" in (run / "log.txt").read_text()
 
 
 @pytest.mark.parametrize(

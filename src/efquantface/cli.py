@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -329,8 +330,16 @@ def _assets(names: list[str] | None) -> list[Any]:
     return [assets.ALL[n] for n in names] if names else list(assets.ALL.values())
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
-    """Entry point: errors that a user can cause are one line, without a traceback."""
+    """Entry point: errors that a user can cause are one line, without a traceback.
+
+    Being told to end (SIGTERM) is Ctrl-C: training saves its state and can be resumed.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except EfqError as error:

@@ -330,16 +330,12 @@ def _assets(names: list[str] | None) -> list[Any]:
     return [assets.ALL[n] for n in names] if names else list(assets.ALL.values())
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point: errors that a user can cause are one line, without a traceback.
 
     Being told to end (SIGTERM) is Ctrl-C: training saves its state and can be resumed.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except EfqError as error:

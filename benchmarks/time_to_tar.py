@@ -74,7 +74,10 @@ def main() -> None:
         print(f"| {seen:,} | {seconds[step] / 60:.1f} | {100 * tars[step]:.2f} |", flush=True)
     wanted = _SHARE * tars[max(tars)]
     first = min(step for step in tars if all(tars[s] >= wanted for s in tars if s >= step))
-    seen = max(first * settings.batch_size, 1)
+    if not first:
+        print(f"\n{_SHARE:.0%} of the TAR at the end is there before any training.")
+        return
+    seen = first * settings.batch_size
     print(
         f"\n{_SHARE:.0%} of the TAR at the end is there after {seconds[first] / 60:.1f} minutes and "
         f"{seen:,} images, {_QUANTFACE / seen:,.0f} times fewer than a QuantFace run sees."

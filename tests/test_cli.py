@@ -151,7 +151,9 @@ def test_a_run_told_to_end_goes_on_later(
             os.kill(os.getpid(), getattr(signal, name))
         original(self, model, optimizer)
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    # a shell's background jobs ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(trainer._Trainer, "_train_step", kills)
     try:
         assert efq(*words) == 130
@@ -160,7 +162,8 @@ def test_a_run_told_to_end_goes_on_later(
         assert not (run / "student.onnx").exists()
         assert efq(*words, "--resume") == 0
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert "resuming at step 3" in (run / "log.txt").read_text()
 
 

@@ -129,8 +129,9 @@ class MetricBank:
         """Go on from :meth:`state`."""
         for name in _STATE:
             value = state[name]
-            there = isinstance(value, Tensor)
-            setattr(self, name, value.to(self.student.device) if there else value)
+            if isinstance(value, Tensor):
+                value = value.to(self.student.device)
+            setattr(self, name, value)
 
     def _push(self, student: Tensor, teacher: Tensor, identities: Tensor) -> None:
         where = (self.at + torch.arange(len(student), device=student.device)) % len(self.student)

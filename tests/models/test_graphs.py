@@ -23,7 +23,7 @@ from efquantface.models.checkpoint import load_checkpoint, save_checkpoint
 from efquantface.models.fx_import import import_module
 from efquantface.models.graph import module_nodes
 from efquantface.models.model import FaceModel
-from efquantface.models.ops import Affine, PReLU
+from efquantface.models.ops import Affine, Clamp, PReLU
 from efquantface.models.passes import canonicalize, prepend_normalize, split_prelu
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
@@ -85,11 +85,19 @@ def test_batchnorm_before_padding_stays(contract: FaceContract, faces: FaceSet) 
     )
 
 
-def test_split_prelu_is_exact(network: nn.Module, contract: FaceContract, faces: FaceSet) -> None:
+@pytest.mark.parametrize("steep", [True, False])
+def test_split_prelu_is_exact(
+    network: nn.Module, contract: FaceContract, faces: FaceSet, steep: bool
+) -> None:
+    for child in network.modules():
+        if isinstance(child, nn.PReLU):
+            child.weight.data = torch.linspace(-1.55, 2.39 if steep else 1, len(child.weight))
     model = load_model(network, contract=contract)
     before = through(model, faces)
     model.graph = split_prelu(copy.deepcopy(model.graph))
     assert not any(isinstance(m, PReLU) for _, m in module_nodes(model.graph))
+    clamps = [m for _, m in module_nodes(model.graph) if isinstance(m, Clamp)]
+    assert any(m.low is None for m in clamps) == steep
     np.testing.assert_allclose(through(model, faces), before, atol=1e-5)
 
 

@@ -14,7 +14,9 @@ from efquantface.contract import FaceContract
 from efquantface.loading import load_model
 from efquantface.models.graph import module_nodes
 from efquantface.models.model import FaceModel
+from efquantface.models.ops import Clamp
 from efquantface.quantize import kernels, native
+from efquantface.quantize.equalize import equalize
 from efquantface.quantize.float_student import TrainedPReLU, plain, trainable
 from efquantface.quantize.fused import FusedAffine, FusedPReLU, fused
 from efquantface.quantize.placement import quantize
@@ -22,14 +24,18 @@ from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme
 
 
-@pytest.fixture(params=["w8a8", "w4a4"])
+@pytest.fixture(params=["w8a8", "w4a4", "w8a8, slopes up to one"])
 def student(request: pytest.FixtureRequest) -> FaceModel:
     """Ranges a little too small, so that each quantizer clips some values."""
     torch.manual_seed(0)
     net = randomize(SmallFaceNet())
     model = load_model(net, contract=FaceContract(32, 32, 16))
-    made = quantize(model, Scheme.parse(request.param))
-    set_ranges(made.graph, [torch.randint(0, 256, (4, 3, 32, 32))])
+    bits, _, gentle = request.param.partition(",")
+    images = torch.randint(0, 256, (4, 3, 32, 32))
+    if gentle:
+        equalize(model.graph, [images])
+    made = quantize(model, Scheme.parse(bits))
+    set_ranges(made.graph, [images])
     for name, parameter in made.graph.named_parameters():
         if name.endswith("_q.log_step"):
             parameter.data -= 0.2
@@ -64,7 +70,10 @@ def test_fused_graph_equals_operators(
 ) -> None:
     view = fused(student.graph)
     kinds = [type(m) for _, m in module_nodes(view)]
-    assert kinds.count(FusedPReLU) > 1
+    whole = [m for _, m in module_nodes(view) if isinstance(m, FusedPReLU)]
+    assert len(whole) > 1
+    assert all((m.limit > 0) == m.product.rectified for m in whole)
+    assert Clamp not in kinds
     assert {id(p) for p in view.parameters()} == {id(p) for p in student.graph.parameters()}
     out, _ = gradients(view, pixels)
     found = {k: p.grad.clone() for k, p in student.graph.named_parameters() if p.grad is not None}
@@ -180,6 +189,8 @@ def test_nan_stays_nan() -> None:
     q = np.array([[0.1, 10, 3, 0, 255]] * 3, np.float32)
     kernels.quantize(x, out, q[0])
     assert np.isnan(out).all()
-    out[:] = 0
-    kernels.prelu(x, out, np.ones(4, np.float32), np.zeros(4, np.float32), q)
-    assert np.isnan(out).all()
+    for limit in (0, np.inf):
+        out[:] = 0
+        one, zero = np.ones(4, np.float32), np.zeros(4, np.float32)
+        kernels.prelu(x, out, one, zero, q, np.float32(limit))
+        assert np.isnan(out).all()

@@ -15,7 +15,7 @@ from efquantface.data.faces import FaceSet
 from efquantface.errors import ModelFileError, RecipeError
 from efquantface.loading import load_model
 from efquantface.models.graph import module_nodes
-from efquantface.models.ops import Add
+from efquantface.models.ops import Add, PReLU
 from efquantface.quantize.equalize import equalize
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
@@ -206,6 +206,29 @@ def test_equalization_keeps_the_embedding(
     torch.testing.assert_close(graph(pixels.float()), before, atol=1e-4, rtol=1e-4)
     spread = graph.get_submodule("block_body_0").weight.flatten(1).norm(dim=1)
     assert spread.max() / spread.min() < 25
+
+
+@pytest.mark.parametrize("between", ["nothing", "mean", "maximum"])
+def test_steep_slopes_are_turned_where_signs_may_be(
+    contract: FaceContract, faces: FaceSet, between: str
+) -> None:
+    """A maximum over pixels minds the sign of its channel, a mean does not."""
+    pool = {"nothing": nn.Identity(), "mean": nn.AvgPool2d(2), "maximum": nn.MaxPool2d(2)}[between]
+    activation = nn.PReLU(8)
+    activation.weight.data = torch.linspace(-1.55, 2.39, 8)
+    size = 15 if between == "nothing" else 7
+    module = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, stride=2), activation, pool),
+        *(nn.Conv2d(8, 8, size, groups=8), nn.PReLU(8), nn.Flatten(), nn.Linear(8, 16)),
+    )
+    module[4].weight.data = torch.linspace(0.1, 3, 8)
+    model = load_model(module.eval(), contract=contract)
+    pixels = torch.from_numpy(contract.pixels(faces.images))
+    before = model.embed_pixels(pixels)
+    equalize(model.graph, [pixels])
+    torch.testing.assert_close(model.embed_pixels(pixels), before, atol=1e-4, rtol=1e-4)
+    largest = [float(m.slope.max()) for _, m in module_nodes(model.graph) if isinstance(m, PReLU)]
+    assert [slope > 1 for slope in largest] == [between == "maximum", False]
 
 
 def test_switched_off_quantizers_leave_the_teacher(

@@ -131,16 +131,20 @@ def _integer_prelu(gm: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, QuantAff
     assert isinstance(second, fx.Node)
     for x, product_codes in ((first, second), (second, first)):
         product = _source(gm, product_codes, ActivationQuantizer)
-        negative = _source(gm, product, QuantAffine)
-        if negative is None or product is None:
+        source = _source(gm, product, QuantAffine)
+        if source is None or product is None:
             continue
-        clamp = module_of(gm, negative)
-        if not isinstance(clamp, Clamp) or clamp.high != 0 or negative.args[0] is not x:
-            continue
+        whole = source is x
+        quantizer, affine = module_of(gm, product_codes), module_of(gm, product)
+        assert isinstance(quantizer, ActivationQuantizer)
+        assert isinstance(affine, QuantAffine)
+        clamp = module_of(gm, source)
+        if isinstance(clamp, Clamp) and clamp.high == 0:
+            whole = source.args[0] is x
+        elif not quantizer.rectified or bool((affine.quantized_weight() > 0).any()):
+            continue  # a slope trained to more than one is none of a PReLU in this form
         convolution = _quantized_convolution(gm, x)
-        affine = module_of(gm, product)
-        if convolution is not None:
-            assert isinstance(affine, QuantAffine)
+        if whole and convolution is not None:
             return convolution, affine
     return None
 

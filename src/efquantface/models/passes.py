@@ -40,7 +40,11 @@ def prepend_normalize(
 
 
 def split_prelu(gm: fx.GraphModule) -> fx.GraphModule:
-    """PReLU as ``x + (slope - 1) * min(x, 0)``, exact for any slope, in operators with integer forms."""
+    """PReLU as ``x + (slope - 1) * min(x, 0)``, exact for any slope, in operators with integer forms.
+
+    Where no slope is above one that is ``x + max((slope - 1) * x, 0)``, whose maximum disappears into
+    a quantizer.
+    """
     for node, module in module_nodes(gm):
         if not isinstance(module, PReLU):
             continue
@@ -51,22 +55,26 @@ def split_prelu(gm: fx.GraphModule) -> fx.GraphModule:
         with torch.no_grad():
             product.weight.copy_(module.slope - 1)
         product.bias.requires_grad_(False)  # a PReLU has none
-        parts: list[tuple[str, nn.Module]] = [
-            (f"{name}_negative", Clamp(None, 0.0)),
-            (f"{name}_product", product),
-            (f"{name}_sum", Add()),
-        ]
-        names = []
-        for part, child in parts:
-            names.append(free_name(gm, part))
-            gm.add_module(names[-1], child)
+        parts: list[tuple[str, nn.Module]] = [(f"{name}_product", product)]
+        if bool((module.slope <= 1).all()):
+            parts.append((f"{name}_positive", Clamp(0.0, None)))
+        else:
+            parts.insert(0, (f"{name}_negative", Clamp(None, 0.0)))
+        at = source
         with gm.graph.inserting_before(node):
-            negative = gm.graph.call_module(names[0], (source,))
-            scaled = gm.graph.call_module(names[1], (negative,))
-            total = gm.graph.call_module(names[2], (source, scaled))
+            for part, child in parts:
+                at = gm.graph.call_module(_added(gm, part, child), (at,))
+            total = gm.graph.call_module(_added(gm, f"{name}_sum", Add()), (source, at))
         node.replace_all_uses_with(total)
         gm.graph.erase_node(node)
     return tidy(gm)
+
+
+def _added(gm: fx.GraphModule, name: str, module: nn.Module) -> str:
+    """Add a module; returns its name."""
+    free = free_name(gm, name)
+    gm.add_module(free, module)
+    return free
 
 
 def _fold_affines(gm: fx.GraphModule, height: int, width: int) -> None:

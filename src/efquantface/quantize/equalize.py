@@ -6,6 +6,9 @@ embedding (Nagel et al. 2019, section 4.1). Per-tensor activation ranges gain wh
 dwarfs the others. For a depthwise reader it is free: its weights have one step a channel anyway.
 A dense reader pays with the spread of its weights over input channels, so there only the square
 root of the range is evened out.
+
+A factor may be negative, too: ``PReLU_a(x) = -a PReLU_1/a(-x)`` for a slope ``a > 1``. With no slope
+above one the integer form of a PReLU has an operator less (:func:`split_prelu`).
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ class _Chain:
     tensors: tuple[str, ...]  # names of the values that scale with the maker's channels
     reader: nn.Conv2d | nn.Linear
     spread: int  # reader inputs per channel (a flattened map)
+    prelu: PReLU | None  # what alone is not linear between maker and reader
 
 
 @torch.no_grad()
@@ -43,6 +47,9 @@ def equalize(
     """
     sizes = shapes(gm, *batches[0].shape[2:])
     chains = _find_chains(gm, {name: len(shape) for name, shape in sizes.items()})
+    for chain in chains:
+        if chain.prelu is not None:
+            _turn_steep_channels(chain, chain.prelu)
     wanted = {(name, 1) for chain in chains for name in chain.tensors}
     ranges = channel_ranges(gm, batches, wanted, "equalizing channels", progress)
     for chain in chains:
@@ -52,21 +59,43 @@ def equalize(
 
 
 def _rescale(chain: _Chain, channel: Tensor) -> None:
-    maker, reader = chain.maker, chain.reader
+    reader = chain.reader
     largest = channel.max()
     if not largest > 0:
         return
-    depthwise = isinstance(reader, nn.Conv2d) and reader.groups == reader.in_channels
-    factor = (channel / largest).clamp(min=1 / _MAX_FACTOR) ** (1.0 if depthwise else _DENSE_POWER)
-    maker.weight.div_(factor.view(-1, *(1,) * (maker.weight.dim() - 1)))
+    power = 1.0 if _is_depthwise(reader) else _DENSE_POWER
+    factor = (channel / largest).clamp(min=1 / _MAX_FACTOR) ** power
+    _scale_outputs(chain.maker, 1 / factor)
+    _scale_inputs(reader, factor, chain.spread)
+
+
+def _turn_steep_channels(chain: _Chain, prelu: PReLU) -> None:
+    """The other sign for channels whose slope is above one, which then is its inverse."""
+    steep = prelu.slope > 1
+    _scale_outputs(chain.maker, torch.where(steep, -1.0, 1.0))
+    _scale_inputs(chain.reader, torch.where(steep, -prelu.slope, 1.0), chain.spread)
+    prelu.slope.copy_(torch.where(steep, 1 / prelu.slope, prelu.slope))
+
+
+def _scale_outputs(maker: nn.Conv2d | nn.Linear | Affine, factor: Tensor) -> None:
+    """Multiply the channels (C,) that a layer makes."""
+    maker.weight.mul_(factor.view(-1, *(1,) * (maker.weight.dim() - 1)))
     assert maker.bias is not None
-    maker.bias.div_(factor)
-    if depthwise:
+    maker.bias.mul_(factor)
+
+
+def _scale_inputs(reader: nn.Conv2d | nn.Linear, factor: Tensor, spread: int) -> None:
+    """Let a layer read its input channels times ``factor`` (C,)."""
+    if _is_depthwise(reader):
         reader.weight.mul_(factor.view(-1, 1, 1, 1))
     elif isinstance(reader, nn.Conv2d):
         reader.weight.mul_(factor.view(1, -1, 1, 1))
     else:
-        reader.weight.mul_(factor.repeat_interleave(chain.spread))
+        reader.weight.mul_(factor.repeat_interleave(spread))
+
+
+def _is_depthwise(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels
 
 
 def _find_chains(gm: fx.GraphModule, ranks: dict[str, int]) -> list[_Chain]:
@@ -81,6 +110,7 @@ def _find_chains(gm: fx.GraphModule, ranks: dict[str, int]) -> list[_Chain]:
         if isinstance(maker, nn.Linear) and ranks[name_of(node)] > 2:
             continue
         tensors, at, spread = [name_of(node)], node, 1
+        bends: list[nn.Module] = []
         while len(at.users) == 1:
             at = next(iter(at.users))
             module = module_of(gm, at)
@@ -88,20 +118,29 @@ def _find_chains(gm: fx.GraphModule, ranks: dict[str, int]) -> list[_Chain]:
                 isinstance(module, Clamp) and module.low == 0 and module.high is None
             ):
                 tensors.append(name_of(at))
+                bends.append(module)
             elif isinstance(module, Flatten):
                 spread = -1  # known only from the reader
             elif isinstance(module, nn.Linear):
                 channels = maker.weight.shape[0]
                 width = module.in_features // channels if spread < 0 else 1
-                chains.append(_Chain(maker, tuple(tensors), module, width))
+                chains.append(_Chain(maker, tuple(tensors), module, width, _only_prelu(bends)))
                 break
             elif isinstance(module, nn.Conv2d) and module.groups in (1, module.in_channels):
                 if module.groups == 1 or module.out_channels == module.in_channels:
-                    chains.append(_Chain(maker, tuple(tensors), module, 1))
+                    chains.append(_Chain(maker, tuple(tensors), module, 1, _only_prelu(bends)))
                 break
-            elif not isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+            elif isinstance(module, nn.MaxPool2d):
+                bends.append(module)
+            elif not isinstance(module, nn.AvgPool2d):
                 break
     return chains
+
+
+def _only_prelu(bends: list[nn.Module]) -> PReLU | None:
+    """The PReLU, where nothing else between two layers would mind a negative factor."""
+    (only,) = bends if len(bends) == 1 else (None,)
+    return only if isinstance(only, PReLU) else None
 
 
 def channel_ranges(

@@ -6,6 +6,8 @@ training step than it has to: once each for input, output and their gradients.
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, fx, nn
 
 from efquantface.models.graph import free_name, module_nodes, module_of
@@ -39,19 +41,21 @@ class FusedPReLU(nn.Module):
         affine: QuantAffine,
         product: ActivationQuantizer,
         total: ActivationQuantizer,
+        limit: float,
     ) -> None:
         super().__init__()
         self.before, self.affine, self.product, self.total = before, affine, product, total
+        self.limit = limit
 
     def forward(self, x: Tensor) -> Tensor:
         quantizers = (self.before, self.product, self.total)
         if not (native.applies(x) and all(q.enabled for q in quantizers)):
             a = self.before(x)
-            result: Tensor = self.total(a + self.product(self.affine(a.clamp(max=0))))
+            result: Tensor = self.total(a + self.product(self.affine(a.clamp(max=self.limit))))
             return result
         before, product, total = (q.now() for q in quantizers)
         weight, bias = self.affine.quantized_weight(), self.affine.quantized_bias()
-        return native.prelu(x, before, weight, bias, product, total)
+        return native.prelu(x, before, weight, bias, product, total, self.limit)
 
 
 def fused(gm: fx.GraphModule) -> fx.GraphModule:
@@ -77,19 +81,21 @@ def _fuse_prelu(view: fx.GraphModule, node: fx.Node, total: ActivationQuantizer)
     if not isinstance(a, fx.Node) or not isinstance(product, fx.Node) or len(product.users) > 1:
         return
     affine = _only_source(view, product, QuantAffine)
-    negative = None if affine is None else _only_source(view, affine, Clamp)
-    if affine is None or negative is None or negative.args[0] is not a:
+    if affine is None:
         return
-    before, clamp = module_of(view, a), module_of(view, negative)
-    inner, scale = module_of(view, product), module_of(view, affine)
+    negative = _only_source(view, affine, Clamp)
+    parts = [affine] if negative is None else [affine, negative]
+    before, inner, scale = (module_of(view, n) for n in (a, product, affine))
     if not isinstance(before, ActivationQuantizer) or not isinstance(inner, ActivationQuantizer):
         return
-    assert isinstance(clamp, Clamp)
     assert isinstance(scale, QuantAffine)
-    if set(a.users) != {negative, add} or (clamp.low, clamp.high) != (None, 0.0):
+    if parts[-1].args[0] is not a or set(a.users) != {parts[-1], add}:
         return
-    made = FusedPReLU(before, scale, inner, total)
-    _replace(view, a.args[0], [node, add, product, affine, negative, a], made)
+    clamp = None if negative is None else module_of(view, negative)
+    if isinstance(clamp, Clamp) and (clamp.low, clamp.high) != (None, 0.0):
+        return
+    made = FusedPReLU(before, scale, inner, total, math.inf if clamp is None else 0.0)
+    _replace(view, a.args[0], [node, add, product, *parts, a], made)
 
 
 def _fuse_affine(view: fx.GraphModule, node: fx.Node, quantizer: ActivationQuantizer) -> None:

@@ -158,10 +158,11 @@ def leaky_backward(x: Floats, grad: Floats, out: Floats, slope: Floats, by_slope
 
 
 @_compiled
-def prelu(x: Floats, y: Floats, weight: Floats, bias: Floats, q: Floats) -> None:
-    """A PReLU in integers for (rows, channels): ``y = Q2(a + Q1(min(a, 0) * weight + bias))``.
+def prelu(x: Floats, y: Floats, weight: Floats, bias: Floats, q: Floats, limit: np.float32) -> None:
+    """A PReLU in integers for (rows, channels): ``y = Q2(a + Q1(min(a, limit) * weight + bias))``.
 
-    ``a = Q0(x)``; the rows of ``q`` (3,5) are the quantizers of its input, product and sum.
+    ``a = Q0(x)``; the rows of ``q`` (3,5) are the quantizers of its input, product and sum. ``limit`` is
+    zero, or infinity where the product's codes end at its zero point.
     """
     rows, channels = x.shape
     s0, i0, z0, low0, high0 = q[0, 0], q[0, 1], q[0, 2], q[0, 3], q[0, 4]
@@ -170,7 +171,7 @@ def prelu(x: Floats, y: Floats, weight: Floats, bias: Floats, q: Floats) -> None
     for i in numba.prange(rows):
         for j in range(channels):
             a = (min(max(np.rint(x[i, j] * i0) + z0, low0), high0) - z0) * s0
-            value = min(a, _ZERO) * weight[j] + bias[j]
+            value = min(a, limit) * weight[j] + bias[j]
             product = (min(max(np.rint(value * i1) + z1, low1), high1) - z1) * s1
             code = min(max(np.rint((a + product) * i2) + z2, low2), high2)
             y[i, j] = (code - z2) * s2
@@ -187,6 +188,7 @@ def prelu_backward(
     sums: Sums,
     by_weight: Floats,
     by_bias: Floats,
+    limit: np.float32,
 ) -> None:
     """Gradients of :func:`prelu`; ``sums`` is (runs, 6), two a quantizer."""
     rows, channels = x.shape
@@ -204,8 +206,8 @@ def prelu_backward(
                 free0 = np.rint(ratio0) + z0
                 code0 = min(max(free0, low0), high0)
                 a = (code0 - z0) * s0
-                negative = min(a, _ZERO)
-                ratio1 = (negative * weight[j] + bias[j]) * i1
+                factor = min(a, limit)
+                ratio1 = (factor * weight[j] + bias[j]) * i1
                 free1 = np.rint(ratio1) + z1
                 code1 = min(max(free1, low1), high1)
                 ratio2 = (a + (code1 - z1) * s1) * i2
@@ -217,9 +219,9 @@ def prelu_backward(
                 g1 = g2 if free1 == code1 else _ZERO
                 d1 += g2 * (code1 - z1 - (ratio1 if free1 == code1 else _ZERO))
                 l1 += g2 - g1
-                run_weight[j] += g1 * negative
+                run_weight[j] += g1 * factor
                 run_bias[j] += g1
-                total = g2 + (g1 * weight[j] if a <= _ZERO else _ZERO)
+                total = g2 + (g1 * weight[j] if a <= limit else _ZERO)
                 g0 = total if free0 == code0 else _ZERO
                 d0 += total * (code0 - z0 - (ratio0 if free0 == code0 else _ZERO))
                 l0 += total - g0

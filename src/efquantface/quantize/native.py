@@ -46,10 +46,16 @@ def leaky(x: Tensor, slope: Tensor) -> Tensor:
 
 
 def prelu(
-    x: Tensor, before: Codes, weight: Tensor, bias: Tensor, product: Codes, total: Codes
+    x: Tensor,
+    before: Codes,
+    weight: Tensor,
+    bias: Tensor,
+    product: Codes,
+    total: Codes,
+    limit: float = 0.0,
 ) -> Tensor:
-    """``total(a + product(min(a, 0) * weight + bias))`` with ``a = before(x)``, weight and bias (C,)."""
-    return _apply(_PReLU, x, weight, bias, *before, *product, *total)
+    """``total(a + product(min(a, limit) * weight + bias))``, ``a = before(x)``, weight and bias (C,)."""
+    return _apply(_PReLU, x, weight, bias, limit, *before, *product, *total)
 
 
 def _apply(function: Any, *args: object) -> Tensor:
@@ -152,16 +158,21 @@ class _Leaky(torch.autograd.Function):
 
 class _PReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *codes: Any) -> Tensor:
-        x = _dense(x)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, limit: float, *codes: Any
+    ) -> Tensor:
+        x, ctx.limit = _dense(x), np.float32(limit)
         y, ctx.q = torch.empty_like(x), _table(codes[:4], codes[4:8], codes[8:])
-        kernels.prelu(_rows(x), _rows(y), _vector(weight), _vector(bias), ctx.q)
+        kernels.prelu(_rows(x), _rows(y), _vector(weight), _vector(bias), ctx.q, ctx.limit)
         ctx.save_for_backward(x, weight, bias)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return _channel_gradients(ctx, grads[0], kernels.prelu_backward, ctx.q)
+        x, weight, bias, *rest = _channel_gradients(
+            ctx, grads[0], kernels.prelu_backward, ctx.q, ctx.limit
+        )
+        return x, weight, bias, None, *rest
 
 
 def _summed(runs: Floats) -> Tensor:
@@ -174,15 +185,16 @@ def _vector(x: Tensor) -> Floats:
     return values
 
 
-def _channel_gradients(ctx: Any, grad: Tensor, kernel: Any, q: Floats) -> Any:
-    """Gradients of x, weight, bias and of each quantizer."""
+def _channel_gradients(ctx: Any, grad: Tensor, kernel: Any, q: Floats, *more: np.float32) -> Any:
+    """Gradients of x, weight, bias and of each quantizer; ``more`` is given to the kernel last."""
     x, weight, bias = ctx.saved_tensors
     rows, out = _rows(x), torch.empty_like(x)
     runs = _runs(rows)
     sums = np.empty((runs, 2 * len(ctx.q)))
     by_weight, by_bias = np.empty((2, runs, len(weight)), np.float32)
     given = _rows(_dense(grad))
-    kernel(rows, given, _rows(out), _vector(weight), _vector(bias), q, sums, by_weight, by_bias)
+    vectors = _vector(weight), _vector(bias)
+    kernel(rows, given, _rows(out), *vectors, q, sums, by_weight, by_bias, *more)
     return (
         out,
         _summed(by_weight),

@@ -4,8 +4,8 @@ ONNX Runtime's CPU provider runs a convolution in integers only where a Quantize
 on its output. So each Conv, Linear, per-channel affine, Add and average pool is followed by its
 quantizer; a ReLU or ReLU6 behind it disappears into that quantizer (zero point 0, range limited);
 a PReLU is split into parts that have integer forms, with quantizers of their own for product and
-sum. MaxPool, Flatten, padding and ``min(x, 0)`` hand on codes and need no quantizer. The last
-linear layer gives the embedding in float.
+sum; the product's does the rest of a PReLU without steep slopes. MaxPool, Flatten, padding and
+``min(x, 0)`` hand on codes and need no quantizer. The last linear layer gives the embedding in float.
 
 Transformer-like parts are islands: LayerNorm, GELU, softmax and products of two activations compute in
 float, and every layer with weights behind them gets a quantizer in front. A linear layer over the

@@ -6,8 +6,9 @@
 
 A row is a run of `compress` (a folder of OUT) on faces6k, evaluated on LFW once, and a file of
 benchmarks/results/low_bits. A row that has its file is left alone: a break loses one row at most, and
-several sittings (or processes) continue the same table. Choices were made on identities held out of
-faces6k. benchmarks/results/low_bits.md is written after every row.
+several sittings (or processes) continue the same table. Trained rows hold the fake-quantized student's
+numbers, too. Choices were made on identities held out of faces6k. benchmarks/results/low_bits.md is
+written after every row.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def main() -> None:
     lfw, faces = args.shared / "data" / "lfw112", args.shared / "data" / "faces6k"
     for teacher, preprocess in TEACHERS.items():
         for name, options in rows(teacher, args.seeds):
-            make_row(ROWS, args, teacher, name, options)
+            make_row(ROWS, args, teacher, name, options, fake=options.get("epochs") != 0)
         if is_wanted(f"{teacher}/peers", args):
             path = args.shared / "weights" / f"{teacher}.onnx"
             peers(args.out, teacher, path, preprocess, faces, lfw)

@@ -12,7 +12,9 @@
 Rows are runs of `compress` on faces6k, evaluated on LFW once, one file each of
 benchmarks/results/pruning; a row that is there is left alone. Latency is measured in turns with the
 teacher's best float form in the same runtime, one thread; --measure does only that, for the rows (of
---only) whose runs are there, on a machine that does nothing else. Magnitude pruning, with the same
+--only) that are there, on a machine that does nothing else. Where a run is not there, its channels are
+made again without training (--shapes does that beforehand), and have to have as many
+multiply-accumulates as the row. Magnitude pruning, with the same
 recovery and fine-tuning, is the peer. The smallest teacher's pruned rows have the epochs of the default,
 the others' a third where they do not say another number. --plot draws the rows that are there.
 """
@@ -25,9 +27,11 @@ from pathlib import Path
 
 from efquantface.loading import load_model
 from efquantface.models.complexity import macs
-from efquantface.recipe import PRUNED_EPOCHS
+from efquantface.models.model import FaceModel
+from efquantface.recipe import PRUNED_EPOCHS, Recipe
 from low_bits import add_arguments, begin, is_wanted, make_row, read_rows, row_file
 from run_speed import measured
+from same_channels import SameChannels
 
 ROWS = Path(__file__).parent / "results" / "pruning"
 TEACHERS = ("mobileface2", "y1", "dlib")
@@ -73,20 +77,34 @@ def main() -> None:
     parser.add_argument(
         "--measure", action="store_true", help="only latencies, of the rows that are there"
     )
+    parser.add_argument(
+        "--shapes", action="store_true", help="only channels, for rows whose runs are not there"
+    )
     parser.add_argument("--plot", type=Path)
     args = begin(parser)
     for teacher in TEACHERS:
         if teacher == "dlib" and not args.dlib:
             continue
+        made: SameChannels | None = None
         for name, options in rows(teacher):
             full = f"{teacher}/{name}"
-            there = row_file(ROWS, full).is_file()
-            if not args.measure:
-                make_row(ROWS, args, teacher, name, {**options, **_data(teacher, args)}, fake=False)
             path = row_file(ROWS, full)
-            wanted = is_wanted(full, args) if args.measure else not there
-            if path.is_file() and wanted and (args.out / path.stem).is_dir():
-                add_cost(full, args)
+            if not is_wanted(full, args):
+                continue
+            there, run = path.is_file(), args.out / path.stem
+            fields = {**options, **_data(teacher, args)}
+            if not (args.measure or args.shapes):
+                make_row(ROWS, args, teacher, name, fields, fake=False)
+                if not there:
+                    add_cost(full, run, args)
+            elif there:
+                if not run.is_dir():
+                    run = args.out / "untrained" / path.stem
+                if not (run / "student.onnx").is_file():
+                    made = made or SameChannels(_teacher(teacher, args), _faces(teacher, args))
+                    made.write(run, Recipe.create({"teacher": "", "faces": "", **fields}))
+                if args.measure:
+                    add_cost(full, run, args)
     ROWS.with_suffix(".md").write_text(table(read_rows(ROWS)))
     print(table(read_rows(ROWS)))
     if args.plot:
@@ -101,20 +119,26 @@ def _data(teacher: str, args: argparse.Namespace) -> dict:
     return {"teacher": DLIB, "faces": str(faces), "eval": (f"lfw={lfw}",)}
 
 
-def add_cost(name: str, args: argparse.Namespace) -> None:
+def _teacher(teacher: str, args: argparse.Namespace) -> FaceModel:
+    return load_model(DLIB if teacher == "dlib" else args.shared / "weights" / f"{teacher}.onnx")
+
+
+def _faces(teacher: str, args: argparse.Namespace) -> Path:
+    return args.dlib[0] if teacher == "dlib" else args.shared / "data" / "faces6k"
+
+
+def add_cost(name: str, run: Path, args: argparse.Namespace) -> None:
     """Multiply-accumulates and latencies of a row's student, beside the teacher's."""
     path = row_file(ROWS, name)
-    run = args.out / path.stem
-    teacher = load_model(
-        DLIB
-        if name.startswith("dlib/")
-        else args.shared / "weights" / f"{name.partition('/')[0]}.onnx"
-    )
+    teacher = _teacher(name.partition("/")[0], args)
     student = load_model(run / "student.safetensors")
     size = (teacher.contract.height, teacher.contract.width)
     row = json.loads(path.read_text())
-    row["macs"] = [macs(teacher.graph, *size), macs(student.graph, *size)]
-    row |= measured(teacher, run)
+    found = [macs(teacher.graph, *size), macs(student.graph, *size)]
+    if row.get("macs", found) != found:
+        print(f"{name}: not measured, {found[1]:,} instead of {row['macs'][1]:,} MACs")
+        return
+    row |= {"macs": found, **measured(teacher, run)}
     path.write_text(json.dumps(row, indent=1))
 
 

@@ -24,6 +24,7 @@ from efquantface.export.packing import PACKED_OPSET, stored_bits
 from efquantface.export.parity import check_parity
 from efquantface.export.scales import float_form, write_scales
 from efquantface.loading import load_model
+from efquantface.models.checkpoint import save_checkpoint
 from efquantface.models.graph import module_nodes, module_of, name_of
 from efquantface.models.model import FaceModel
 from efquantface.models.ops import Add, ZeroPad
@@ -376,19 +377,26 @@ def test_openvino_gets_its_own_placement(
     )  # a copy was changed
 
 
-def test_openvino_keeps_a_slope_trained_to_more_than_one(
+def test_openvino_after_training_tried_a_slope_above_one(
     tmp_path: Path, network: nn.Module, contract: FaceContract
 ) -> None:
-    """``x + max(w x, 0)`` is no PReLU with ``w > 0``, so it stays in parts there."""
+    """``x + max(w x, 0)`` is no PReLU with ``w > 0``, so training stops at ``w = 0``."""
     for child in network.modules():
         if isinstance(child, nn.PReLU):
             child.weight.data.clamp_(max=1)
     _, student = student_of(network, contract, "w7a8")
     product = next(m for _, m in module_nodes(student.graph) if isinstance(m, QuantAffine))
     with torch.no_grad():
-        product.set_weight(product.weight.abs() + 0.1, product.bias)
-    lines = write_openvino(student, tmp_path / "student.xml")
-    assert "2 PReLUs" in lines[1]
+        product.latent += product.latent.abs() / 2 + 0.1
+    assert (product.latent > 0).any()
+    product.weight.sum().backward()
+    assert product.latent.grad is not None
+    assert (product.latent.grad > 0).all()  # those at the limit can come back
+    assert (product.weight <= 0).all()
+    assert (product.weight == 0).any()
+    save_checkpoint(student, tmp_path / "student.safetensors")
+    lines = write_openvino(load_model(tmp_path / "student.safetensors"), tmp_path / "student.xml")
+    assert "3 PReLUs" in lines[1]
 
 
 def _quantized_before_sums(model: FaceModel) -> int:

@@ -142,7 +142,7 @@ def _integer_prelu(gm: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, QuantAff
         if isinstance(clamp, Clamp) and clamp.high == 0:
             whole = source.args[0] is x
         elif not quantizer.rectified or bool((affine.quantized_weight() > 0).any()):
-            continue  # a slope trained to more than one is none of a PReLU in this form
+            continue  # not a PReLU's
         convolution = _quantized_convolution(gm, x)
         if whole and convolution is not None:
             return convolution, affine

@@ -38,4 +38,6 @@ KINDS["quant_linear"] = OpKind(
     lambda m: {"in_features": m.in_features, "out_features": m.out_features, "bits": m.bits},
     QuantLinear,
 )
-KINDS["quant_affine"] = OpKind(QuantAffine, lambda m: {"channels": m.channels}, QuantAffine)
+KINDS["quant_affine"] = OpKind(
+    QuantAffine, lambda m: {"channels": m.channels, "falling": m.falling}, QuantAffine
+)

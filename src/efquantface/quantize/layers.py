@@ -84,11 +84,24 @@ class QuantAffine(_IntegerLayer):
 
     Each channel has one weight, which is +-127 steps exactly; its step is derived, not learned.
     Only where the int32 bias would overflow is the step larger.
+
+    Args:
+        channels: of the input and output.
+        falling: training gives no channel a weight above zero, as a PReLU whose rest its quantizer
+            does (:func:`split_prelu`) has none.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, falling: bool = False) -> None:
         super().__init__()
+        self.falling = falling
         self._init_latents((channels,), bits=8)
+
+    @property
+    def weight(self) -> Tensor:
+        """The real-valued weight (C,); the gradient passes a limit unchanged."""
+        if not self.falling:
+            return super().weight
+        return (self.latent - self.latent.detach().clamp(min=0)) * self.unit
 
     @classmethod
     def identity(cls, channels: int) -> QuantAffine:

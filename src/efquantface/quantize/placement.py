@@ -160,8 +160,9 @@ def _requantize_clamps(gm: fx.GraphModule, symmetric: bool, codes: set[fx.Node])
 
 
 def _quantized_affine(layer: Affine) -> QuantAffine:
-    quantized = QuantAffine(layer.channels)
-    quantized.latent_bias.requires_grad_(layer.bias.requires_grad)
+    is_slope = not layer.bias.requires_grad
+    quantized = QuantAffine(layer.channels, is_slope and bool((layer.weight <= 0).all()))
+    quantized.latent_bias.requires_grad_(not is_slope)
     quantized.set_weight(layer.weight.detach(), layer.bias.detach(), floor=_LEAST_SLOPE)
     return quantized
 

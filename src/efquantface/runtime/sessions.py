@@ -55,6 +55,8 @@ def onnxruntime_session(
     options.log_severity_level = 3
     # without it, signed activation codes run in float on x86; unsigned ones do not care
     options.add_session_config_entry("session.qdqisint8allowed", "1")
+    # threads would go on looking for work in a loop, and take a core from whatever runs next
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     providers = ["CPUExecutionProvider"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import onnx
 import pytest
 from torch import nn
 
@@ -23,3 +27,36 @@ def test_exact_sums_are_asked_for_where_they_could_saturate(
     file = to_onnx(load_model(network, contract=contract)).SerializeToString()
     options = sessions.onnxruntime_session(file).get_session_options()
     assert options.get_session_config_entry(sessions.EXACT_OPTION) == exact
+
+
+def test_threads_do_not_wait_in_a_loop_between_calls(
+    network: nn.Module, contract: FaceContract
+) -> None:
+    file = to_onnx(load_model(network, contract=contract)).SerializeToString()
+    options = sessions.onnxruntime_session(file).get_session_options()
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+
+
+@pytest.mark.parametrize("runtime", ["ONNX Runtime", "OpenVINO"])
+def test_a_file_of_fixed_batches_takes_any_number(
+    runtime: str, network: nn.Module, contract: FaceContract, tmp_path: Path
+) -> None:
+    file = to_onnx(load_model(network, contract=contract))
+    free, fixed = tmp_path / "free.onnx", tmp_path / "fixed.onnx"
+    onnx.save(file, str(free))
+    for value in (*file.graph.input, *file.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(file, str(fixed))
+    shape = (10, 3, contract.height, contract.width)
+    x = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+    if runtime == "OpenVINO":
+        expected, found = (sessions.run_openvino(path)(x) for path in (free, fixed))
+    else:
+        expected, found = (
+            sessions.run_onnxruntime(sessions.onnxruntime_session(path))(x)
+            for path in (free, fixed)
+        )
+    assert found.shape == (10, contract.embedding_size)
+    # where the processor has it, OpenVINO computes in bfloat16
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    assert ((found * expected).sum(axis=1) / lengths).min() > 0.999

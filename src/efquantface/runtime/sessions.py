@@ -95,20 +95,10 @@ def run_onnxruntime(session: Any, output: str | None = None) -> Run:
     names = [o.name for o in session.get_outputs()]
     output = output if output in names else names[0]
 
-    def run(x: Float32) -> Float32:
-        x = x.astype(dtype, copy=False)
-        if not isinstance(batch, int):
-            return _rows(session.run([output], {name: x})[0])
-        parts = []
-        for start in range(0, len(x), batch):
-            part = x[start : start + batch]
-            missing = batch - len(part)
-            if missing:
-                part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-            parts.append(_rows(session.run([output], {name: part})[0])[: batch - missing])
-        return np.concatenate(parts)
+    def call(x: Float32) -> Float32:
+        return _rows(session.run([output], {name: x.astype(dtype, copy=False)})[0])
 
-    return run
+    return _in_batches(call, batch) if isinstance(batch, int) else call
 
 
 def run_openvino(path: Path, threads: int | None = None, device: str = "cpu") -> Run:
@@ -134,9 +124,26 @@ def run_openvino(path: Path, threads: int | None = None, device: str = "cpu") ->
         text = str(error).splitlines()[-1]
         raise ModelFileError(f"{path}: OpenVINO does not load it ({text})") from None
     request = compiled.create_infer_request()
+    batch = compiled.input(0).partial_shape[0]
+
+    def call(x: Float32) -> Float32:
+        return _rows(np.array(request.infer({0: x})[0], np.float32))
+
+    return _in_batches(call, batch.get_length()) if batch.is_static else call
+
+
+def _in_batches(call: Run, batch: int) -> Run:
+    """``call``, which takes ``batch`` crops, for any number; the last is repeated where some lack."""
 
     def run(x: Float32) -> Float32:
-        return _rows(np.array(request.infer({0: x})[0], np.float32))
+        parts = []
+        for start in range(0, len(x), batch):
+            part = x[start : start + batch]
+            missing = batch - len(part)
+            if missing:
+                part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+            parts.append(call(part)[: batch - missing])
+        return np.concatenate(parts)
 
     return run
 

@@ -24,7 +24,7 @@ from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.reconstruct import reconstruct
 from efquantface.quantize.scheme import Scheme
 from efquantface.runtime.environment import environment
-from efquantface.start import calibration_index
+from efquantface.start import calibration_batches
 
 
 def main() -> None:
@@ -35,9 +35,7 @@ def main() -> None:
     model = load_model(args.teacher)
     faces = load_faces(args.faces, model.contract)
     train = np.arange(len(faces) - 512)
-    pixels = torch.from_numpy(
-        model.contract.pixels(faces.images[calibration_index(train, count=128)])
-    )
+    batches = calibration_batches(model, faces, train, count=128)
     others = torch.from_numpy(model.contract.pixels(faces.images[-512:]))
     wanted = torch.cat([model.embed_pixels(part) for part in torch.split(others, 32)])
     env = environment()
@@ -48,14 +46,13 @@ def main() -> None:
     )
     for borders in (False, True):
         teacher = copy.deepcopy(model)
-        batches = list(torch.split(pixels, 32))
         equalize(teacher.graph, batches)
         count = equalize_borders(teacher.graph, batches) if borders else 0
         student = quantize(teacher, Scheme())
         set_ranges(student.graph, batches)
         for rounding in ("nearest", "reconstruct"):
             if rounding == "reconstruct":
-                reconstruct(student.graph, teacher.graph, pixels)
+                reconstruct(student.graph, teacher.graph, torch.cat(batches))
             found = torch.cat([student.embed_pixels(part) for part in torch.split(others, 32)])
             apart = float((1 - F.cosine_similarity(found, wanted)).mean())
             what = f"{count} evened out" if borders else "as they are"

@@ -32,7 +32,7 @@ from efquantface.runtime.embedder import Embedder
 from efquantface.runtime.environment import environment
 from efquantface.runtime.memory import keep_freed_memory
 from efquantface.sources import make_synthetic
-from efquantface.start import calibration_index
+from efquantface.start import calibration_batches
 
 _SHARE = 0.5
 _PASSES = 6  # over as many images as faces6k has; half of it over twice as many
@@ -54,8 +54,7 @@ def main() -> None:
     synthetic = make_synthetic(6000, model.contract, 0, Console(quiet=True))
     embedder = Embedder.open(model, backend="onnxruntime", threads=args.threads)
     train, held = split(faces, 0.1, 0)
-    pixels = torch.from_numpy(model.contract.pixels(faces.images[calibration_index(train)]))
-    pruned = prune(model, list(torch.split(pixels, 32)), _SHARE)
+    pruned = prune(model, calibration_batches(model, faces, train), _SHARE)
     kept = faces.subset(train)
     env = environment()
     print(

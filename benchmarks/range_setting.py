@@ -36,7 +36,7 @@ from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.reconstruct import reconstruct
 from efquantface.quantize.scheme import Scheme
 from efquantface.runtime.environment import environment
-from efquantface.start import calibration_index
+from efquantface.start import calibration_batches
 
 CELLS = Path(__file__).parent / "results" / "range_setting.json"
 TEACHERS = {"y1": None, "foamliu_mobilefacenet": "imagenet"}
@@ -176,10 +176,7 @@ def main() -> None:
         model = load_model(args.shared / "weights" / f"{teacher}.onnx", preprocess=preprocess)
         faces = load_faces(args.shared / "data" / "faces6k", model.contract)
         train, held = split(faces, 0.1, 0)
-        index = calibration_index(train)
-        batches = list(
-            torch.split(torch.from_numpy(model.contract.pixels(faces.images[index])), 32)
-        )
+        batches = calibration_batches(model, faces, train)
         pick = held[:: max(len(held) // 256, 1)][:256]
         pixels = torch.from_numpy(model.contract.pixels(faces.images[pick]))
         wanted = model.embed_pixels(pixels)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from efquantface.console import Console
 from efquantface.data.faces import load_faces, split
 from efquantface.export.onnx_writer import write_onnx
@@ -13,9 +11,7 @@ from efquantface.models.checkpoint import save_checkpoint
 from efquantface.models.model import FaceModel
 from efquantface.prune.prune import prune
 from efquantface.recipe import Recipe
-from efquantface.start import calibration_index, make_start
-
-_BATCH = 32  # as in `compress`: scores of channels are sums over batches
+from efquantface.start import calibration_batches, make_start
 
 
 class SameChannels:
@@ -25,9 +21,10 @@ class SameChannels:
         loaded = load_faces(faces, teacher.contract)
         recipe = Recipe.create({"teacher": str(teacher.source), "faces": str(faces)})
         train, _ = split(loaded, recipe.hold_out, recipe.seed)
-        index = calibration_index(train, recipe.seed, recipe.calibration_images)
-        pixels = torch.from_numpy(teacher.contract.pixels(loaded.images[index]))
-        self._teacher, self._batches = teacher, list(torch.split(pixels, _BATCH))
+        self._teacher = teacher
+        self._batches = calibration_batches(
+            teacher, loaded, train, recipe.seed, recipe.calibration_images
+        )
         self._pruned: dict[tuple[float, str], FaceModel] = {}
 
     def write(self, run: Path, recipe: Recipe) -> None:

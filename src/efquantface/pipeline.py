@@ -43,9 +43,8 @@ from efquantface.run_dir import RunDir
 from efquantface.runtime.embedder import Embedder, check_device
 from efquantface.runtime.memory import keep_freed_memory
 from efquantface.sources import load_source
-from efquantface.start import Start, calibration_index, make_start
+from efquantface.start import Start, calibration_batches, make_start
 
-_CALIBRATION_BATCH = 32
 _LAYER_FACES = 64
 
 
@@ -114,7 +113,7 @@ def compress(
         console.say("no --eval given: all pairs of the held-out faces are the evaluation")
         sets = [EvalSet("held-out", face_set.subset(held), None, True)]
     bank = _bank(model, face_set, recipe, console)
-    batches = _calibration(model, face_set, train, recipe)
+    batches = calibration_batches(model, face_set, train, recipe.seed, recipe.calibration_images)
     pruned, latency = _prune(model, batches, recipe, console)
     smaller = model if pruned is None else pruned.model
     if recipe.quantizes:
@@ -232,18 +231,6 @@ def _bank(model: FaceModel, faces: FaceSet, recipe: Recipe, console: Console) ->
     if bank.path is not None:
         console.say(f"teacher embeddings (biometric data, mode 0600) cached in {bank.path}")
     return bank
-
-
-def _calibration(
-    model: FaceModel,
-    faces: FaceSet,
-    train: np.ndarray[Any, np.dtype[np.int64]],
-    recipe: Recipe,
-) -> list[torch.Tensor]:
-    """Batches of pixels that ranges are searched on."""
-    index = calibration_index(train, recipe.seed, recipe.calibration_images)
-    pixels = torch.from_numpy(model.contract.pixels(faces.images[index]))
-    return list(torch.split(pixels, _CALIBRATION_BATCH))
 
 
 def _train(

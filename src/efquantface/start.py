@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from efquantface.console import Console
+from efquantface.data.faces import FaceSet
 from efquantface.errors import RecipeError
 from efquantface.export.onnx_writer import to_onnx
 from efquantface.export.packing import stored_bits
@@ -26,6 +27,7 @@ from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.reconstruct import reconstruct
 from efquantface.quantize.scheme import Bits, Scheme
 
+_CALIBRATION_BATCH = 32
 _SENSITIVITY_BATCHES = 2  # of 32 images: fifty layers at three choices are 150 passes over them
 _RECONSTRUCTION_CROPS = 192
 _RECONSTRUCTION_BYTES = 3.2e9
@@ -55,6 +57,19 @@ def calibration_index(
 ) -> npt.NDArray[np.int64]:
     """Which training images ranges are searched on: ``count`` of ``train``, sorted."""
     return np.sort(np.random.default_rng([seed, 50]).permutation(train)[:count])
+
+
+def calibration_batches(
+    model: FaceModel,
+    faces: FaceSet,
+    train: npt.NDArray[np.int64],
+    seed: int = 0,
+    count: int = 256,
+) -> list[Tensor]:
+    """Pixels (N,3,H,W), uint8, that channels are scored on and ranges searched on."""
+    index = calibration_index(train, seed, count)
+    pixels = torch.from_numpy(model.contract.pixels(faces.images[index]))
+    return list(torch.split(pixels, _CALIBRATION_BATCH))
 
 
 def make_start(

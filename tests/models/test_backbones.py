@@ -58,7 +58,7 @@ def test_the_whole_way(name: str, tmp_path: Path) -> None:
     assert parity.integer_products == parity.products
     # between islands of float, values on the edge of a code may fall to either side, and the
     # sigmoids of squeeze and excitation differ from processor to processor
-    assert parity.cosine > (0.99 if "edgeface" in name else 0.999 if "-se" in name else 0.9999)
+    assert parity.cosine > (0.99 if "edgeface" in name else 0.9995 if "-se" in name else 0.9999)
 
 
 def test_macs_are_the_published_ones() -> None:

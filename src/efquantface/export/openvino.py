@@ -22,7 +22,7 @@ from efquantface.errors import ParityError, RuntimeMissingError
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import mean_cosine, on_noise
 from efquantface.export.saturation import saturating_layers
-from efquantface.models.graph import free_name, module_nodes, module_of, tidy
+from efquantface.models.graph import add_module, module_nodes, module_of, tidy
 from efquantface.models.model import FaceModel
 from efquantface.models.ops import Add, Clamp, PReLU
 from efquantface.quantize.fake_quant import ActivationQuantizer
@@ -51,8 +51,7 @@ def for_openvino(student: FaceModel) -> tuple[FaceModel, int]:
         prelu = PReLU(product.channels)
         with torch.no_grad():
             prelu.slope.copy_(1 + product.quantized_weight())
-        name = free_name(gm, f"{node.target}_prelu")
-        gm.add_module(name, prelu)
+        name = add_module(gm, f"{node.target}_prelu", prelu)
         with gm.graph.inserting_after(node):
             fused = gm.graph.call_module(name, (convolution,))
         node.replace_all_uses_with(fused)

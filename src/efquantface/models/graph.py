@@ -176,8 +176,7 @@ class GraphBuilder:
 
     def add(self, name: str, module: nn.Module, *inputs: str) -> str:
         """Append ``module`` reading the named nodes; returns the (cleaned, unique) name."""
-        unique = free_name(self.root, name)
-        self.root.add_module(unique, module)
+        unique = add_module(self.root, name, module)
         self.nodes[unique] = self.graph.call_module(unique, tuple(self.nodes[i] for i in inputs))
         return unique
 
@@ -215,10 +214,16 @@ def module_of(gm: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     return gm.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
+def add_module(root: nn.Module, name: str, module: nn.Module) -> str:
+    """Give ``root`` a module under :func:`free_name`; returns the name."""
+    unique = free_name(root, name)
+    root.add_module(unique, module)
+    return unique
+
+
 def insert_after(gm: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> fx.Node:
     """Insert ``module`` on the output of ``node``; every reader of ``node`` reads it instead."""
-    unique = free_name(gm, name)
-    gm.add_module(unique, module)
+    unique = add_module(gm, name, module)
     users = list(node.users)
     with gm.graph.inserting_after(node):
         new = gm.graph.call_module(unique, (node,))

@@ -7,7 +7,7 @@ from torch import Tensor, fx, nn
 
 from efquantface.models import islands
 from efquantface.models.graph import (
-    free_name,
+    add_module,
     insert_after,
     module_nodes,
     module_of,
@@ -63,18 +63,11 @@ def split_prelu(gm: fx.GraphModule) -> fx.GraphModule:
         at = source
         with gm.graph.inserting_before(node):
             for part, child in parts:
-                at = gm.graph.call_module(_added(gm, part, child), (at,))
-            total = gm.graph.call_module(_added(gm, f"{name}_sum", Add()), (source, at))
+                at = gm.graph.call_module(add_module(gm, part, child), (at,))
+            total = gm.graph.call_module(add_module(gm, f"{name}_sum", Add()), (source, at))
         node.replace_all_uses_with(total)
         gm.graph.erase_node(node)
     return tidy(gm)
-
-
-def _added(gm: fx.GraphModule, name: str, module: nn.Module) -> str:
-    """Add a module; returns its name."""
-    free = free_name(gm, name)
-    gm.add_module(free, module)
-    return free
 
 
 def _fold_affines(gm: fx.GraphModule, height: int, width: int) -> None:
@@ -204,13 +197,7 @@ def _linear_tail(gm: fx.GraphModule, height: int, width: int) -> None:
         if not isinstance(module_of(gm, user), Flatten) or any(int(p) for p in module.padding):
             continue
         linear = linear_from(module.weight.flatten(1), module.bias)
-        name = free_name(gm, f"{node.target}_linear")
-        gm.add_module(name, linear)
         user.replace_input_with(node, source)
-        readers = list(user.users)
-        with gm.graph.inserting_after(user):
-            replacement = gm.graph.call_module(name, (user,))
-        for reader in readers:
-            reader.replace_input_with(user, replacement)
+        insert_after(gm, user, f"{node.target}_linear", linear)
         gm.graph.erase_node(node)
         found = shapes(tidy(gm), height, width)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from efquantface.models.graph import (
-    free_name,
+    add_module,
     insert_after,
     module_nodes,
     module_of,
@@ -130,8 +130,7 @@ def _scale_input(gm: fx.GraphModule, border: _Border, share: Tensor) -> None:
         return
     source = node.args[0]
     assert isinstance(source, fx.Node)
-    name = free_name(gm, f"{node.target}_scaled")
-    gm.add_module(name, _scale(1 / factor, layer))
+    name = add_module(gm, f"{node.target}_scaled", _scale(1 / factor, layer))
     with gm.graph.inserting_before(node):
         scaled = gm.graph.call_module(name, (source,))
     node.replace_input_with(source, scaled)

@@ -48,8 +48,7 @@ def equalize(
     sizes = shapes(gm, *batches[0].shape[2:])
     chains = _find_chains(gm, {name: len(shape) for name, shape in sizes.items()})
     for chain in chains:
-        if chain.prelu is not None:
-            _turn_steep_channels(chain, chain.prelu)
+        _turn_steep_channels(chain)
     wanted = {(name, 1) for chain in chains for name in chain.tensors}
     ranges = channel_ranges(gm, batches, wanted, "equalizing channels", progress)
     for chain in chains:
@@ -69,8 +68,11 @@ def _rescale(chain: _Chain, channel: Tensor) -> None:
     _scale_inputs(reader, factor, chain.spread)
 
 
-def _turn_steep_channels(chain: _Chain, prelu: PReLU) -> None:
+def _turn_steep_channels(chain: _Chain) -> None:
     """The other sign for channels whose slope is above one, which then is its inverse."""
+    prelu = chain.prelu
+    if prelu is None:
+        return
     steep = prelu.slope > 1
     _scale_outputs(chain.maker, torch.where(steep, -1.0, 1.0))
     _scale_inputs(chain.reader, torch.where(steep, -prelu.slope, 1.0), chain.spread)

@@ -10,7 +10,7 @@ import math
 
 from torch import Tensor, fx, nn
 
-from efquantface.models.graph import free_name, module_nodes, module_of
+from efquantface.models.graph import add_module, module_nodes, module_of
 from efquantface.models.ops import Add, Clamp
 from efquantface.quantize import native
 from efquantface.quantize.fake_quant import ActivationQuantizer
@@ -118,8 +118,7 @@ def _only_source(view: fx.GraphModule, node: fx.Node, kind: type[nn.Module]) -> 
 def _replace(view: fx.GraphModule, source: object, nodes: list[fx.Node], module: nn.Module) -> None:
     """Put ``module`` in the place of ``nodes``, the last of the chain first."""
     assert isinstance(source, fx.Node)
-    name = free_name(view, f"{nodes[0].target}_fused")
-    view.add_module(name, module)
+    name = add_module(view, f"{nodes[0].target}_fused", module)
     with view.graph.inserting_after(nodes[0]):
         made = view.graph.call_module(name, (source,))
     nodes[0].replace_all_uses_with(made)

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from conftest import SmallFaceNet, randomize
 from efquantface.contract import FaceContract
@@ -15,7 +15,7 @@ from efquantface.data.faces import FaceSet
 from efquantface.errors import ModelFileError, RecipeError
 from efquantface.loading import load_model
 from efquantface.models.graph import module_nodes
-from efquantface.models.ops import Add, PReLU
+from efquantface.models.ops import Add, Clamp, PReLU
 from efquantface.quantize.equalize import equalize
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
@@ -229,6 +229,35 @@ def test_steep_slopes_are_turned_where_signs_may_be(
     torch.testing.assert_close(model.embed_pixels(pixels), before, atol=1e-4, rtol=1e-4)
     largest = [float(m.slope.max()) for _, m in module_nodes(model.graph) if isinstance(m, PReLU)]
     assert [slope > 1 for slope in largest] == [between == "maximum", False]
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6])
+def test_channels_behind_a_relu_get_one_range(
+    contract: FaceContract, faces: FaceSet, activation: type[nn.Module]
+) -> None:
+    """A ReLU6 stops channels at 6 still, and none below its own largest value of the pixels."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, stride=2), activation()),
+        *(nn.Conv2d(8, 8, 15, groups=8), nn.Flatten(), nn.Linear(8, 16)),
+    )
+    module[0].weight.data *= torch.tensor([9, 2, 1, 1, 1, 1, 1, 1]).view(-1, 1, 1, 1)
+    module[0].weight.data[7], module[0].bias.data[7] = 0.0, -1.0  # never above zero
+    model = load_model(module.eval(), contract=contract)
+    pixels = torch.from_numpy(contract.pixels(faces.images))
+    before = model.embed_pixels(pixels)
+    (clamp,) = [m for _, m in module_nodes(model.graph) if isinstance(m, Clamp)]
+    seen: list[Tensor] = []
+    clamp.register_forward_hook(lambda _m, _x, y: seen.append(y.transpose(0, 1).flatten(1).amax(1)))
+    model.embed_pixels(pixels)
+    assert equalize(model.graph, [pixels]) == 2
+    torch.testing.assert_close(model.embed_pixels(pixels), before, atol=1e-4, rtol=1e-4)
+    (was, now) = seen[0], seen[-1]
+    assert clamp.high == (6 if activation is nn.ReLU6 else None)
+    assert was[:7].min() < 0.5 * was.max()
+    torch.testing.assert_close(now[:7], was.max().expand(7), atol=1e-4, rtol=1e-4)
+    dead = model.graph.get_submodule("n_0").bias[7]
+    assert dead.item() == pytest.approx(-16 if activation is nn.ReLU6 else -1000)
 
 
 def test_switched_off_quantizers_leave_the_teacher(

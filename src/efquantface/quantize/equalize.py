@@ -1,4 +1,4 @@
-"""Cross-layer equalization that understands PReLU: channels of one tensor get similar ranges.
+"""Cross-layer equalization that understands PReLU and ReLU6: channels of one tensor get similar ranges.
 
 PReLU and ReLU commute with a positive factor per channel, so a channel can be divided by ``r`` in
 the layer that makes it and multiplied by ``r`` in the layer that reads it without changing the
@@ -6,6 +6,9 @@ embedding (Nagel et al. 2019, section 4.1). Per-tensor activation ranges gain wh
 dwarfs the others. For a depthwise reader it is free: its weights have one step a channel anyway.
 A dense reader pays with the spread of its weights over input channels, so there only the square
 root of the range is evened out.
+
+A ReLU6 does not commute, but its 6 need only be above what a channel reaches: a channel scaled up to the
+largest of its tensor stops no earlier than at its own largest value of the given pixels.
 
 A factor may be negative, too: ``PReLU_a(x) = -a PReLU_1/a(-x)`` for a slope ``a > 1``. With no slope
 above one the integer form of a PReLU has an operator less (:func:`split_prelu`).
@@ -24,6 +27,7 @@ from efquantface.models.ops import Affine, Clamp, Flatten, PReLU
 
 _DENSE_POWER = 0.5
 _MAX_FACTOR = 1e3  # channels that are (nearly) always zero are not blown up further
+_MAX_CAPPED_FACTOR = 16.0  # behind ReLU6 they could not come back
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,18 @@ class _Chain:
     tensors: tuple[str, ...]  # names of the values that scale with the maker's channels
     reader: nn.Conv2d | nn.Linear
     spread: int  # reader inputs per channel (a flattened map)
-    prelu: PReLU | None  # what alone is not linear between maker and reader
+    bends: tuple[nn.Module, ...]  # what is not linear between maker and reader
+
+    @property
+    def prelu(self) -> PReLU | None:
+        """The PReLU, where nothing else between the layers would mind a negative factor."""
+        (only,) = self.bends if len(self.bends) == 1 else (None,)
+        return only if isinstance(only, PReLU) else None
+
+    @property
+    def capped(self) -> bool:
+        """Whether the channels stop at a value, as those of a ReLU6 do."""
+        return any(isinstance(b, Clamp) and b.high is not None for b in self.bends)
 
 
 @torch.no_grad()
@@ -43,7 +58,8 @@ def equalize(
 ) -> int:
     """Equalize a float canonical graph in place; returns how many layer pairs were changed.
 
-    The embedding stays the same up to float rounding. ``batches`` are pixels (N,3,H,W).
+    The embedding of ``batches`` (pixels (N,3,H,W)) stays the same up to float rounding, and with it
+    that of all pixels unless channels of a ReLU6 rise beyond their largest value of the batches.
     """
     sizes = shapes(gm, *batches[0].shape[2:])
     chains = _find_chains(gm, {name: len(shape) for name, shape in sizes.items()})
@@ -63,7 +79,8 @@ def _rescale(chain: _Chain, channel: Tensor) -> None:
     if not largest > 0:
         return
     power = 1.0 if _is_depthwise(reader) else _DENSE_POWER
-    factor = (channel / largest).clamp(min=1 / _MAX_FACTOR) ** power
+    most = _MAX_CAPPED_FACTOR if chain.capped else _MAX_FACTOR
+    factor = (channel / largest).clamp(min=1 / most) ** power
     _scale_outputs(chain.maker, 1 / factor)
     _scale_inputs(reader, factor, chain.spread)
 
@@ -116,33 +133,28 @@ def _find_chains(gm: fx.GraphModule, ranks: dict[str, int]) -> list[_Chain]:
         while len(at.users) == 1:
             at = next(iter(at.users))
             module = module_of(gm, at)
-            if isinstance(module, PReLU) or (
-                isinstance(module, Clamp) and module.low == 0 and module.high is None
-            ):
+            if isinstance(module, PReLU):
                 tensors.append(name_of(at))
+                bends.append(module)
+            elif isinstance(module, Clamp) and module.low == 0:
+                tensors = [name_of(at)]  # a quantizer takes it in: no code is made in front of it
                 bends.append(module)
             elif isinstance(module, Flatten):
                 spread = -1  # known only from the reader
             elif isinstance(module, nn.Linear):
                 channels = maker.weight.shape[0]
                 width = module.in_features // channels if spread < 0 else 1
-                chains.append(_Chain(maker, tuple(tensors), module, width, _only_prelu(bends)))
+                chains.append(_Chain(maker, tuple(tensors), module, width, tuple(bends)))
                 break
             elif isinstance(module, nn.Conv2d) and module.groups in (1, module.in_channels):
                 if module.groups == 1 or module.out_channels == module.in_channels:
-                    chains.append(_Chain(maker, tuple(tensors), module, 1, _only_prelu(bends)))
+                    chains.append(_Chain(maker, tuple(tensors), module, 1, tuple(bends)))
                 break
             elif isinstance(module, nn.MaxPool2d):
                 bends.append(module)
             elif not isinstance(module, nn.AvgPool2d):
                 break
     return chains
-
-
-def _only_prelu(bends: list[nn.Module]) -> PReLU | None:
-    """The PReLU, where nothing else between two layers would mind a negative factor."""
-    (only,) = bends if len(bends) == 1 else (None,)
-    return only if isinstance(only, PReLU) else None
 
 
 def channel_ranges(

@@ -45,6 +45,7 @@ from efquantface.runtime.embedder import Embedder
 from efquantface.runtime.environment import environment
 from efquantface.runtime.kept import Keeping
 from low_bits import (
+    SHORTER,
     TEACHERS,
     add_arguments,
     begin,
@@ -59,7 +60,6 @@ from low_bits import (
 
 ROWS = Path(__file__).parent / "results" / "quantface"
 BITS = ("w8a8", "w6a6", "w4a4")
-EPOCHS = {"foamliu_mobilefacenet/w4a4": 6}  # as ours of "6 epochs", beside which it stands
 RATES = (1e-5, 1e-4, 1e-3)
 _STEPS_OF_RANGES = 300
 
@@ -191,7 +191,7 @@ def fine_tuned(name: str, model: FaceModel, args: argparse.Namespace) -> tuple[F
             errors[rate] = train(model, bits, data, replace(settings, lr=rate))[1]
             print(f"{name}: rate {rate:g}, held-out squared error {errors[rate]:.5f}", flush=True)
         rate = min(errors, key=errors.get)
-    passes = EPOCHS.get(f"{teacher}/{bits_name}", epochs(teacher, bits_name))
+    passes = SHORTER.get(f"{teacher}/{bits_name}", epochs(teacher, bits_name))
     settings = replace(settings, lr=rate, epochs=passes)
     student, _, cosines = train(model, bits, data, settings)
     cuda = args.device != "cpu"

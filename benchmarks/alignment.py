@@ -21,9 +21,9 @@ from efquantface.contract import FaceContract
 from efquantface.data.align import align_folder
 from efquantface.data.detect import YuNet
 from efquantface.data.faces import load_faces
-from efquantface.evaluation.pair_lists import Row, read_lfw, resolve
+from efquantface.evaluation.benchmarks.pair_lists import Row, read_lfw, resolve
+from efquantface.evaluation.run import evaluate_set
 from efquantface.evaluation.sets import EvalSet
-from efquantface.evaluation.verify import evaluate_set
 from efquantface.runtime.environment import environment
 
 TEACHERS = {"y1": None, "foamliu_mobilefacenet": "imagenet"}

@@ -16,7 +16,8 @@ import torch
 from torch.nn import functional as F
 
 from efquantface.data.faces import load_faces
-from efquantface.loading import load_model
+from efquantface.importers.load import load_model
+from efquantface.pipeline.start import calibration_batches
 from efquantface.quantize.borders import equalize_borders
 from efquantface.quantize.equalize import equalize
 from efquantface.quantize.placement import quantize
@@ -24,7 +25,6 @@ from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.reconstruct import reconstruct
 from efquantface.quantize.scheme import Scheme
 from efquantface.runtime.environment import environment
-from efquantface.start import calibration_batches
 
 
 def main() -> None:

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from efquantface.checks import model_digest
 from efquantface.data.checking import check_people
 from efquantface.data.faces import load_faces
 from efquantface.data.strangers import strangers
 from efquantface.distill.bank import TeacherBank
+from efquantface.embedding.embedder import Embedder
 from efquantface.evaluation.metrics import unit
-from efquantface.loading import load_model
-from efquantface.runtime.embedder import Embedder
+from efquantface.importers.load import load_model
+from efquantface.pipeline.preflight import model_digest
 from low_bits import made
 
 TEACHERS = {"y1": None, "mobileface2": None, "foamliu_mobilefacenet": "imagenet"}

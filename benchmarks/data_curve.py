@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from efquantface.curate import write_subset
 from efquantface.data.listing import read_excluded
 from efquantface.data.source import find_images
+from efquantface.verbs.curate import write_subset
 from low_bits import ROWS as BITS_ROWS
 from low_bits import add_arguments, begin, epochs, make_row, read_rows
 from seeds import grouped, losses, spread

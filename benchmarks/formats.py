@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from efquantface import Embedder, evaluate
-from efquantface.evaluation.pair_lists import read_lfw
+from efquantface.evaluation.benchmarks.pair_lists import read_lfw
 from efquantface.runtime.environment import environment
 
 NETWORKS = {

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from efquantface.data.faces import load_faces, split
-from efquantface.loading import load_model
+from efquantface.importers.load import load_model
 from efquantface.prune.prune import prune
 from efquantface.runtime.environment import environment
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from efquantface.backbones.iresnet import IResNet
 from efquantface.contract import FaceContract
 from efquantface.distill.memory import peak_memory_mb
 from efquantface.distill.settings import TrainData, TrainSettings
@@ -28,8 +29,7 @@ from efquantface.distill.trainer import fine_tune
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.operators import executed
 from efquantface.export.parity import check_parity
-from efquantface.loading import load_model
-from efquantface.models.backbones.iresnet import IResNet
+from efquantface.importers.load import load_model
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme

@@ -21,15 +21,15 @@ from pathlib import Path
 from efquantface import Embedder, compress
 from efquantface.assets import file_sha256
 from efquantface.data.faces import load_faces, split
-from efquantface.evaluation.loading import load_eval
-from efquantface.evaluation.verify import evaluate_set
+from efquantface.embedding.cache import Keeping
+from efquantface.evaluation.benchmarks.load import load_eval
+from efquantface.evaluation.run import evaluate_set
 from efquantface.export.operators import executed
-from efquantface.loading import load_model
+from efquantface.importers.load import load_model
+from efquantface.pipeline.start import calibration_index
 from efquantface.recipe import Recipe
 from efquantface.runtime.environment import environment
-from efquantface.runtime.kept import Keeping
 from efquantface.runtime.memory import keep_freed_memory
-from efquantface.start import calibration_index
 from main_job import WANTED, static
 from run_speed import USERS, measured
 from speed import nncf_file

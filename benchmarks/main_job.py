@@ -26,15 +26,15 @@ from onnxruntime.quantization import (
 
 from efquantface import Embedder, compress
 from efquantface.data.faces import load_faces, split
-from efquantface.evaluation.loading import load_eval
-from efquantface.evaluation.verify import evaluate_set
+from efquantface.embedding.benchmark import benchmark
+from efquantface.evaluation.benchmarks.load import load_eval
+from efquantface.evaluation.run import evaluate_set
 from efquantface.export.operators import executed
-from efquantface.loading import load_model
+from efquantface.importers.load import load_model
+from efquantface.pipeline.start import calibration_index
 from efquantface.recipe import Recipe
-from efquantface.runtime.benchmark import benchmark
 from efquantface.runtime.environment import environment
 from efquantface.runtime.memory import keep_freed_memory
-from efquantface.start import calibration_index
 
 METHODS = {"MinMax": CalibrationMethod.MinMax, "Percentile": CalibrationMethod.Percentile}
 WANTED = ("accuracy", "TAR@FAR=0.001", "TAR@FAR=0.0001", "TAR@FAR=1e-05", "TAR@FAR=1e-06")

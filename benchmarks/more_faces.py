@@ -19,20 +19,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from efquantface.checks import model_digest
 from efquantface.console import Console
 from efquantface.data.faces import FaceSet, load_faces, split
+from efquantface.data.sources import make_synthetic
 from efquantface.distill.bank import TeacherBank
 from efquantface.distill.settings import TrainData, TrainSettings
 from efquantface.distill.trainer import fine_tune
-from efquantface.loading import load_model
+from efquantface.embedding.embedder import Embedder
+from efquantface.importers.load import load_model
+from efquantface.pipeline.preflight import model_digest
+from efquantface.pipeline.start import calibration_batches
 from efquantface.prune.prune import prune
 from efquantface.quantize.float_student import trainable
-from efquantface.runtime.embedder import Embedder
 from efquantface.runtime.environment import environment
 from efquantface.runtime.memory import keep_freed_memory
-from efquantface.sources import make_synthetic
-from efquantface.start import calibration_batches
 
 _SHARE = 0.5
 _PASSES = 6  # over as many images as faces6k has; half of it over twice as many

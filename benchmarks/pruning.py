@@ -25,9 +25,9 @@ import argparse
 import json
 from pathlib import Path
 
-from efquantface.loading import load_model
-from efquantface.models.complexity import macs
-from efquantface.models.model import FaceModel
+from efquantface.graph.macs import macs
+from efquantface.graph.model import FaceModel
+from efquantface.importers.load import load_model
 from efquantface.recipe import PRUNED_EPOCHS, Recipe
 from low_bits import add_arguments, begin, is_wanted, make_row, read_rows, row_file
 from run_speed import measured

@@ -27,23 +27,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from efquantface.assets import file_sha256
-from efquantface.checks import model_digest
 from efquantface.data.faces import load_faces, split
 from efquantface.distill.bank import TeacherBank
 from efquantface.distill.batches import Batches
 from efquantface.distill.losses import cosine_loss, mse_loss
 from efquantface.distill.optimizer import schedule
 from efquantface.distill.settings import TrainData, TrainSettings
-from efquantface.evaluation.loading import load_eval
-from efquantface.evaluation.verify import evaluate_set
-from efquantface.loading import load_model
-from efquantface.models.graph import insert_after, module_nodes
-from efquantface.models.model import FaceModel
-from efquantface.models.ops import Clamp, PReLU
+from efquantface.embedding.cache import Keeping
+from efquantface.embedding.embedder import Embedder
+from efquantface.evaluation.benchmarks.load import load_eval
+from efquantface.evaluation.run import evaluate_set
+from efquantface.graph.graph import insert_after, module_nodes
+from efquantface.graph.model import FaceModel
+from efquantface.graph.ops import Clamp, PReLU
+from efquantface.importers.load import load_model
+from efquantface.pipeline.preflight import model_digest
 from efquantface.quantize.scheme import Bits
-from efquantface.runtime.embedder import Embedder
 from efquantface.runtime.environment import environment
-from efquantface.runtime.kept import Keeping
 from low_bits import (
     SHORTER,
     TEACHERS,

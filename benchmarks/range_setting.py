@@ -22,10 +22,11 @@ import torch
 from torch.nn import functional as F
 
 from efquantface.data.faces import load_faces, split
-from efquantface.loading import load_model
-from efquantface.models.fitting import Stepper
-from efquantface.models.graph import name_of
-from efquantface.models.model import FaceModel
+from efquantface.graph.fitting import Stepper
+from efquantface.graph.graph import name_of
+from efquantface.graph.model import FaceModel
+from efquantface.importers.load import load_model
+from efquantface.pipeline.start import calibration_batches
 from efquantface.quantize import ranges
 from efquantface.quantize.borders import equalize_borders
 from efquantface.quantize.equalize import equalize
@@ -36,7 +37,6 @@ from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.reconstruct import reconstruct
 from efquantface.quantize.scheme import Scheme
 from efquantface.runtime.environment import environment
-from efquantface.start import calibration_batches
 
 CELLS = Path(__file__).parent / "results" / "range_setting.json"
 TEACHERS = {"y1": None, "foamliu_mobilefacenet": "imagenet"}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from efquantface.embedding.benchmark import benchmark
+from efquantface.embedding.embedder import Embedder
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.openvino import write_openvino
-from efquantface.loading import load_model
-from efquantface.models.model import FaceModel
-from efquantface.runtime.benchmark import benchmark
-from efquantface.runtime.embedder import Embedder
+from efquantface.graph.model import FaceModel
+from efquantface.importers.load import load_model
 from efquantface.runtime.environment import environment
 
 USERS = "user's file"

@@ -7,11 +7,11 @@ from pathlib import Path
 from efquantface.console import Console
 from efquantface.data.faces import load_faces, split
 from efquantface.export.onnx_writer import write_onnx
-from efquantface.models.checkpoint import save_checkpoint
-from efquantface.models.model import FaceModel
+from efquantface.graph.checkpoint import save_checkpoint
+from efquantface.graph.model import FaceModel
+from efquantface.pipeline.start import calibration_batches, make_start
 from efquantface.prune.prune import prune
 from efquantface.recipe import Recipe
-from efquantface.start import calibration_batches, make_start
 
 
 class SameChannels:

@@ -19,19 +19,19 @@ import numpy as np
 import torch
 
 from efquantface import Embedder
+from efquantface.backbones.iresnet import IResNet
 from efquantface.contract import FaceContract
 from efquantface.data.faces import load_faces, split
+from efquantface.embedding.benchmark import benchmark
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.openvino import write_openvino
 from efquantface.export.operators import executed
-from efquantface.loading import load_model
-from efquantface.models.backbones.iresnet import IResNet
+from efquantface.importers.load import load_model
+from efquantface.pipeline.start import calibration_index
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme
-from efquantface.runtime.benchmark import benchmark
 from efquantface.runtime.environment import environment
-from efquantface.start import calibration_index
 
 
 def nncf_file(

@@ -20,11 +20,11 @@ from efquantface import Embedder
 from efquantface.assets import file_sha256
 from efquantface.distill.settings import TrainSettings
 from efquantface.distill.trainer import fine_tune
-from efquantface.evaluation.loading import load_eval
-from efquantface.evaluation.verify import evaluate_set
+from efquantface.embedding.cache import Keeping
+from efquantface.evaluation.benchmarks.load import load_eval
+from efquantface.evaluation.run import evaluate_set
 from efquantface.quantize.placement import refresh_biases
 from efquantface.runtime.environment import environment
-from efquantface.runtime.kept import Keeping
 from training_options import add_training_arguments, prepare
 
 _QUANTFACE = 5_800_000

@@ -24,18 +24,18 @@ import numpy as np
 import torch
 
 from efquantface.assets import file_sha256
+from efquantface.backbones.iresnet import IResNet
 from efquantface.contract import FaceContract
 from efquantface.data.faces import load_faces
 from efquantface.data.listing import full_name
 from efquantface.distill.bank import TeacherBank
 from efquantface.distill.losses import cosine_loss
 from efquantface.distill.optimizer import schedule
-from efquantface.evaluate import evaluate
+from efquantface.embedding.embedder import Embedder
 from efquantface.evaluation.metrics import unit
-from efquantface.models.backbones.iresnet import IResNet
-from efquantface.runtime.embedder import Embedder
 from efquantface.runtime.environment import environment
 from efquantface.runtime.memory import keep_freed_memory
+from efquantface.verbs.evaluate import evaluate
 
 _ALIKE = 0.5
 _SHARED = "in the evaluation set"

@@ -20,19 +20,19 @@ import numpy as np
 import torch
 import yaml
 
-from efquantface.checks import model_digest
 from efquantface.console import Console
 from efquantface.data.faces import load_faces, split
 from efquantface.distill.bank import TeacherBank
 from efquantface.distill.settings import TrainData, TrainSettings
 from efquantface.distill.trainer import fine_tune
-from efquantface.loading import load_model
-from efquantface.models.model import FaceModel
+from efquantface.embedding.embedder import Embedder
+from efquantface.graph.model import FaceModel
+from efquantface.importers.load import load_model
+from efquantface.pipeline.preflight import model_digest
+from efquantface.pipeline.start import Start, calibration_index, make_start
 from efquantface.recipe import Recipe
-from efquantface.runtime.embedder import Embedder
 from efquantface.runtime.environment import environment
 from efquantface.runtime.memory import keep_freed_memory
-from efquantface.start import Start, calibration_index, make_start
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from efquantface.distill.losses import cosine_loss
-from efquantface.loading import load_model
+from efquantface.importers.load import load_model
 from efquantface.quantize.float_student import trainable
 from efquantface.quantize.fused import fused
 from efquantface.quantize.placement import quantize

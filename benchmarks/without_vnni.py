@@ -22,14 +22,14 @@ import torch
 
 from efquantface import Embedder
 from efquantface.contract import FaceContract
-from efquantface.evaluation.loading import load_eval
-from efquantface.evaluation.verify import evaluate_set
+from efquantface.embedding.benchmark import benchmark
+from efquantface.evaluation.benchmarks.load import load_eval
+from efquantface.evaluation.run import evaluate_set
 from efquantface.export.emulate import emulate
 from efquantface.export.openvino import write_openvino
 from efquantface.export.parity import mean_cosine
-from efquantface.loading import load_model
-from efquantface.models.checkpoint import load_checkpoint
-from efquantface.runtime.benchmark import benchmark
+from efquantface.graph.checkpoint import load_checkpoint
+from efquantface.importers.load import load_model
 from efquantface.runtime.environment import environment
 from efquantface.runtime.processor import lacks_vnni
 from efquantface.runtime.sessions import run_onnxruntime

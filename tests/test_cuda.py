@@ -15,7 +15,7 @@ from conftest import make_faces
 from efquantface import Embedder, FaceContract, compress
 from efquantface.distill.settings import TrainData, TrainSettings
 from efquantface.distill.trainer import fine_tune
-from efquantface.loading import load_model
+from efquantface.importers.load import load_model
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme

@@ -1,6 +1,6 @@
 """``python -m efquantface``."""
 
-from efquantface.cli import main
+from efquantface.cli.main import main
 
 if __name__ == "__main__":
     main()

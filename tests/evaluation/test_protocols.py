@@ -14,13 +14,13 @@ from efquantface.data.images import write_image
 from efquantface.data.template import TEMPLATES
 from efquantface.errors import CropError, DataError, EvaluationError, RecipeError
 from efquantface.evaluation.arcface import grid_accuracy
+from efquantface.evaluation.benchmarks.ijb import TemplateSet
+from efquantface.evaluation.benchmarks.load import load_eval
 from efquantface.evaluation.identification import search
-from efquantface.evaluation.ijb import TemplateSet
 from efquantface.evaluation.items import Embedded, Options
-from efquantface.evaluation.loading import load_eval
+from efquantface.evaluation.run import evaluate_set, score_item
 from efquantface.evaluation.sets import EvalSet, Pairs
 from efquantface.evaluation.templates import TemplateFlags, TemplatePool
-from efquantface.evaluation.verify import evaluate_set, score_item
 
 RNG = np.random.default_rng(5)
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from onnx import TensorProto, helper
 
+from efquantface.backbones.edgeface import EdgeFace, EdgeFaceConfig
 from efquantface.contract import FaceContract
 from efquantface.export.emulate import _add, _Codes, _Sum, emulate
-from efquantface.loading import load_model
-from efquantface.models.backbones.edgeface import EdgeFace, EdgeFaceConfig
+from efquantface.importers.load import load_model
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme

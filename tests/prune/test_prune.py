@@ -11,15 +11,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from conftest import SIZE, SmallFaceNet, make_faces, randomize
+from efquantface.backbones.registry import BACKBONES
 from efquantface.contract import FaceContract
+from efquantface.embedding.embedder import Embedder
 from efquantface.errors import RecipeError
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import check_parity
-from efquantface.loading import load_model
-from efquantface.models.checkpoint import load_checkpoint, save_checkpoint
-from efquantface.models.complexity import macs
-from efquantface.models.model import FaceModel
-from efquantface.models.registry import BACKBONES
+from efquantface.graph.checkpoint import load_checkpoint, save_checkpoint
+from efquantface.graph.macs import macs
+from efquantface.graph.model import FaceModel
+from efquantface.importers.load import load_model
 from efquantface.prune import importance
 from efquantface.prune.allocate import Cost, choose
 from efquantface.prune.channels import Channels
@@ -28,7 +29,6 @@ from efquantface.prune.prune import prune
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme
-from efquantface.runtime.embedder import Embedder
 
 
 @pytest.fixture

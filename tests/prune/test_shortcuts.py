@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from conftest import randomize
+from efquantface.backbones.registry import BACKBONES
 from efquantface.contract import FaceContract
-from efquantface.loading import load_model
-from efquantface.models.complexity import macs
-from efquantface.models.model import FaceModel
-from efquantface.models.ops import ZeroPad
-from efquantface.models.registry import BACKBONES
+from efquantface.graph.macs import macs
+from efquantface.graph.model import FaceModel
+from efquantface.graph.ops import ZeroPad
+from efquantface.importers.load import load_model
 from efquantface.prune.channels import Channels
 from efquantface.prune.prune import prune
 from efquantface.prune.shortcuts import without_zero_channels

@@ -11,10 +11,10 @@ from torch import nn
 
 from conftest import SmallFaceNet, randomize
 from efquantface.contract import FaceContract
-from efquantface.loading import load_model
-from efquantface.models.graph import module_nodes
-from efquantface.models.model import FaceModel
-from efquantface.models.ops import Clamp
+from efquantface.graph.graph import module_nodes
+from efquantface.graph.model import FaceModel
+from efquantface.graph.ops import Clamp
+from efquantface.importers.load import load_model
 from efquantface.quantize import kernels, native
 from efquantface.quantize.equalize import equalize
 from efquantface.quantize.float_student import TrainedPReLU, plain, trainable

@@ -14,10 +14,10 @@ from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.errors import RecipeError
 from efquantface.export.onnx_writer import to_onnx
-from efquantface.loading import load_model
+from efquantface.importers.load import load_model
+from efquantface.pipeline.start import make_start
 from efquantface.quantize.mixed import CHOICES, LayerChoice, allocate, parse_budget, sensitivities
 from efquantface.quantize.scheme import Bits, Scheme
-from efquantface.start import make_start
 
 
 def test_choice_is_the_best_of_all() -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from conftest import make_faces
 from efquantface.contract import FaceContract
-from efquantface.loading import load_model
+from efquantface.importers.load import load_model
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.reconstruct import _round, reconstruct

@@ -15,8 +15,8 @@ from sklearn.metrics import roc_curve
 from conftest import SHARED
 from efquantface.data.detect import detect
 from efquantface.data.images import read_image
-from efquantface.evaluate import evaluate
-from efquantface.pipeline import compress
+from efquantface.pipeline.compress import compress
+from efquantface.verbs.evaluate import evaluate
 
 pytestmark = pytest.mark.real
 PEOPLE = 60

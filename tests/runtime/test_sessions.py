@@ -11,7 +11,7 @@ from torch import nn
 
 from efquantface.contract import FaceContract
 from efquantface.export.onnx_writer import to_onnx
-from efquantface.loading import load_model
+from efquantface.importers.load import load_model
 from efquantface.runtime import sessions
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from efquantface.runtime.kept import kept_file, read_kept, write_kept
+from efquantface.embedding.cache import kept_file, read_kept, write_kept
 
 Progress = Callable[[int, int], None]
 
@@ -43,7 +43,7 @@ class TeacherBank:
     ) -> TeacherBank:
         """Compute or read the bank.
 
-        The cache is private (:mod:`efquantface.runtime.kept`).
+        The cache is private (:mod:`efquantface.embedding.cache`).
 
         Args:
             teacher: what embeds.

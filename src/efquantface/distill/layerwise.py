@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from efquantface.models.graph import module_nodes, module_of, name_of
-from efquantface.models.ops import Add, Clamp
+from efquantface.graph.graph import module_nodes, module_of, name_of
+from efquantface.graph.ops import Add, Clamp
 from efquantface.quantize.fake_quant import ActivationQuantizer
 
 _SMALLEST = 1e-12

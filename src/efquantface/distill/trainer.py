@@ -21,12 +21,12 @@ from efquantface.distill.layerwise import LayerDistillation
 from efquantface.distill.losses import LOSSES
 from efquantface.distill.memory import COMPILER_MB, part_of, peak_memory_mb, saved_bytes
 from efquantface.distill.metric_bank import MetricBank, fill_bank
+from efquantface.distill.microbatch import Passes
 from efquantface.distill.optimizer import parameter_groups, rate_for, schedule
-from efquantface.distill.passes import Passes
 from efquantface.distill.settings import History, Plan, TrainData, TrainSettings
 from efquantface.distill.state import read_state, unusable, write_state
 from efquantface.errors import TrainingError
-from efquantface.models.model import FaceModel
+from efquantface.graph.model import FaceModel
 from efquantface.quantize.fused import fused
 from efquantface.quantize.placement import refresh_biases
 

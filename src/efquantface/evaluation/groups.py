@@ -11,9 +11,9 @@ import numpy.typing as npt
 from efquantface.data.faces import FaceSet
 from efquantface.errors import DataError
 from efquantface.evaluation.allpairs import score_all_pairs
-from efquantface.evaluation.compare import Embeddings, plain_metric
 from efquantface.evaluation.metrics import FoldAccuracy, Scores
-from efquantface.evaluation.protocol import Metric, ProtocolResult
+from efquantface.evaluation.paired import Embeddings, plain_metric
+from efquantface.evaluation.result import Metric, ProtocolResult
 from efquantface.evaluation.sets import Pairs
 
 _FEWEST = 20  # genuine pairs of a group that is stated

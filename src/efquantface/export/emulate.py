@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
-from efquantface.models.graph import module_of
-from efquantface.models.model import FaceModel
-from efquantface.models.ops import Add, Clamp, Multiply, ZeroPad
+from efquantface.graph.graph import module_of
+from efquantface.graph.model import FaceModel
+from efquantface.graph.ops import Add, Clamp, Multiply, ZeroPad
 from efquantface.quantize.codes import MOVES
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear

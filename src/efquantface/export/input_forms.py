@@ -10,7 +10,7 @@ from torch import nn
 
 from efquantface.contract import FaceContract
 from efquantface.export.values import OnnxBuilder, Value
-from efquantface.models.ops import Normalize
+from efquantface.graph.ops import Normalize
 from efquantface.quantize.fake_quant import InputQuantizer
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from efquantface.export.values import OnnxBuilder, Value
-from efquantface.models.islands import (
+from efquantface.graph.islands import (
     Concat,
     Gelu,
     L2Normalize,

@@ -25,9 +25,9 @@ from efquantface.export.islands import ISLAND_EMITTERS, quantized_rows_linear, r
 from efquantface.export.packing import PACKED_IR_VERSION, PACKED_OPSET, stored_bits
 from efquantface.export.values import OnnxBuilder, Value
 from efquantface.files import whole
-from efquantface.models.graph import INPUT, module_nodes, name_of, output_name, pool_attrs, shapes
-from efquantface.models.model import FaceModel
-from efquantface.models.ops import (
+from efquantface.graph.graph import INPUT, module_nodes, name_of, output_name, pool_attrs, shapes
+from efquantface.graph.model import FaceModel
+from efquantface.graph.ops import (
     Add,
     Affine,
     Clamp,

@@ -22,13 +22,13 @@ from efquantface.errors import ParityError, RuntimeMissingError
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import mean_cosine, on_noise
 from efquantface.export.saturation import saturating_layers
-from efquantface.models.graph import add_module, module_nodes, module_of, tidy
-from efquantface.models.model import FaceModel
-from efquantface.models.ops import Add, Clamp, PReLU
+from efquantface.graph.graph import add_module, module_nodes, module_of, tidy
+from efquantface.graph.model import FaceModel
+from efquantface.graph.ops import Add, Clamp, PReLU
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d
-from efquantface.runtime.embedder import Embedder
 from efquantface.runtime.processor import lacks_vnni
+from efquantface.runtime.sessions import run_openvino
 
 # mean 1 - cosine on noise, where roundings cascade more than on faces, and the more the fewer bits
 # activations have: as many times what the network's own float32 and float64 differ by is fine, too
@@ -90,7 +90,7 @@ def write_openvino(student: FaceModel, target: Path) -> list[str]:
     finally:
         temporary.unlink(missing_ok=True)
     noise, own = on_noise(form)
-    cosine = mean_cosine(own, Embedder.open(target, backend="openvino").embed(noise))
+    cosine = mean_cosine(own, run_openvino(target)(form.contract.normalize(noise)))
     missing = 1 - cosine
     close = missing <= _CLOSE or missing <= _TIMES * (
         1 - mean_cosine(own, _in_float64(form, noise))

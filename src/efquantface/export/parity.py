@@ -24,9 +24,9 @@ from torch import Tensor, fx, nn
 from efquantface.errors import ParityError
 from efquantface.export.emulate import emulate
 from efquantface.export.operators import Executed, executed
-from efquantface.models import islands
-from efquantface.models.graph import module_of, name_of
-from efquantface.models.model import FaceModel
+from efquantface.graph import islands
+from efquantface.graph.graph import module_of, name_of
+from efquantface.graph.model import FaceModel
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.runtime.sessions import onnxruntime_session
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from efquantface.models.graph import module_nodes, name_of
-from efquantface.models.model import FaceModel
+from efquantface.graph.graph import module_nodes, name_of
+from efquantface.graph.model import FaceModel
 from efquantface.quantize.layers import QuantConv2d, QuantLinear
 from efquantface.quantize.placement import quantizer_before
 from efquantface.runtime.processor import lacks_vnni

@@ -15,9 +15,9 @@ import torch
 from torch import fx, nn
 
 from efquantface.export.onnx_writer import write_onnx
-from efquantface.models.graph import conv_attrs, module_nodes, module_of, name_of, tidy, tuples
-from efquantface.models.model import FaceModel
-from efquantface.models.ops import Affine, Clamp, Normalize
+from efquantface.graph.graph import conv_attrs, module_nodes, module_of, name_of, tidy, tuples
+from efquantface.graph.model import FaceModel
+from efquantface.graph.ops import Affine, Clamp, Normalize
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from efquantface.errors import RecipeError
-from efquantface.models.complexity import macs
-from efquantface.models.graph import module_nodes, name_of, shapes
+from efquantface.graph.graph import module_nodes, name_of, shapes
+from efquantface.graph.macs import macs
 from efquantface.prune.channels import ChannelGroup
 
 

@@ -18,9 +18,9 @@ import torch_pruning
 from torch import fx, nn
 
 from efquantface.errors import ModelFileError
-from efquantface.models.graph import module_nodes, module_of, name_of, output_name, tidy
-from efquantface.models.islands import Gelu
-from efquantface.models.ops import (
+from efquantface.graph.graph import module_nodes, module_of, name_of, output_name, tidy
+from efquantface.graph.islands import Gelu
+from efquantface.graph.ops import (
     Add,
     Affine,
     Clamp,

@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from efquantface.errors import RecipeError
-from efquantface.models.complexity import macs
-from efquantface.models.graph import outputs_of
-from efquantface.models.model import FaceModel
+from efquantface.graph.graph import outputs_of
+from efquantface.graph.macs import macs
+from efquantface.graph.model import FaceModel
 from efquantface.prune.allocate import Cost, choose
 from efquantface.prune.channels import ChannelGroup, Channels
 from efquantface.prune.importance import IMPORTANCES, magnitude, taylor

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from efquantface.models.fitting import Stepper, fit
-from efquantface.models.graph import name_of
+from efquantface.graph.fitting import Stepper, fit
+from efquantface.graph.graph import name_of
 
 _CROPS = 192
 

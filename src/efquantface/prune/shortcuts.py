@@ -12,8 +12,8 @@ import copy
 import torch
 from torch import fx
 
-from efquantface.models.graph import insert_after, module_nodes, shapes, tidy
-from efquantface.models.ops import ZeroPad, conv_from
+from efquantface.graph.graph import insert_after, module_nodes, shapes, tidy
+from efquantface.graph.ops import ZeroPad, conv_from
 
 
 def without_zero_channels(gm: fx.GraphModule, height: int, width: int) -> fx.GraphModule:

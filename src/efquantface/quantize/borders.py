@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from efquantface.models.graph import (
+from efquantface.graph.graph import (
     add_module,
     insert_after,
     module_nodes,
@@ -26,7 +26,7 @@ from efquantface.models.graph import (
     shapes,
     tidy,
 )
-from efquantface.models.islands import LayerNorm, Scale, Transpose
+from efquantface.graph.islands import LayerNorm, Scale, Transpose
 from efquantface.quantize.codes import MOVES, codes_in
 from efquantface.quantize.equalize import channel_ranges
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import fx, nn
 
-from efquantface.models.graph import module_of, name_of
-from efquantface.models.islands import Reshape, Slice, Transpose
-from efquantface.models.ops import (
+from efquantface.graph.graph import module_of, name_of
+from efquantface.graph.islands import Reshape, Slice, Transpose
+from efquantface.graph.ops import (
     Add,
     Affine,
     Clamp,

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from efquantface.models.graph import module_nodes, module_of, name_of, shapes
-from efquantface.models.ops import Affine, Clamp, Flatten, PReLU
+from efquantface.graph.graph import module_nodes, module_of, name_of, shapes
+from efquantface.graph.ops import Affine, Clamp, Flatten, PReLU
 
 _DENSE_POWER = 0.5
 _MAX_FACTOR = 1e3  # channels that are (nearly) always zero are not blown up further

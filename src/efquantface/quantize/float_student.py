@@ -12,9 +12,9 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from efquantface.models.graph import conv_attrs, module_nodes, tidy, tuples
-from efquantface.models.model import FaceModel
-from efquantface.models.ops import Affine, PReLU, conv_from, linear_from
+from efquantface.graph.graph import conv_attrs, module_nodes, tidy, tuples
+from efquantface.graph.model import FaceModel
+from efquantface.graph.ops import Affine, PReLU, conv_from, linear_from
 from efquantface.quantize import native
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 from efquantface.quantize.placement import quantized_layer

@@ -10,8 +10,8 @@ import math
 
 from torch import Tensor, fx, nn
 
-from efquantface.models.graph import add_module, module_nodes, module_of
-from efquantface.models.ops import Add, Clamp
+from efquantface.graph.graph import add_module, module_nodes, module_of
+from efquantface.graph.ops import Add, Clamp
 from efquantface.quantize import native
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantAffine

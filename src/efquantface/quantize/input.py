@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import fx, nn
 
-from efquantface.models.graph import insert_after, module_of
-from efquantface.models.ops import Normalize
+from efquantface.graph.graph import insert_after, module_of
+from efquantface.graph.ops import Normalize
 from efquantface.quantize.fake_quant import InputQuantizer
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from efquantface.models.graph import KINDS, OpKind, conv_attrs, tuples
+from efquantface.graph.graph import KINDS, OpKind, conv_attrs, tuples
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 

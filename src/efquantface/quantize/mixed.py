@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from efquantface.errors import RecipeError
-from efquantface.models.graph import module_nodes, name_of
+from efquantface.graph.graph import module_nodes, name_of
 from efquantface.quantize.ranges import search_weight_steps
 
 CHOICES = (4, 6, 8)

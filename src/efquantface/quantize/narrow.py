@@ -13,7 +13,7 @@ from collections import defaultdict
 
 from torch import fx
 
-from efquantface.models.graph import (
+from efquantface.graph.graph import (
     free_name,
     insert_after,
     module_nodes,

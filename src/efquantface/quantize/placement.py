@@ -21,7 +21,7 @@ import dataclasses
 from torch import fx, nn
 
 from efquantface.errors import ModelFileError
-from efquantface.models.graph import (
+from efquantface.graph.graph import (
     conv_attrs,
     insert_after,
     module_nodes,
@@ -32,15 +32,15 @@ from efquantface.models.graph import (
     tidy,
     tuples,
 )
-from efquantface.models.model import FaceModel
-from efquantface.models.ops import (
+from efquantface.graph.model import FaceModel
+from efquantface.graph.ops import (
     Add,
     Affine,
     Clamp,
     GlobalAvgPool,
     Multiply,
 )
-from efquantface.models.passes import split_prelu
+from efquantface.graph.rewrites import split_prelu
 from efquantface.quantize.codes import codes_in
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.input import place_input

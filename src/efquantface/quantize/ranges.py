@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from efquantface.errors import TrainingError
-from efquantface.models.graph import module_nodes
+from efquantface.graph.graph import module_nodes
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 from efquantface.quantize.placement import refresh_biases

@@ -15,8 +15,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx
 
-from efquantface.models.fitting import Stepper, fit
-from efquantface.models.graph import name_of
+from efquantface.graph.fitting import Stepper, fit
+from efquantface.graph.graph import name_of
 from efquantface.quantize.layers import QuantConv2d, QuantLinear
 from efquantface.quantize.placement import quantizer_before
 from efquantface.quantize.ranges import search_weight_steps

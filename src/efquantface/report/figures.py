@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from efquantface.distill.settings import History
-from efquantface.evaluation.protocol import ProtocolResult
+from efquantface.evaluation.result import ProtocolResult
 from efquantface.prune.prune import Pruned
 from efquantface.quantize.mixed import CHOICES, LayerChoice
 

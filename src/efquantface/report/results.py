@@ -11,14 +11,14 @@ from rich.table import Table
 
 from efquantface.contract import FaceContract
 from efquantface.distill.settings import History
-from efquantface.evaluation.protocol import Metric, ProtocolResult
+from efquantface.embedding.benchmark import Timing
+from efquantface.evaluation.result import Metric, ProtocolResult
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import Parity
-from efquantface.models.model import FaceModel
+from efquantface.graph.model import FaceModel
 from efquantface.prune.goal import Latency
 from efquantface.prune.prune import Pruned
 from efquantface.quantize.mixed import LayerChoice
-from efquantface.runtime.benchmark import Timing
 
 
 @dataclass(frozen=True)

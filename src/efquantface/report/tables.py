@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from efquantface.evaluation.protocol import ProtocolResult
+from efquantface.embedding.benchmark import Timing
+from efquantface.evaluation.result import ProtocolResult
 from efquantface.report.results import formatted, formatted_interval, percent
-from efquantface.runtime.benchmark import Timing
 
 
 def evaluation_table(results: list[ProtocolResult], model: str, against: str | None) -> Table:

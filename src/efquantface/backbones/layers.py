@@ -1,0 +1,109 @@
+"""Blocks that several backbones share."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from efquantface.graph.ops import GlobalAvgPool, Multiply
+
+ACTIVATIONS = ("prelu", "relu6", "relu")
+
+
+def activation(kind: str, channels: int) -> nn.Module:
+    """A nonlinearity of one of ``ACTIVATIONS``.
+
+    Raises:
+        KeyError: another kind.
+    """
+    return {"prelu": nn.PReLU(channels), "relu6": nn.ReLU6(), "relu": nn.ReLU()}[kind]
+
+
+class ConvBN(nn.Module):
+    """Convolution and BatchNorm: (B,inputs,H,W) to (B,outputs,H/stride,W/stride)."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int = 1,
+        stride: int = 1,
+        pad: int = 0,
+        groups: int = 1,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, size, stride, pad, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalized: Tensor = self.bn(self.conv(x))
+        return normalized
+
+
+class ConvAct(ConvBN):
+    """Convolution, BatchNorm and a nonlinearity."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int = 1,
+        stride: int = 1,
+        pad: int = 0,
+        groups: int = 1,
+        act: str = "prelu",
+    ) -> None:
+        super().__init__(inputs, outputs, size, stride, pad, groups)
+        self.act = activation(act, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated: Tensor = self.act(super().forward(x))
+        return activated
+
+
+class Bottleneck(nn.Module):
+    """Inverted residual (Sandler et al. 2018): widen by 1x1, 3x3 depthwise, narrow by 1x1.
+
+    Args:
+        inner: channels in between; ``inner == inputs`` with ``expand=False`` leaves the first out.
+        residual: add the input.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        inner: int,
+        stride: int = 1,
+        *,
+        residual: bool,
+        act: str = "prelu",
+        expand: bool = True,
+    ) -> None:
+        super().__init__()
+        self.expand = ConvAct(inputs, inner, act=act) if expand else nn.Identity()
+        self.depthwise = ConvAct(inner, inner, 3, stride, 1, inner, act)
+        self.project = ConvBN(inner, outputs)
+        self.residual = residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + out if self.residual else out
+
+
+class SqueezeExcite(nn.Module):
+    """Channels weighted by what they hold on average (Hu et al. 2018): 1x1 - ReLU - 1x1 - sigmoid."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.pool = GlobalAvgPool()
+        self.fc1 = nn.Conv2d(channels, channels // reduction, 1, bias=False)
+        self.relu = nn.ReLU()
+        self.fc2 = nn.Conv2d(channels // reduction, channels, 1, bias=False)
+        self.sigmoid = nn.Sigmoid()
+        self.multiply = Multiply()
+
+    def forward(self, x: Tensor) -> Tensor:
+        weighted: Tensor = self.multiply(
+            x, self.sigmoid(self.fc2(self.relu(self.fc1(self.pool(x)))))
+        )
+        return weighted

@@ -1,0 +1,153 @@
+"""``efq align`` and ``efq data``: photos, containers and lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from efquantface.cli.options import Preprocess, Resize
+
+data_app = typer.Typer(
+    no_args_is_help=True,
+    help="Look into folders, .rec, .bin, .parquet and list files, and unpack them.",
+)
+
+
+def align(
+    photos: Annotated[Path, typer.Argument(help="folder of photos")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder for the crops")],
+    template: Annotated[str, typer.Option(help="arcface112 or dlib150")] = "arcface112",
+    pick: Annotated[
+        str, typer.Option(help="largest or central face where there are several")
+    ] = "largest",
+    detector: Annotated[
+        Path | None, typer.Option(help="a YuNet .onnx, instead of the detector installed")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="threads")] = None,
+) -> None:
+    """Photos to aligned crops. Stopped, it goes on where it was when called again.
+
+    Folders are kept, and pair lists and protocol files are copied, so that an aligned benchmark is an
+    evaluation set. Photos without a face, with several, or unreadable are listed in
+    FACES/align_report.tsv.
+    """
+    from efquantface.console import Console
+    from efquantface.data.align import align_folder
+    from efquantface.data.detect import YuNet
+
+    if pick not in ("largest", "central"):
+        raise typer.BadParameter("--pick is largest or central")
+    console = Console()
+    with console.bar("aligning") as advance:
+        done = align_folder(
+            photos,
+            output,
+            template,
+            pick=pick,
+            detector=None if detector is None else YuNet(detector),
+            workers=workers,
+            progress=advance,
+        )
+    console.say(
+        f"{done.written:,} crops written to {output}, {done.existing:,} were there; "
+        f"no face in {len(done.none):,}, several in {len(done.several):,}, "
+        f"unreadable {len(done.unreadable):,} (listed in {output / 'align_report.tsv'})"
+    )
+
+
+@data_app.command("inspect")
+def inspect(
+    faces: Annotated[Path, typer.Argument(help="folder, .rec, .bin, .parquet or list file")],
+) -> None:
+    """What a source of faces holds: images, identities, sizes, and what cannot be read of a sample."""
+    from efquantface.data.faces import open_source
+    from efquantface.data.inspection import describe_source
+
+    for line in describe_source(open_source(faces)):
+        typer.echo(line)
+
+
+@data_app.command("extract")
+def extract(
+    faces: Annotated[Path, typer.Argument(help=".rec, .bin, .parquet or list file")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder for the images")],
+    limit: Annotated[int | None, typer.Option(help="only so many images, the first ones")] = None,
+) -> None:
+    """Unpack images as they are stored, a folder an identity. Stopped, it goes on when called again.
+
+    A verification .bin also gives pairs.csv, so that the folder is an evaluation set:
+    --eval NAME=FOLDER/pairs.csv
+    """
+    from efquantface.console import Console
+    from efquantface.data.faces import open_source
+    from efquantface.data.inspection import extract_source
+
+    console = Console()
+    with console.bar("extracting") as advance:
+        written, existing = extract_source(open_source(faces), output, limit, advance)
+    console.say(f"{written:,} images written to {output}, {existing:,} were there")
+
+
+@data_app.command("subset")
+def subset(
+    faces: Annotated[Path, typer.Argument(help="folder, .rec, .parquet or list file")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="list file to write")],
+    size: Annotated[int, typer.Option(help="images to choose")] = 1000,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="random; identities (one image of each person before a second of any); coverage (k-"
+            "centre on a teacher's embeddings)"
+        ),
+    ] = "identities",
+    teacher: Annotated[str | None, typer.Option(help="for coverage: any model")] = None,
+    preprocess: Preprocess = None,
+    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="replace an existing list")] = False,
+) -> None:
+    """Choose images that matter, and write them as a list file: efq compress TEACHER LIST."""
+    from efquantface.verbs.curate import write_subset
+
+    count = write_subset(
+        faces, output, size, by, teacher=teacher, preprocess=preprocess, seed=seed, force=force
+    )
+    typer.echo(f"{size:,} of {count:,} images are listed in {output}")
+
+
+@data_app.command("check")
+def check(
+    faces: Annotated[Path, typer.Argument(help="folder, .rec, .parquet or list file")],
+    teacher: Annotated[str, typer.Option(help="any model; it judges who is who")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="list of images to leave out")
+    ] = Path("exclude.txt"),
+    against: Annotated[
+        Path | None, typer.Option(help="evaluation faces that training must not share people with")
+    ] = None,
+    preprocess: Preprocess = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="also draw the listed faces (.jpg); shows faces")
+    ] = None,
+    resize: Resize = False,
+    force: Annotated[bool, typer.Option("--force", help="replace existing files")] = False,
+) -> None:
+    """Find shared people, wrong and doubled identities, near-duplicates and unaligned crops.
+
+    The list is for efq compress --exclude LIST.
+    """
+    from efquantface.verbs.curate import check_faces
+
+    result = check_faces(
+        faces,
+        output,
+        teacher=teacher,
+        against=against,
+        preprocess=preprocess,
+        sheet=sheet,
+        resize=resize,
+        force=force,
+    )
+    for line in result.lines:
+        typer.echo(line)

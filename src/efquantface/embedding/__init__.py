@@ -1,0 +1,1 @@
+"""Faces to embeddings: Embedder, its cache, its speed."""

@@ -1,0 +1,81 @@
+"""Speed as ratios: several models timed in turns in one run, on the same crops."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from efquantface.embedding.embedder import Embedder
+from efquantface.runtime.sessions import Float32
+
+_WARMUP = 3
+_MIN_SECONDS = 0.004  # a timed round repeats short calls up to this
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One model at one batch size: milliseconds a call (median, quartiles) over the rounds."""
+
+    name: str
+    batch: int
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    ratio: float  # median over the rounds of (first model's time / this model's time)
+
+    @property
+    def faces_a_second(self) -> float:
+        """Throughput at the median."""
+        return self.batch * 1000 / self.median_ms
+
+
+def benchmark(
+    models: Sequence[tuple[str, Embedder]],
+    *,
+    batches: Sequence[int] = (1, 16),
+    rounds: int = 20,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Timing]:
+    """Time ``models`` in turns, so that other load on the machine falls on all of them alike.
+
+    Only the runtime's call is timed, on input that is normalized already. Ratios are of the first
+    model's time to each model's in the same round.
+    """
+    rng = np.random.default_rng(seed)
+    timings = []
+    done, total = 0, len(batches) * (rounds + 1)
+    for batch in batches:
+        inputs = []
+        for _, embedder in models:
+            c = embedder.contract
+            faces = rng.integers(0, 256, (batch, c.height, c.width, 3), dtype=np.uint8)
+            inputs.append(c.normalize(faces))
+        repeats = [_repeats(e, x) for (_, e), x in zip(models, inputs, strict=True)]
+        done += 1
+        times = np.empty((rounds, len(models)))
+        for r in range(rounds):
+            for column, ((_, embedder), x) in enumerate(zip(models, inputs, strict=True)):
+                began = time.perf_counter()
+                for _ in range(repeats[column]):
+                    embedder.run(x)
+                times[r, column] = (time.perf_counter() - began) / repeats[column] * 1000
+            done += 1
+            if progress:
+                progress(done, total)
+        for column, (name, _) in enumerate(models):
+            low, median, high = np.percentile(times[:, column], [25, 50, 75])
+            ratio = float(np.median(times[:, 0] / times[:, column]))
+            timings.append(Timing(name, batch, float(median), float(low), float(high), ratio))
+    return timings
+
+
+def _repeats(embedder: Embedder, x: Float32) -> int:
+    for _ in range(_WARMUP):
+        began = time.perf_counter()
+        embedder.run(x)
+        seconds = time.perf_counter() - began
+    return max(1, int(np.ceil(_MIN_SECONDS / max(seconds, 1e-6))))

@@ -1,0 +1,1 @@
+"""How the field's benchmarks are read from disk."""

@@ -1,0 +1,134 @@
+"""All pairs of a set of faces: TAR at small FARs, agreement, galleries across models."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from efquantface.evaluation.allpairs import BINS, AllPairs, score_all_pairs
+from efquantface.evaluation.groups import people_groups
+from efquantface.evaluation.items import Embedded, Options, Progress
+from efquantface.evaluation.metrics import Operating, supported_fars, tar_at_far, unit
+from efquantface.evaluation.paired import (
+    ACROSS,
+    Embeddings,
+    add_curves,
+    compatibility,
+    mean_cosine,
+    plain_metric,
+    tar_metric,
+)
+from efquantface.evaluation.result import Curves, Metric, ProtocolResult
+from efquantface.evaluation.sets import EvalSet
+
+
+def score_people(
+    item: EvalSet, models: dict[str, Embedded], options: Options, progress: Progress | None = None
+) -> ProtocolResult:
+    """All metrics of every pair of an evaluation set's images.
+
+    Raises:
+        EvaluationError: embeddings that are not finite.
+    """
+    identities = item.faces.identities
+    rows = {n: unit(e.rows, f"{item.name}, {n}") for n, e in models.items()}
+    found = {n: score_all_pairs(r, identities, progress) for n, r in rows.items()}
+    first = found["teacher"]
+    counts = {
+        "genuine": len(first.genuine),
+        "impostor": first.impostors,
+        "images": len(identities),
+    }
+    labelled = len(first.genuine) > 0 and first.impostors > 0
+    fars = [f for f in supported_fars(first.impostors) if f <= first.kept_far]
+    genuine = {n: r.genuine for n, r in found.items()}
+    metrics = [
+        tar_metric(
+            far, {n: _point(r, far) for n, r in found.items()}, genuine, first.genuine_identity
+        )
+        for far in (fars if labelled else [])
+    ]
+    curves = Curves()
+    for name, result in found.items() if labelled else ():
+        add_curves(
+            curves,
+            name,
+            result.genuine,
+            result.top_impostors,
+            result.impostors,
+            result.impostor_histogram,
+        )
+    if options.threshold is not None and labelled:
+        rates = {n: rates_of(result, options.threshold) for n, result in found.items()}
+        for position, what in enumerate(("FAR", "FRR")):
+            values = {n: r[position] for n, r in rates.items()}
+            metrics.append(plain_metric(f"{what} at {options.threshold:g}", values))
+    if "student" in models:
+        metrics.append(
+            Metric("cosine to teacher", mean_cosine(rows), note="mean over the set's images")
+        )
+        metrics += _agreement(rows, first, fars)
+        if labelled and fars:
+            metrics += _across(rows, found, identities, fars, progress)
+    if options.groups and labelled and fars:
+        points = {n: _point(r, fars[-1]).threshold for n, r in found.items()}
+        metrics += people_groups(item.faces, rows, points, fars[-1], options.groups)
+    return ProtocolResult(f"{item.name} all pairs", counts, options.text, metrics, curves)
+
+
+def _across(
+    rows: dict[str, Embeddings],
+    found: dict[str, AllPairs],
+    identities: npt.NDArray[np.int64],
+    fars: list[float],
+    progress: Progress | None,
+) -> list[Metric]:
+    own = {n: (r.genuine, r.top_impostors) for n, r in found.items()}
+    mixed = {
+        gallery: score_all_pairs(rows[gallery], identities, progress, probes=rows[probe])
+        for gallery, probe in ACROSS
+    }
+    return compatibility(
+        own,
+        {n: (r.genuine, r.top_impostors) for n, r in mixed.items()},
+        fars,
+        (found["teacher"].impostors, mixed["teacher"].impostors),
+    )
+
+
+def _point(result: AllPairs, far: float) -> Operating:
+    return tar_at_far(result.genuine, result.top_impostors, far, result.impostors)
+
+
+def _agreement(rows: dict[str, Embeddings], teacher: AllPairs, fars: list[float]) -> list[Metric]:
+    """Share of pairs decided alike at the teacher's own thresholds, on up to 2,000 images.
+
+    Without genuine pairs (one image a person) the thresholds are those that accept the share FAR
+    of all pairs.
+    """
+    index = np.random.default_rng(30).permutation(len(rows["teacher"]))[:2000]
+    t, s = rows["teacher"][index], rows["student"][index]
+    upper = np.triu_indices(len(index), 1)
+    a, b = (t @ t.T)[upper], (s @ s.T)[upper]
+    metrics = []
+    for far in fars[:3]:
+        threshold = tar_at_far(
+            np.ones(1, np.float32), teacher.top_impostors, far, teacher.impostors
+        ).threshold
+        accepted, both = a >= threshold, (a >= threshold) & (b >= threshold)
+        share = float(((a >= threshold) == (b >= threshold)).mean())
+        either = int((accepted | (b >= threshold)).sum())
+        note = f"of pairs that either accepts, both accept {both.sum() / max(either, 1):.1%}"
+        metrics.append(Metric(f"same decisions at teacher's FAR={far:g}", share, note=note))
+    return metrics
+
+
+def rates_of(result: AllPairs, threshold: float) -> tuple[float, float]:
+    """(FAR, FRR) at a threshold; the FAR from the histogram where it lies beyond the exact scores."""
+    top = result.top_impostors
+    if len(top) and threshold > top.min():
+        accepted = int((top >= threshold).sum())
+    else:
+        first = int(np.clip((threshold + 1) * BINS / 2, 0, BINS - 1))
+        accepted = int(result.impostor_histogram[first:].sum())
+    return accepted / result.impostors, float((result.genuine < threshold).mean())

@@ -1,0 +1,189 @@
+"""Scores of templates: 1:1 verification and 1:N identification, and galleries across models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from efquantface.errors import EvaluationError
+from efquantface.evaluation.benchmarks.gallery import GallerySet
+from efquantface.evaluation.benchmarks.ijb import TemplateSet
+from efquantface.evaluation.identification import FPIRS, Search, search
+from efquantface.evaluation.items import Embedded, Options
+from efquantface.evaluation.metrics import Scores, supported_fars, tar_at_far, unit
+from efquantface.evaluation.paired import (
+    ACROSS,
+    Embeddings,
+    add_curves,
+    at_threshold,
+    compatibility,
+    histogram,
+    mean_cosine,
+    plain_metric,
+    tar_metric,
+    thresholds,
+)
+from efquantface.evaluation.result import Curves, Metric, ProtocolResult
+from efquantface.evaluation.templates import score_template_pairs
+
+RANKS = (1, 5)
+Numbers = npt.NDArray[np.int64]
+Rows = dict[str, Embeddings]
+
+
+def score_templates(
+    item: TemplateSet, models: dict[str, Embedded], options: Options
+) -> list[ProtocolResult]:
+    """1:1 and 1:N results of an IJB set, as far as its lists are there."""
+    results = []
+    rows = {n: unit(e.rows, f"{item.name}, {n}") for n, e in models.items()}
+    flags = f"template flags {options.templates}, cosine"
+    if len(item.a):
+        results.append(verification(item, rows, options, flags))
+    if item.probes is not None:
+        templates, subjects = item.probes
+        probes = {n: r[np.searchsorted(item.ids, templates)] for n, r in rows.items()}
+        galleries = {
+            part: ({n: r[np.searchsorted(item.ids, t)] for n, r in rows.items()}, s)
+            for part, (t, s) in item.galleries.items()
+        }
+        results.append(identification(item.name, galleries, (probes, subjects), flags))
+    return results
+
+
+def score_gallery(
+    item: GallerySet, models: dict[str, Embedded], options: Options
+) -> list[ProtocolResult]:
+    """1:N results of a folder."""
+    count = len(item.gallery)
+    enrolled = {n: item.enrolled(e.rows) for n, e in models.items()}
+    people = next(iter(enrolled.values()))[1]
+    probes = {n: unit(e.rows[count:], f"{item.name}, {n}") for n, e in models.items()}
+    gallery = {"folder": ({n: rows for n, (rows, _) in enrolled.items()}, people)}
+    return [identification(item.name, gallery, (probes, item.subjects[1]), options.text)]
+
+
+def verification(item: TemplateSet, rows: Rows, options: Options, flags: str) -> ProtocolResult:
+    """TAR@FAR of template pairs, down to the FARs that the impostor pairs support.
+
+    Raises:
+        EvaluationError: pairs of one class only.
+    """
+    a, b = np.searchsorted(item.ids, item.a), np.searchsorted(item.ids, item.b)
+    same = item.same
+    if same.all() or not same.any():
+        raise EvaluationError(f"{item.name}: genuine and impostor pairs are both needed")
+    split = {n: _divided(score_template_pairs(r, r, a, b), same) for n, r in rows.items()}
+    counts = {
+        "genuine": int(same.sum()),
+        "impostor": int((~same).sum()),
+        "images": len(item.names),
+        "templates": len(item.ids),
+    }
+    fars = supported_fars(counts["impostor"])
+    genuine = {n: g for n, (g, _) in split.items()}
+    metrics = [
+        tar_metric(far, {n: tar_at_far(*s, far) for n, s in split.items()}, genuine, a[same])
+        for far in fars
+    ]
+    metrics += at_threshold(split, options.threshold)
+    if "student" in rows:
+        metrics.append(Metric("cosine to teacher", mean_cosine(rows), note="mean over templates"))
+        mixed = {
+            gallery: _divided(score_template_pairs(rows[gallery], rows[probe], a, b), same)
+            for gallery, probe in ACROSS
+        }
+        metrics += compatibility(split, mixed, fars)
+    curves = Curves()
+    for name, (g, i) in split.items():
+        add_curves(curves, name, g, i, None, histogram(i))
+    return ProtocolResult(f"{item.name} 1:1", counts, flags, metrics, curves)
+
+
+def _divided(scores: Scores, same: npt.NDArray[np.bool_]) -> tuple[Scores, Scores]:
+    return scores[same], scores[~same]
+
+
+def identification(
+    name: str,
+    galleries: dict[str, tuple[Rows, Numbers]],
+    probes: tuple[Rows, Numbers],
+    flags: str,
+) -> ProtocolResult:
+    """Rank-1, rank-5 and TPIR@FPIR, each the mean over galleries, as IJB asks.
+
+    TPIR counts a mated probe whose own identity scores at or above the threshold, at any rank; the
+    threshold is the smallest at which at most the share FPIR of non-mated probes finds anyone.
+
+    Args:
+        galleries: by name the rows (G,D) of each model, and subjects (G,).
+        probes: rows (P,D) of each model, and subjects (P,).
+    """
+    rows, subjects = probes
+    models = list(rows)
+    pairs = {(n, n) for n in models}
+    if "student" in models:
+        pairs |= set(ACROSS)
+    found: dict[tuple[str, str], list[Search]] = {
+        (g, p): [search(r[g], s, rows[p], subjects) for r, s in galleries.values()]
+        for g, p in sorted(pairs)
+    }
+    own = {n: found[n, n] for n in models}
+    counts = {
+        "genuine": sum(int(s.enrolled.sum()) for s in own["teacher"]),
+        "impostor": sum(int((~s.enrolled).sum()) for s in own["teacher"]),
+        "images": len(subjects),
+    }
+    metrics = [
+        plain_metric(f"rank-{k}", {n: _mean(s.rank_rate(k) for s in x) for n, x in own.items()})
+        for k in RANKS
+    ]
+    open_set = all((~s.enrolled).any() for s in own["teacher"])
+    for fpir in FPIRS if open_set else ():
+        values = {n: _mean(s.tpir(s.threshold(fpir)) for s in x) for n, x in own.items()}
+        metric = plain_metric(f"TPIR@FPIR={fpir:g}", values)
+        metric.note = thresholds({n: _mean(s.threshold(fpir) for s in x) for n, x in own.items()})
+        metrics.append(metric)
+    if "student" in models:
+        metrics += _across(found, own, open_set)
+    return ProtocolResult(f"{name} 1:N", counts, flags, metrics, Curves())
+
+
+def _across(
+    found: dict[tuple[str, str], list[Search]], own: dict[str, list[Search]], open_set: bool
+) -> list[Metric]:
+    """A gallery enrolled with one model, searched with the other."""
+    metrics = []
+    for gallery, probe in ACROSS:
+        mixed = found[gallery, probe]
+        what = f"{gallery}'s gallery, {probe}'s probes"
+        values = {
+            gallery: _mean(s.rank_rate(1) for s in own[gallery]),
+            probe: _mean(s.rank_rate(1) for s in mixed),
+        }
+        metrics.append(Metric(f"{what}: rank-1", values["teacher"], student=values["student"]))
+        if not open_set:
+            continue
+        cuts = [s.threshold(FPIRS[-1]) for s in own[gallery]]
+        values = {
+            gallery: _mean(s.tpir(t) for s, t in zip(own[gallery], cuts, strict=True)),
+            probe: _mean(s.tpir(t) for s, t in zip(mixed, cuts, strict=True)),
+        }
+        fpir = _mean(
+            float((s.other[~s.enrolled] >= t).mean()) for s, t in zip(mixed, cuts, strict=True)
+        )
+        metrics.append(
+            Metric(
+                f"{what}: TPIR",
+                values["teacher"],
+                student=values["student"],
+                note=f"at the {gallery}'s own thresholds of FPIR={FPIRS[-1]:g}; FPIR there {fpir:.2g}",
+            )
+        )
+    return metrics
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))

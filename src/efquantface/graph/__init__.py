@@ -1,0 +1,1 @@
+"""Networks as canonical graphs: operators, rewrites, checkpoints."""

@@ -1,0 +1,87 @@
+"""Our own checkpoint: a safetensors file with the graph as JSON in its metadata. No code, no pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from efquantface.contract import METADATA_KEY, FaceContract
+from efquantface.errors import ModelFileError
+from efquantface.files import whole
+from efquantface.graph.graph import NodeSpec, build, output_name, specs_of
+from efquantface.graph.model import FaceModel
+
+GRAPH_KEY = "efquantface.graph"
+FORMAT_KEY = "efquantface.format"
+FORMAT = "1"
+
+
+def save_checkpoint(model: FaceModel, path: Path) -> None:
+    """Write graph, contract and weights; the file appears whole or not at all."""
+    graph = {
+        "nodes": [asdict(spec) for spec in specs_of(model.graph)],
+        "output": output_name(model.graph),
+        "quantized": model.quantized,
+        "node_names": list(model.node_names[:8]),
+        "channels": model.channels,
+    }
+    metadata = {
+        FORMAT_KEY: FORMAT,
+        GRAPH_KEY: json.dumps(graph),
+        METADATA_KEY: model.contract.to_json(),
+    }
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.graph.state_dict().items()}
+    with whole(path) as temporary:
+        save_file(tensors, str(temporary), metadata)
+
+
+def is_own_checkpoint(path: Path) -> bool:
+    """Whether a safetensors file holds one of our graphs; other files hold weights alone.
+
+    Raises:
+        ModelFileError: the file is damaged.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return FORMAT_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def load_checkpoint(path: Path) -> FaceModel:
+    """Read what :func:`save_checkpoint` wrote.
+
+    Raises:
+        ModelFileError: the file is damaged, foreign, or its weights do not fit its graph.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path}: not a readable safetensors file ({error})") from None
+    if metadata.get(FORMAT_KEY) != FORMAT:
+        raise ModelFileError(
+            f"{path}: a graph of format {metadata.get(FORMAT_KEY)}, this version reads {FORMAT}; "
+            "export it with the version that wrote it"
+        )
+    where = str(path)
+    try:
+        raw = json.loads(metadata[GRAPH_KEY])
+        specs = [
+            NodeSpec(n["name"], n["kind"], tuple(n["inputs"]), n["attrs"]) for n in raw["nodes"]
+        ]
+        output, quantized, names = raw["output"], bool(raw["quantized"]), raw["node_names"]
+        channels = {str(k): int(v) for k, v in raw.get("channels", {}).items()}
+        contract = FaceContract.from_json(metadata[METADATA_KEY], where)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{path}: the stored graph cannot be read ({error})") from None
+    graph = build(specs, output, where)
+    missing, unexpected = graph.load_state_dict(tensors, strict=False)
+    if missing or unexpected:
+        raise ModelFileError(f"{path}: weights missing {missing}, unexpected {unexpected}")
+    return FaceModel(graph, contract, path, quantized, tuple(names), channels=channels)

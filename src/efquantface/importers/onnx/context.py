@@ -1,0 +1,113 @@
+"""What handlers of ONNX operators work with: the graph under construction and one node's operands.
+
+A handler reads the node's operands (constants as NumPy arrays, activations as names in the graph
+under construction), adds modules, and returns the name of its result (names, where the node has
+several). It raises :class:`NotCanonical` with a reason where the operator's use has no canonical
+form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor, nn
+
+from efquantface.graph.graph import GraphBuilder
+
+Array = npt.NDArray[Any]
+
+
+class NotCanonical(Exception):
+    """The operator, as it is used in this node, cannot be represented; the text says why."""
+
+
+@dataclass
+class Context:
+    """What is known while a graph is imported.
+
+    Attributes:
+        examples: a tensor for every name in the graph under construction.
+        constants, names: of ONNX values: those that are constant, and the others' graph names.
+        moved: place of the batch in ONNX values where it is not in front.
+    """
+
+    builder: GraphBuilder
+    examples: dict[str, Tensor]
+    constants: dict[str, Array] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    moved: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, module: nn.Module, *inputs: str) -> str:
+        """Append a module and run it on the examples, so that shapes are always known."""
+        with torch.no_grad():
+            try:
+                example = module.eval()(*(self.examples[i] for i in inputs))
+            except RuntimeError as error:
+                raise NotCanonical(str(error).splitlines()[0]) from None
+        result = self.builder.add(name, module, *inputs)
+        self.examples[result] = example
+        return result
+
+
+@dataclass
+class Operands:
+    """One ONNX node's view: its attributes, and its inputs as constants or graph names."""
+
+    node: onnx.NodeProto
+    context: Context
+    attrs: dict[str, Any]
+    opset: int
+
+    @property
+    def label(self) -> str:
+        return self.node.name or self.node.output[0]
+
+    def constant(self, index: int, default: Array | None = None) -> Array:
+        """Input ``index`` as a constant, or ``default`` where it is absent."""
+        if index >= len(self.node.input) or not self.node.input[index]:
+            if default is None:
+                raise NotCanonical(f"input {index} is missing")
+            return default
+        name = self.node.input[index]
+        if name not in self.context.constants:
+            raise NotCanonical(f"input {index} ({name}) is not a constant")
+        return self.context.constants[name]
+
+    def has(self, index: int) -> bool:
+        return index < len(self.node.input) and bool(self.node.input[index])
+
+    def is_constant(self, index: int) -> bool:
+        return self.node.input[index] in self.context.constants
+
+    def activation(self, index: int = 0) -> str:
+        name = self.node.input[index]
+        if name not in self.context.names:
+            raise NotCanonical(f"input {index} ({name}) is not an activation")
+        if name in self.context.moved:
+            raise NotCanonical(f"the batch of input {index} ({name}) is not in front")
+        return self.context.names[name]
+
+    def any_activation(self) -> str:
+        """The first input, wherever its batch stands."""
+        name = self.node.input[0]
+        if name not in self.context.names:
+            raise NotCanonical(f"{name} is not an activation")
+        return self.context.names[name]
+
+    def shape(self, index: int = 0) -> tuple[int, ...]:
+        return tuple(self.context.examples[self.activation(index)].shape)
+
+    def add(self, module: nn.Module, *inputs: str, suffix: str = "") -> str:
+        return self.context.add(self.label + suffix, module, *inputs)
+
+    def tensor(self, index: int) -> Tensor:
+        return torch.from_numpy(np.array(self.constant(index), dtype=np.float32))
+
+
+Handler = Callable[[Operands], str | list[str]]

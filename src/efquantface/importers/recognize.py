@@ -1,0 +1,103 @@
+"""A checkpoint's architecture from the names and shapes of its tensors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from efquantface.errors import ModelFileError
+from efquantface.importers.dialects import DIALECTS, Dialect, NotRecognized, renumbered
+from efquantface.importers.state_dicts import read_tensors
+
+_LISTED = 8
+_BOOKKEEPING = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Recognized:
+    """A backbone with its weights.
+
+    Attributes:
+        module: in evaluation mode.
+        dialect: the way of naming it was recognized by.
+        prefix: what stood in front of all names.
+        notes: what was left out.
+    """
+
+    module: nn.Module
+    dialect: Dialect
+    prefix: str
+    notes: list[str]
+
+
+def recognize(path: Path) -> Recognized:
+    """Load a checkpoint into the backbone that its tensors' names and shapes describe.
+
+    Raises:
+        ModelFileError: the file cannot be read, its names are of no known network, or tensors are
+            missing, unexpected or of another shape; all of them are named.
+    """
+    tensors = read_tensors(path)
+    dialect, prefix = _dialect(tensors, path)
+    inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    own = {k: v for k, v in inside.items() if not k.endswith(_BOOKKEEPING)}
+    names = {dialect.rename(k): k for k in own}
+    renamed = renumbered({new: own[old] for new, old in names.items()})
+    try:
+        module = dialect.build(renamed)
+    except NotRecognized as error:
+        raise ModelFileError(f"{path}: named like {dialect.name}, but with {error}") from None
+    except (KeyError, IndexError) as error:
+        raise ModelFileError(f"{path}: named like {dialect.name}, but without {error}") from None
+    _fill(module, renamed, f"{path}: named like {dialect.name}, but")
+    outside = Counter(k.partition(".")[0] for k in tensors if not k.startswith(prefix))
+    notes = [f"left out: {count} tensors of {name!r}" for name, count in sorted(outside.items())]
+    return Recognized(module.eval(), dialect, prefix, notes)
+
+
+def _dialect(tensors: dict[str, Tensor], path: Path) -> tuple[Dialect, str]:
+    for dialect in DIALECTS:
+        for name in tensors:
+            if name == dialect.signature or name.endswith("." + dialect.signature):
+                return dialect, name.removesuffix(dialect.signature)
+    shown = ", ".join(list(tensors)[:_LISTED])
+    known = "; ".join(d.name for d in DIALECTS)
+    raise ModelFileError(
+        f"{path}: {len(tensors)} tensors named {shown}, ... are of no network known here ({known}). "
+        "Export the network to ONNX, or call efquantface.compress with your nn.Module"
+    )
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Load all weights, or name everything that does not fit."""
+    wanted = {k: v for k, v in module.state_dict().items() if not k.endswith(_BOOKKEEPING)}
+    shaped = {
+        k: v.reshape(wanted[k].shape) if k in wanted and _same_values(v, wanted[k]) else v
+        for k, v in tensors.items()
+    }
+    missing = [k for k in wanted if k not in shaped]
+    unexpected = [k for k in shaped if k not in wanted]
+    other = [
+        f"{k} {tuple(shaped[k].shape)} instead of {tuple(v.shape)}"
+        for k, v in wanted.items()
+        if k in shaped and shaped[k].shape != v.shape
+    ]
+    problems = [
+        f"{what}: {', '.join(found[:_LISTED])}"
+        + (f" and {len(found) - _LISTED} more" if len(found) > _LISTED else "")
+        for what, found in (("missing", missing), ("unexpected", unexpected), ("shape", other))
+        if found
+    ]
+    if problems:
+        raise ModelFileError(f"{where} {'; '.join(problems)}")
+    module.load_state_dict(shaped, strict=False)
+
+
+def _same_values(have: Tensor, want: Tensor) -> bool:
+    """A 1x1 convolution's weight for a linear layer, slopes with axes of length 1."""
+    return have.numel() == want.numel() and [s for s in have.shape if s != 1] == [
+        s for s in want.shape if s != 1
+    ]

@@ -1,0 +1,273 @@
+"""Any ``nn.Module`` to a canonical graph, by tracing it with ``torch.fx``."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from efquantface.contract import FaceContract
+from efquantface.errors import ModelFileError, UnsupportedOperatorError
+from efquantface.graph import islands, ops
+from efquantface.graph.graph import INPUT, GraphBuilder
+from efquantface.graph.ops import (
+    Add,
+    Affine,
+    Clamp,
+    Flatten,
+    GlobalAvgPool,
+    Multiply,
+    PReLU,
+    conv_from,
+    linear_from,
+)
+from efquantface.importers.onnx.context import Context, NotCanonical
+
+
+class _Tracer(fx.Tracer):
+    """Traces through containers and user classes down to PyTorch's own layers."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return _is_canonical(m) or (
+            m.__module__.startswith("torch.nn") and not isinstance(m, nn.Sequential)
+        )
+
+
+def _is_canonical(module: nn.Module) -> bool:
+    """Whether a module is in the vocabulary already, or says itself what it is there."""
+    return module.__module__ in (ops.__name__, islands.__name__) or hasattr(module, "canonical")
+
+
+def import_module(module: nn.Module, contract: FaceContract) -> fx.GraphModule:
+    """Trace ``module`` (evaluation mode, its own normalized float input) to a canonical graph.
+
+    The module itself is not changed.
+
+    Raises:
+        ModelFileError: the module cannot be traced, gives another shape than the contract says, or
+            holds values that are not finite.
+        UnsupportedOperatorError: naming every operation that has no canonical form.
+    """
+    what = type(module).__name__
+    for name, value in module.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ModelFileError(f"{what}: weight {name!r} holds values that are not finite")
+    training = module.training
+    module.eval()
+    try:
+        traced = _Tracer().trace(module)
+    except Exception as error:  # tracing runs the user's own forward
+        raise ModelFileError(
+            f"{what} cannot be traced ({error}); export it to ONNX and give that file"
+        ) from None
+    finally:
+        module.train(training)
+    example = torch.zeros(1, 3, contract.height, contract.width)
+    context = Context(GraphBuilder(), {INPUT: example})
+    values: dict[fx.Node, str] = {}
+    sizes: set[fx.Node] = set()  # what only feeds the arguments of a reshape
+    problems: list[str] = []
+    output = ""
+    for node in traced.nodes:
+        try:
+            if node.op == "placeholder":
+                values[node] = INPUT
+            elif node.op == "output":
+                output = _output(node, values, what)
+            elif node.target in _SIZES:
+                sizes.add(node)
+            elif any(a not in values and a not in sizes for a in node.all_input_nodes):
+                continue  # follows a node that has been reported already
+            elif node.op == "call_module":
+                child = module.get_submodule(str(node.target))
+                values[node] = _module(context, node, child, values)
+            elif node.op in ("call_function", "call_method"):
+                values[node] = _call(context, node, values)
+            else:
+                raise NotCanonical(f"reads {node.target} directly")
+        except NotCanonical as error:
+            reason = f" ({error})" if str(error) else ""
+            problems.append(f"{node.target} {node.name!r}{reason}")
+    if problems:
+        raise UnsupportedOperatorError(
+            f"{what}: {len(problems)} operations are not supported: " + "; ".join(problems)
+        )
+    shape = tuple(context.examples[output].shape)
+    if shape != (1, contract.embedding_size):
+        raise ModelFileError(
+            f"{what}: gives {shape} for one crop, the contract says (1, {contract.embedding_size})"
+        )
+    return context.builder.finish(output)
+
+
+def _output(node: fx.Node, values: dict[fx.Node, str], what: str) -> str:
+    result = node.args[0]
+    if not isinstance(result, fx.Node) or result not in values:
+        if isinstance(result, fx.Node):
+            return INPUT  # an earlier problem is reported instead
+        raise ModelFileError(f"{what}: returns {type(result).__name__}, one embedding is expected")
+    return values[result]
+
+
+def _module(context: Context, node: fx.Node, child: nn.Module, values: dict[fx.Node, str]) -> str:
+    source = values[node.all_input_nodes[0]]
+    convert = next((c for kind, c in _MODULES.items() if isinstance(child, kind)), None)
+    if _is_canonical(child):
+        convert = _copy
+    if convert is None:
+        raise NotCanonical(type(child).__name__)
+    converted = convert(child, tuple(context.examples[source].shape))
+    if converted is None:
+        return source
+    return context.add(str(node.target), converted, *(values[a] for a in node.all_input_nodes))
+
+
+def _conv(m: Any, shape: tuple[int, ...]) -> nn.Module:
+    if isinstance(m.padding, str) or m.padding_mode != "zeros":
+        raise NotCanonical(f"padding {m.padding!r}, {m.padding_mode}")
+    return conv_from(
+        m.weight.detach(),
+        None if m.bias is None else m.bias.detach(),
+        stride=m.stride,
+        padding=m.padding,
+        dilation=m.dilation,
+        groups=m.groups,
+    )
+
+
+def _batch_norm(m: Any, shape: tuple[int, ...]) -> nn.Module:
+    affine = Affine(m.num_features)
+    if m.running_mean is None:
+        raise NotCanonical("BatchNorm without running statistics")
+    with torch.no_grad():
+        factor = 1 / torch.sqrt(m.running_var + m.eps)
+        if m.weight is not None:
+            factor = factor * m.weight
+        affine.weight.copy_(factor)
+        affine.bias.copy_(-m.running_mean * factor + (0 if m.bias is None else m.bias))
+    return affine
+
+
+def _prelu(m: Any, shape: tuple[int, ...]) -> nn.Module:
+    module = PReLU(shape[1])
+    slope = m.weight if isinstance(m, nn.PReLU) else torch.tensor(m.negative_slope)
+    with torch.no_grad():
+        module.slope.copy_(slope.detach().expand(shape[1]))
+    return module
+
+
+def _adaptive(m: Any, shape: tuple[int, ...]) -> nn.Module:
+    size = m.output_size if isinstance(m.output_size, tuple) else (m.output_size,) * 2
+    if size != (1, 1):
+        raise NotCanonical(f"adaptive pooling to {size}")
+    return GlobalAvgPool()
+
+
+def _copy(m: Any, shape: tuple[int, ...]) -> nn.Module:
+    module: nn.Module = m.canonical(shape) if hasattr(m, "canonical") else copy.deepcopy(m)
+    return module
+
+
+def _gelu(m: Any, shape: tuple[int, ...]) -> nn.Module:
+    if m.approximate != "none":
+        raise NotCanonical(f"GELU approximated by {m.approximate}")
+    return islands.Gelu()
+
+
+def _nothing(m: Any, shape: tuple[int, ...]) -> None:
+    return None
+
+
+def _linear(m: Any, shape: tuple[int, ...]) -> nn.Module:
+    return linear_from(m.weight.detach(), None if m.bias is None else m.bias.detach())
+
+
+_MODULES: dict[type[nn.Module], Callable[[Any, tuple[int, ...]], nn.Module | None]] = {
+    nn.Conv2d: _conv,
+    nn.Linear: _linear,
+    nn.BatchNorm2d: _batch_norm,
+    nn.BatchNorm1d: _batch_norm,
+    nn.PReLU: _prelu,
+    nn.LeakyReLU: _prelu,
+    nn.ReLU6: lambda m, s: Clamp(0.0, 6.0),
+    nn.Hardtanh: lambda m, s: Clamp(float(m.min_val), float(m.max_val)),
+    nn.ReLU: lambda m, s: Clamp(0.0, None),
+    nn.Sigmoid: lambda m, s: nn.Sigmoid(),
+    nn.GELU: _gelu,
+    nn.MaxPool2d: _copy,
+    nn.AvgPool2d: _copy,
+    nn.AdaptiveAvgPool2d: _adaptive,
+    nn.Flatten: lambda m, s: None if len(s) == 2 else Flatten(),
+    nn.Dropout: _nothing,
+    nn.Dropout2d: _nothing,
+    nn.Identity: _nothing,
+}
+
+
+_SIZES = ("size", "dim", getattr, operator.getitem)
+
+
+def _call(context: Context, node: fx.Node, values: dict[fx.Node, str]) -> str:
+    """Functions and tensor methods."""
+    target: Any = node.target
+    source = values[node.all_input_nodes[0]]
+    shape = tuple(context.examples[source].shape)
+    name = node.name
+    if target in (operator.add, operator.iadd, torch.add, "add", "add_"):
+        operands = [a for a in node.args if isinstance(a, fx.Node)]
+        if len(operands) != 2 or node.kwargs:
+            raise NotCanonical("an addition that is not of two tensors")
+        first, second = (values[a] for a in operands)
+        if context.examples[first].shape != context.examples[second].shape:
+            raise NotCanonical("an addition of different shapes")
+        return context.add(name, Add(), first, second)
+    if target in (operator.mul, torch.mul, "mul"):
+        operands = [a for a in node.args if isinstance(a, fx.Node)]
+        if len(operands) != 2 or node.kwargs:
+            raise NotCanonical("a product that is not of two tensors")
+        return context.add(name, Multiply(), *(values[a] for a in operands))
+    if target in (F.relu, torch.relu, torch.relu_, "relu", "relu_"):
+        return context.add(name, Clamp(0.0, None), source)
+    if target in (F.sigmoid, torch.sigmoid, "sigmoid"):
+        return context.add(name, nn.Sigmoid(), source)
+    if target is F.relu6:
+        return context.add(name, Clamp(0.0, 6.0), source)
+    if target in (torch.flatten, "flatten", "view", "reshape", torch.reshape, "squeeze"):
+        return _reshape(context, node, source, shape)
+    if target in (F.adaptive_avg_pool2d, torch.mean, "mean"):
+        return _mean(context, node, source, shape)
+    if target in (F.dropout, "contiguous", "float"):
+        return source
+    raise NotCanonical("")
+
+
+def _reshape(context: Context, node: fx.Node, source: str, shape: tuple[int, ...]) -> str:
+    """Anything that ends as (N, features); checked against what the call would give."""
+    features = Tensor.numel(context.examples[source])
+    last = node.args[-1] if len(node.args) > 1 else None
+    if isinstance(last, tuple | list):
+        last = last[-1]
+    start = node.args[1] if len(node.args) > 1 else node.kwargs.get("start_dim")
+    flat = node.target in (torch.flatten, "flatten") and start == 1
+    squeezed = node.target == "squeeze" and shape[2:] in ((1, 1), ())
+    reshaped = node.target in ("view", "reshape", torch.reshape) and last in (-1, features)
+    if not (flat or squeezed or reshaped):
+        raise NotCanonical(f"a reshape of {shape} by {node.args[1:]}")
+    return source if len(shape) == 2 else context.add(node.name, Flatten(), source)
+
+
+def _mean(context: Context, node: fx.Node, source: str, shape: tuple[int, ...]) -> str:
+    if node.target is F.adaptive_avg_pool2d:
+        if node.args[1] not in (1, (1, 1), [1, 1]):
+            raise NotCanonical(f"adaptive pooling to {node.args[1]}")
+        return context.add(node.name, GlobalAvgPool(), source)
+    dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    if not isinstance(dims, tuple | list) or sorted(int(str(d)) % 4 for d in dims) != [2, 3]:
+        raise NotCanonical(f"a mean over {dims}")
+    pooled = context.add(node.name, GlobalAvgPool(), source)
+    return pooled if node.kwargs.get("keepdim") else context.add(node.name, Flatten(), pooled)

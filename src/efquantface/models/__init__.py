@@ -1,1 +1,0 @@
-"""Networks as canonical graphs: importers, rewrites, checkpoints."""

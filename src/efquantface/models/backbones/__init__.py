@@ -1,1 +1,0 @@
-"""The field's backbones as PyTorch modules, written from the papers, with their checkpoints' names."""

@@ -1,0 +1,113 @@
+"""From the trained student to the checked file: its embeddings' length, the file, what it must pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from efquantface.console import Console
+from efquantface.embedding.embedder import Embedder
+from efquantface.errors import ParityError
+from efquantface.evaluation.run import embedding_lengths
+from efquantface.export import saturation
+from efquantface.export.onnx_writer import write_onnx
+from efquantface.export.operators import executed
+from efquantface.export.parity import Parity, check_parity, mean_cosine
+from efquantface.graph.graph import module_of, output_node
+from efquantface.graph.model import FaceModel
+from efquantface.quantize.placement import output_layer, refresh_biases
+
+_LENGTH_FACES = 256
+_PARITY_FACES = 64
+_FLOAT_PARITY = 0.9999  # mean cosine of a float file; only the order of sums differs
+
+Faces = npt.NDArray[np.uint8]
+Rows = npt.NDArray[np.float32]
+
+
+def restore_length(student: FaceModel, faces: Faces, teacher: Rows) -> None:
+    """Give embeddings the teacher's mean length back, by the last layer's scale.
+
+    Args:
+        student: changed in place.
+        faces: held-out crops (N,H,W,3).
+        teacher: the teacher's embeddings (N,D) of them.
+    """
+    student.graph.cpu()
+    faces, teacher = faces[:_LENGTH_FACES], teacher[:_LENGTH_FACES]
+    ratio = embedding_lengths(teacher, Embedder.open(student).embed(faces))["ratio"]
+    if student.quantized:
+        output_layer(student.graph).rescale(1 / ratio)
+        refresh_biases(student.graph)
+        return
+    layer = module_of(student.graph, output_node(student.graph))
+    if isinstance(layer, nn.Linear):
+        with torch.no_grad():
+            layer.weight.div_(ratio)
+            layer.bias.div_(ratio)
+
+
+def export_student(
+    student: FaceModel,
+    target: Path,
+    faces: Faces,
+    teacher: Rows,
+    metadata: dict[str, str],
+    console: Console,
+) -> Parity:
+    """Write the ONNX file under a working name; it gets its own once it has passed.
+
+    Args:
+        student: quantized, or float where it is only pruned.
+        target: the file.
+        faces: held-out crops (N,H,W,3), of which a few dozen are compared.
+        teacher: the teacher's embeddings (N,D) of them.
+        metadata: stored in the file.
+        console: to say what was found.
+
+    Raises:
+        ParityError: the file does not compute what the student computes.
+    """
+    unchecked = target.with_suffix(".unchecked.onnx")
+    write_onnx(student, unchecked, metadata)
+    index = slice(None, None, max(len(faces) // _PARITY_FACES, 1))
+    faces, teacher = faces[index][:_PARITY_FACES], teacher[index][:_PARITY_FACES]
+    check = check_parity if student.quantized else _float_parity
+    parity = check(student, unchecked, faces, teacher)
+    parity.check(unchecked)
+    unchecked.replace(target)
+    if student.quantized:
+        console.say(
+            f"parity passed: {len(parity.layers)} layers equal to one step, cosine "
+            f"{parity.cosine:.5f} to the student in integers"
+        )
+        console.say(parity.executed.describe())
+        console.say(saturation.describe(student))
+    else:
+        console.say(f"parity passed: cosine {parity.cosine:.6f} to the student")
+    return parity
+
+
+def _float_parity(student: FaceModel, path: Path, faces: Faces, teacher: Rows) -> Parity:
+    own = Embedder.open(student).embed(faces)
+    file = Embedder.open(path).embed(faces)
+    cosine, found = mean_cosine(own, file), executed(path)
+    if cosine < _FLOAT_PARITY:
+        raise ParityError(f"{path}: its embeddings have cosine {cosine:.5f} to the student's")
+    return Parity(
+        layers=(),
+        embedding_error=float(np.abs(own - file).max() / max(np.abs(own).max(), 1e-12)),
+        cosine=cosine,
+        fake_quantized_cosine=cosine,
+        student_cosine=mean_cosine(own, teacher),
+        rounding=0.0,
+        operators=found.counts,
+        convolutions=found.convolutions,
+        integer_convolutions=found.integer_convolutions,
+        products=found.products,
+        integer_products=found.integer_products,
+    )

@@ -1,0 +1,159 @@
+"""The untrained student: channels equalized, bits chosen, quantizers placed, ranges searched."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from efquantface.console import Console
+from efquantface.data.faces import FaceSet
+from efquantface.errors import RecipeError
+from efquantface.export.onnx_writer import to_onnx
+from efquantface.export.packing import stored_bits
+from efquantface.graph.graph import shapes
+from efquantface.graph.model import FaceModel
+from efquantface.quantize.borders import equalize_borders
+from efquantface.quantize.equalize import equalize
+from efquantface.quantize.mixed import CHOICES, LayerChoice, allocate, parse_budget, sensitivities
+from efquantface.quantize.placement import quantize
+from efquantface.quantize.ranges import set_ranges
+from efquantface.quantize.reconstruct import reconstruct
+from efquantface.quantize.scheme import Bits, Scheme
+
+_CALIBRATION_BATCH = 32
+_SENSITIVITY_BATCHES = 2  # of 32 images: fifty layers at three choices are 150 passes over them
+_RECONSTRUCTION_CROPS = 192
+_RECONSTRUCTION_BYTES = 3.2e9
+_MAPS_ALIVE = 10  # of the largest size, student and teacher together, while layers are rounded
+_TRIES = 4
+
+
+@dataclass
+class Start:
+    """What training starts from.
+
+    Attributes:
+        student: quantized, ranges set.
+        teacher: the float network with its channels scaled as the student's.
+        scheme: the bits of every layer.
+        choices: what the budget chose, layer by layer; empty without one.
+    """
+
+    student: FaceModel
+    teacher: FaceModel
+    scheme: Scheme
+    choices: list[LayerChoice] = field(default_factory=list)
+
+
+def calibration_index(
+    train: npt.NDArray[np.int64], seed: int = 0, count: int = 256
+) -> npt.NDArray[np.int64]:
+    """Which training images ranges are searched on: ``count`` of ``train``, sorted."""
+    return np.sort(np.random.default_rng([seed, 50]).permutation(train)[:count])
+
+
+def calibration_batches(
+    model: FaceModel,
+    faces: FaceSet,
+    train: npt.NDArray[np.int64],
+    seed: int = 0,
+    count: int = 256,
+) -> list[Tensor]:
+    """Pixels (N,3,H,W), uint8, that channels are scored on and ranges searched on."""
+    index = calibration_index(train, seed, count)
+    pixels = torch.from_numpy(model.contract.pixels(faces.images[index]))
+    return list(torch.split(pixels, _CALIBRATION_BATCH))
+
+
+def make_start(
+    model: FaceModel,
+    batches: list[Tensor],
+    scheme: Scheme,
+    budget: str | None,
+    seed: int,
+    console: Console,
+    rebuild: bool = True,
+) -> Start:
+    """Build the untrained student from a float model and calibration pixels (N,3,H,W).
+
+    Without ``rebuild`` weights are rounded to the nearest code instead of layer by layer against the
+    teacher's outputs.
+
+    Raises:
+        RecipeError: the budget cannot be met, or stands beside bits by layer.
+    """
+    teacher = copy.deepcopy(model)
+    with console.bar("equalizing channels") as advance:
+        equalize(teacher.graph, batches, lambda _, done, total: advance(done, total))
+        equalize_borders(teacher.graph, batches, lambda _, done, total: advance(done, total))
+
+    def build(wanted: Scheme) -> FaceModel:
+        student = quantize(teacher, wanted)
+        with console.bar("searching ranges") as advance:
+            set_ranges(
+                student.graph,
+                batches,
+                seed=seed,
+                progress=lambda _, done, total: advance(done, total),
+            )
+        if rebuild:
+            crops = torch.cat(batches)[: _reconstruction_crops(teacher)]
+            with console.bar("rounding weights") as advance:
+                reconstruct(student.graph, teacher.graph, crops, seed=seed, progress=advance)
+        return student
+
+    if budget is None:
+        return Start(build(scheme), teacher, scheme)
+    if scheme.layers or scheme.wide_ends or scheme.bits.weight != 8:
+        raise RecipeError("a budget chooses the bits of weights itself; leave out bits of layers")
+    with console.bar("measuring what layers lose") as advance:
+        found = sensitivities(teacher.graph, batches[:_SENSITIVITY_BATCHES], advance)
+    chosen = _fit(found, scheme, budget, lambda wanted: _file_size(quantize(teacher, wanted)))
+    pinned = dataclasses.replace(scheme, layers=_as_layers(chosen, scheme))
+    student = build(pinned)
+    weights = sum(c.weights * c.bits for c in chosen) / sum(c.weights for c in chosen)
+    console.say(f"budget {budget}: {weights:.2f} bits a weight, {_file_size(student):,} bytes")
+    return Start(student, teacher, pinned, chosen)
+
+
+def _reconstruction_crops(model: FaceModel) -> int:
+    """As many crops as pass through student and teacher side by side in bounded memory."""
+    found = shapes(model.graph, model.contract.height, model.contract.width).values()
+    largest = max(torch.Size(shape[1:]).numel() for shape in found)
+    return min(_RECONSTRUCTION_CROPS, int(_RECONSTRUCTION_BYTES / (4 * largest * _MAPS_ALIVE)))
+
+
+def _fit(
+    found: list[LayerChoice], scheme: Scheme, budget: str, measure: Callable[[Scheme], int]
+) -> list[LayerChoice]:
+    """Choose bits, look how large the file really is, and choose again where it is too large."""
+    limit = parse_budget(budget, measure(scheme))
+    fewest = Bits(min(CHOICES), scheme.bits.activation)
+    packed = sum(layer.weights for layer in found) * stored_bits(fewest.weight) / 8
+    fixed = measure(dataclasses.replace(scheme, bits=fewest)) - packed
+    left = limit - fixed
+    for _ in range(_TRIES):
+        chosen = allocate(found, lambda layer, bits: layer.weights * stored_bits(bits) / 8, left)
+        size = measure(dataclasses.replace(scheme, layers=_as_layers(chosen, scheme)))
+        if size <= limit:
+            return chosen
+        # not below the fewest bits: what unpacks 6 bits may weigh more than it saves
+        left = max(left - (size - limit), packed)
+    raise RecipeError(f"budget {budget}: the smallest file found has {size:,} bytes")
+
+
+def _as_layers(chosen: list[LayerChoice], scheme: Scheme) -> tuple[tuple[str, Bits], ...]:
+    activation = scheme.bits.activation
+    return tuple((c.name, Bits(c.bits, activation)) for c in chosen if c.bits != 8)
+
+
+def _file_size(student: FaceModel) -> int:
+    """Bytes of the file; they depend on the bits, not on the values."""
+    return int(to_onnx(student).ByteSize())

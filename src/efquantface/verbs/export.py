@@ -1,0 +1,107 @@
+"""``efq export``: a model to a file for a runtime, checked, and with a word on what runs how."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import onnx
+
+from efquantface.errors import ExportError, RunError
+from efquantface.export import saturation
+from efquantface.export.onnx_writer import write_onnx
+from efquantface.export.openvino import write_openvino
+from efquantface.export.operators import executed
+from efquantface.export.parity import check_layers, has_signed_codes
+from efquantface.export.scales import write_scales
+from efquantface.graph.model import FaceModel
+from efquantface.importers.load import load_model, resolve
+
+FORMATS = ("onnx", "openvino", "scales")
+_BESIDE = {"openvino": (".bin", ".contract.json"), "scales": (".scales.json",)}
+
+
+def export_model(
+    model: str,
+    output: Path | None,
+    file_format: str,
+    *,
+    as_float: bool,
+    packed: bool = True,
+    preprocess: str | None,
+    force: bool,
+) -> list[str]:
+    """Write the file; returns the lines to print.
+
+    Raises:
+        ExportError: an unknown format, or a float network where a student is expected.
+        RunError: the output exists and ``force`` is not given.
+        ParityError: the file does not compute what the student computes; nothing is replaced.
+    """
+    if file_format not in FORMATS:
+        raise ExportError(f"format {file_format!r} is not known; choose from {', '.join(FORMATS)}")
+    loaded = load_model(model, preprocess=preprocess)
+    if as_float and loaded.quantized:
+        raise ExportError(f"{model}: is a student; --float is for float networks (the teacher)")
+    if not as_float and not loaded.quantized:
+        raise ExportError(
+            f"{model}: is a float network; compress it first, or write it with --float"
+        )
+    if as_float and file_format == "scales":
+        raise ExportError(f"{model}: has no scales; --format scales is for students")
+    suffix = ".xml" if file_format == "openvino" else ".onnx"
+    source = resolve(model)
+    without_integers = as_float or file_format == "scales"
+    name = f"{source.stem}.float{suffix}" if without_integers else f"{source.stem}{suffix}"
+    target = output or Path.cwd() / name if as_float else output or source.with_name(name)
+    files = [target.with_suffix(s) for s in (suffix, *_BESIDE.get(file_format, ()))]
+    if output is not None and output.suffix != suffix:
+        raise ExportError(f"-o {output}: this file's name ends in {suffix}")
+    for path in (target, *files):
+        if path.exists() and not force:
+            raise RunError(f"{path}: exists; add --force to replace it, or choose another -o")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # files get their place once all of them are written and checked
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".efq-export-") as folder:
+        draft = Path(folder) / target.name
+        try:
+            lines = _write(loaded, draft, file_format, packed)
+        except ExportError as error:
+            raise type(error)(str(error).replace(str(draft), str(target))) from None
+        for path in sorted(Path(folder).iterdir()):
+            os.replace(path, target.parent / path.name)
+    return [line.replace(str(Path(folder)), str(target.parent)) for line in lines]
+
+
+def _write(loaded: FaceModel, target: Path, file_format: str, packed: bool) -> list[str]:
+    """Write and check the files; returns the lines to print."""
+    if file_format == "scales":
+        beside = write_scales(loaded, target)
+        return [f"wrote {target} (float, BatchNorm folded) and {beside}"]
+    if file_format == "openvino":
+        return write_openvino(loaded, target)
+    write_onnx(loaded, target, packed=packed)
+    checked = ""
+    if loaded.quantized:
+        parity = check_layers(loaded, target)
+        found = parity.executed
+        checked = f"; {len(parity.layers)} layers equal to the student's on random pixels"
+    else:
+        found = executed(target)
+    listed = ", ".join(f"{op} {count}" for op, count in found.counts.items())
+    opset = onnx.load(str(target)).opset_import[0].version
+    lines = [
+        f"wrote {target} ({target.stat().st_size / 1e6:.2f} MB, ONNX opset {opset})",
+        f"in ONNX Runtime: {found.describe()} (pixels come in and the embedding goes out float)"
+        f"{checked}",
+        f"operators: {listed}",
+    ]
+    if loaded.quantized:
+        lines.append(saturation.describe(loaded))
+        if has_signed_codes(loaded):
+            lines.append(
+                "signed codes: ONNX Runtime on x86 runs them in integers only with the session "
+                "option session.qdqisint8allowed=1"
+            )
+    return lines

@@ -1,0 +1,213 @@
+"""Each ONNX form gives what ONNX Runtime gives, and every problem is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+from efquantface.errors import ModelFileError, UnsupportedOperatorError
+from efquantface.importers.load import load_model
+from efquantface.importers.onnx.graph import import_onnx
+from onnx_forms import BN, CONV, GEMM, RNG, TAIL, W, array, node, save
+
+FORMS = {
+    "batchnorm": (
+        [CONV, node("BatchNormalization", ["c", *"sbmv"], "x"), *TAIL],
+        {**W, **BN, **GEMM},
+    ),
+    "prelu c11": (
+        [CONV, node("PRelu", ["c", "p"], "x"), *TAIL],
+        {**W, "p": array(4, 1, 1), **GEMM},
+    ),
+    "leaky": ([CONV, node("LeakyRelu", ["c"], "x", alpha=0.2), *TAIL], {**W, **GEMM}),
+    "clip inputs": (
+        [CONV, node("Clip", ["c", "lo", "hi"], "x"), *TAIL],
+        {**W, "lo": np.float32(0), "hi": np.float32(1), **GEMM},
+    ),
+    "sub mul front": (
+        [
+            node("Sub", ["in", "k1"], "i1"),
+            node("Mul", ["i1", "k2"], "i2"),
+            node("Conv", ["i2", "w"], "x", pads=[1, 1, 1, 1]),
+            *TAIL,
+        ],
+        {"k1": np.float32(127.5), "k2": np.float32(1 / 128), **W, **GEMM},
+    ),
+    "asymmetric pads": (
+        [node("Conv", ["in", "w"], "x", pads=[0, 1, 2, 1]), *TAIL],
+        {**W, **GEMM},
+    ),
+    "same upper": (
+        [node("Conv", ["in", "w"], "x", auto_pad="SAME_UPPER"), *TAIL],
+        {**W, **GEMM},
+    ),
+    "pools and add": (
+        [
+            CONV,
+            node("MaxPool", ["c"], "m1", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+            node("AveragePool", ["c"], "a1", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+            node("Add", ["m1", "a1"], "x"),
+            *TAIL,
+        ],
+        {**W, **GEMM},
+    ),
+    "reduce mean": (
+        [
+            CONV,
+            node("ReduceMean", ["c"], "f", axes=[2, 3], keepdims=0),
+            node("MatMul", ["f", "mw"], "mm"),
+            node("Add", ["mm", "mb"], "out"),
+        ],
+        {**W, "mw": array(4, 5), "mb": array(5)},
+    ),
+    "bn before padded conv": (
+        [
+            CONV,
+            node("BatchNormalization", ["c", *"sbmv"], "n"),
+            node("Relu", ["n"], "r"),
+            node("BatchNormalization", ["r", *"sbmv"], "n2"),
+            node("Conv", ["n2", "w2"], "x", pads=[1, 1, 1, 1]),
+            *TAIL,
+        ],
+        {**W, **BN, "w2": array(4, 4, 3, 3), **GEMM},
+    ),
+    "bn after flatten": (
+        [
+            CONV,
+            node("BatchNormalization", ["c", *"sbmv"], "x"),
+            node("Dropout", ["x"], "d"),
+            node("Identity", ["d"], "d2"),
+            node("Flatten", ["d2"], "f"),
+            node("Gemm", ["f", "gw", "gb"], "g", transB=1, alpha=0.5, beta=2.0),
+            node("BatchNormalization", ["g", "s5", "b5", "m5", "v5"], "out"),
+        ],
+        {
+            **W,
+            **BN,
+            **GEMM,
+            "s5": abs(array(5)),
+            "b5": array(5),
+            "m5": array(5),
+            "v5": abs(array(5)),
+        },
+    ),
+    "shape subgraph": (
+        [
+            CONV,
+            node("Shape", ["c"], "sh"),
+            node("Gather", ["sh", "i0"], "n0"),
+            node("Concat", ["n0", "minus"], "target", axis=0),
+            node("Reshape", ["c", "target"], "f"),
+            node("Gemm", ["f", "gw", "gb"], "out", transB=1),
+        ],
+        {**W, **GEMM, "i0": np.array([0]), "minus": np.array([-1])},
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_form_equals_onnxruntime(form: str, tmp_path: Path) -> None:
+    nodes, inits = FORMS[form]
+    path = save(tmp_path / "m.onnx", nodes, inits)
+    x = RNG.uniform(0, 255, (3, 3, 8, 8)).astype(np.float32)
+    expected = ort.InferenceSession(str(path)).run(None, {"in": x})[0]
+    imported = import_onnx(path)
+    found = imported.graph(torch.from_numpy(x)).detach().numpy()
+    assert np.abs(found - expected).max() <= 1e-4 * max(np.abs(expected).max(), 1)
+    # and after every rewrite, over pixels
+    model = load_model(path, preprocess="raw")
+    folded = model.embed_pixels(torch.from_numpy(x)).numpy()
+    assert np.abs(folded - expected).max() <= 2e-4 * max(np.abs(expected).max(), 1)
+
+
+def test_baked_batch_is_freed(tmp_path: Path) -> None:
+    nodes = [
+        CONV,
+        node("Reshape", ["c", "target"], "f"),
+        node("Gemm", ["f", "gw", "gb"], "out", transB=1),
+    ]
+    inits = {**W, **GEMM, "target": np.array([1, 256])}
+    path = save(tmp_path / "m.onnx", nodes, inits, inp=(1, 3, 8, 8))
+    x = array(1, 3, 8, 8)
+    expected = ort.InferenceSession(str(path)).run(None, {"in": x})[0]
+    graph = import_onnx(path).graph
+    found = graph(torch.from_numpy(np.repeat(x, 4, axis=0))).detach().numpy()
+    assert found.shape == (4, 5)
+    np.testing.assert_allclose(found, np.repeat(expected, 4, axis=0), atol=1e-4)
+
+
+def test_contract_from_constants_metadata_and_assumption(tmp_path: Path) -> None:
+    baked = save(tmp_path / "a.onnx", *FORMS["sub mul front"])
+    model = load_model(baked)
+    assert model.contract.is_raw_pixels
+    assert model.contract.source == "graph constants"
+    assert "(x - 127.5) / 128" in model.notes[0]
+    plain = load_model(save(tmp_path / "b.onnx", *FORMS["leaky"]))
+    assert plain.contract.source == "assumed"
+    assert plain.contract.mean == (127.5,) * 3
+    assert "assumed" in plain.notes[0]
+    declared = load_model(tmp_path / "b.onnx", preprocess="adaface")
+    assert declared.contract.color == "BGR"
+
+
+def test_all_unsupported_nodes_are_named(tmp_path: Path) -> None:
+    nodes = [CONV, node("Erf", ["c"], "e"), node("Sin", ["e"], "x"), *TAIL]
+    path = save(tmp_path / "m.onnx", nodes, {**W, **GEMM})
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        import_onnx(path)
+    text = str(caught.value)
+    assert "Erf 'the_e'" in text
+    assert "Sin 'the_x'" in text
+    assert str(path) in text
+
+
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "noise.onnx").write_bytes(b"\x00\x01 not a network" * 9)
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    good = save(tmp_path / "good.onnx", *FORMS["leaky"])
+    (tmp_path / "cut.onnx").write_bytes(good.read_bytes()[:-300])
+    for name in ("noise", "empty", "cut", "missing"):
+        with pytest.raises(ModelFileError, match=name):
+            import_onnx(tmp_path / f"{name}.onnx")
+
+
+def test_not_a_face_network(tmp_path: Path) -> None:
+    two = save(
+        tmp_path / "two.onnx",
+        [CONV, *TAIL[:0], node("Relu", ["c"], "out")],
+        W,
+        outputs=("out", "c"),
+    )
+    with pytest.raises(ModelFileError, match="outputs"):
+        import_onnx(two)
+    image = save(tmp_path / "map.onnx", [CONV, node("Relu", ["c"], "out")], W)
+    with pytest.raises(ModelFileError, match="not one embedding"):
+        import_onnx(image)
+    flat = save(tmp_path / "flat.onnx", [node("Relu", ["in"], "out")], {}, inp=("n", 10))
+    with pytest.raises(ModelFileError, match="shape"):
+        import_onnx(flat)
+
+
+def test_nan_weights_are_refused(tmp_path: Path) -> None:
+    weight = array(4, 3, 3, 3)
+    weight[0, 0, 0, 0] = np.nan
+    nodes, inits = FORMS["leaky"]
+    path = save(tmp_path / "m.onnx", nodes, {**inits, "w": weight})
+    with pytest.raises(ModelFileError, match="'w' holds values that are not finite"):
+        import_onnx(path)
+
+
+def test_quantized_file_is_refused(tmp_path: Path) -> None:
+    nodes = [
+        node("QuantizeLinear", ["in", "s", "z"], "q"),
+        node("DequantizeLinear", ["q", "s", "z"], "d"),
+        node("Conv", ["d", "w"], "x", pads=[1, 1, 1, 1]),
+        *TAIL,
+    ]
+    inits = {"s": np.float32(1), "z": np.uint8(0), **W, **GEMM}
+    with pytest.raises(ModelFileError, match="already quantized"):
+        import_onnx(save(tmp_path / "m.onnx", nodes, inits))

@@ -1,0 +1,85 @@
+"""What efq inspect says of float networks, students, refused files, and with faces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from conftest import randomize
+from efquantface.backbones.iresnet import IResNet
+from efquantface.backbones.registry import BACKBONES
+from efquantface.cli.main import app
+from efquantface.contract import FaceContract
+from efquantface.errors import ModelFileError
+from efquantface.export.onnx_writer import write_onnx
+from efquantface.graph.checkpoint import save_checkpoint
+from efquantface.importers.load import load_model
+from efquantface.quantize.placement import quantize
+from efquantface.quantize.ranges import set_ranges
+from efquantface.quantize.scheme import Scheme
+from efquantface.verbs.inspect import describe_backbones, describe_model
+
+
+def test_a_checkpoint(tmp_path: Path) -> None:
+    torch.save(randomize(IResNet(18, 64)).state_dict(), tmp_path / "backbone.pth")
+    text = "\n".join(describe_model(tmp_path / "backbone.pth", layers=True))
+    assert "million multiply-accumulates" in text
+    assert "8 affine" in text
+    assert "112x112 RGB, (x - 127.5) / 127.5" in text
+    assert "recognized by its tensors' names: arcface_torch iresnet" in text
+    assert "layer1_0_conv1" in text
+    assert "64x112x112" in text
+
+
+def test_faces_tell_the_preprocessing(
+    tmp_path: Path, network: nn.Module, contract: FaceContract, faces_dir: Path
+) -> None:
+    write_onnx(load_model(network, contract=contract), tmp_path / "m.onnx")
+    lines = describe_model(tmp_path / "m.onnx", faces=faces_dir)
+    tried = lines[lines.index(next(li for li in lines if li.startswith("tried on 48 faces"))) + 1 :]
+    assert {line.split("  ")[1].strip() for line in tried} >= {"as found", "adaface", "raw", "unit"}
+    found = [float(line[17:23]) for line in tried]
+    assert found == sorted(found, reverse=True)
+    assert len(found) == 7
+
+
+def test_a_student_and_its_file(
+    tmp_path: Path, network: nn.Module, contract: FaceContract, faces_dir: Path
+) -> None:
+    student = quantize(load_model(network, contract=contract), Scheme())
+    set_ranges(student.graph, [torch.rand(4, 3, 32, 32) * 255])
+    write_onnx(student, tmp_path / "s.onnx")
+    text = "\n".join(describe_model(tmp_path / "s.onnx"))
+    assert "quantized already" in text
+    assert "matrix products run in int8" in text
+    save_checkpoint(student, tmp_path / "s.safetensors")
+    assert "quantized student" in "\n".join(describe_model(tmp_path / "s.safetensors"))
+    with pytest.raises(ModelFileError, match="not to be tried"):
+        describe_model(tmp_path / "s.safetensors", faces=faces_dir)
+
+
+def test_backbones_are_listed() -> None:
+    lines = describe_backbones()
+    assert [line.split()[0] for line in lines] == list(BACKBONES)
+    assert "65.2 M parameters  12,090 M MACs  112x112 RGB -> 512" in "\n".join(lines)
+
+
+def test_the_verbs(
+    tmp_path: Path, network: nn.Module, contract: FaceContract, faces_dir: Path
+) -> None:
+    write_onnx(load_model(network, contract=contract), tmp_path / "m.onnx")
+    run = CliRunner()
+    shown = run.invoke(app, ["inspect", str(tmp_path / "m.onnx")])
+    assert shown.exit_code == 0, shown.output
+    assert "contract:" in shown.output
+    out = tmp_path / "e.npz"
+    done = run.invoke(app, ["embed", str(tmp_path / "m.onnx"), str(faces_dir), "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "48 embeddings in" in done.output
+    listed = run.invoke(app, ["models", "list"])
+    assert "iresnet100" in listed.output
+    assert "dcgan-faces" in listed.output

@@ -18,7 +18,6 @@ import argparse
 import copy
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,15 +134,14 @@ def _input(pixels: np.ndarray, device: str) -> Tensor:
 
 
 def train(
-    model: FaceModel, bits: Bits, data: TrainData, settings: TrainSettings
+    model: FaceModel, bits: Bits, data: TrainData, settings: TrainSettings, seed: int, device: str
 ) -> tuple[FaceModel, float, list[float]]:
     """The trained student, its held-out squared error, cosine loss before and after."""
-    torch.manual_seed(settings.seed)
-    device = settings.device
+    torch.manual_seed(seed)
     student = quantized(model, bits)
     student.graph.train().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(student.graph.parameters(), lr=settings.lr, weight_decay=0)
-    batches = Batches(data, settings)
+    batches = Batches(data, settings, seed)
     total = batches.an_epoch * settings.epochs
     cosines: list[float] = []
     for step in range(total):
@@ -180,7 +178,8 @@ def fine_tuned(name: str, model: FaceModel, args: argparse.Namespace) -> tuple[F
     float_form = Embedder.open(model, backend="onnxruntime", threads=args.threads)
     bank = TeacherBank.build(float_form, faces.images, key=model_digest(model))
     data = TrainData.of(model.contract.pixels(faces.images), bank, kept, held)
-    settings = TrainSettings(seed=int(seed), device=args.device, epochs=1)
+    settings = TrainSettings(epochs=1)
+    where = int(seed), args.device
     began = time.monotonic()
     first = row_file(ROWS, f"{teacher}/{bits_name} seed 0")
     if first.is_file():
@@ -188,12 +187,14 @@ def fine_tuned(name: str, model: FaceModel, args: argparse.Namespace) -> tuple[F
     else:
         errors = {}
         for rate in RATES:
-            errors[rate] = train(model, bits, data, replace(settings, lr=rate))[1]
+            errors[rate] = train(
+                model, bits, data, settings.model_copy(update={"lr": rate}), *where
+            )[1]
             print(f"{name}: rate {rate:g}, held-out squared error {errors[rate]:.5f}", flush=True)
         rate = min(errors, key=errors.get)
     passes = SHORTER.get(f"{teacher}/{bits_name}", epochs(teacher, bits_name))
-    settings = replace(settings, lr=rate, epochs=passes)
-    student, _, cosines = train(model, bits, data, settings)
+    settings = settings.model_copy(update={"lr": rate, "epochs": passes})
+    student, _, cosines = train(model, bits, data, settings, *where)
     cuda = args.device != "cpu"
     return student, {
         "name": name,

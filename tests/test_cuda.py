@@ -77,7 +77,7 @@ def test_a_run_stopped_on_cuda_goes_on_without_it(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(student, data, TrainSettings(device="cuda", **options), state, progress=stop)
+        fine_tune(student, data, TrainSettings(**options), state, device="cuda", progress=stop)
     student.graph.cpu()
     history = fine_tune(student, data, TrainSettings(**options), state, resume=True)
     assert history.device == "cpu"

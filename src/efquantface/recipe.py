@@ -16,7 +16,6 @@ from pydantic import (
 )
 
 from efquantface.contract import PREPROCESS
-from efquantface.distill.losses import LOSSES
 from efquantface.distill.settings import TrainSettings
 from efquantface.errors import RecipeError
 from efquantface.evaluation.groups import read_groups
@@ -35,6 +34,60 @@ def _parsed(bits: str) -> str:
         return str(Bits.parse(bits))
     except RecipeError as error:
         raise ValueError(str(error)) from None
+
+
+class EvalSettings(BaseModel):
+    """On what and how teacher and student are compared; the recipe's ``evaluation:``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    eval: tuple[str, ...] = Field((), description="NAME=PATH or PATH, for example lfw=DIR")
+    flip: bool = Field(False, description="add the mirror image's embedding")
+    threshold: float | None = Field(
+        None, ge=-1, le=1, description="a cosine threshold you deploy: adds FAR and FRR there"
+    )
+    arcface: bool = Field(False, description="also the numbers that arcface_torch prints")
+    group_by: str | None = Field(None, description="CSV of name, group: spread between groups")
+    templates: str = Field("N1D1F1", description="how IJB's crops are pooled")
+
+    @field_validator("templates")
+    @classmethod
+    def _templates(cls, value: str) -> str:
+        try:
+            return str(TemplateFlags.parse(value))
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
+
+    def options(self) -> Options:
+        """As evaluation takes it.
+
+        Raises:
+            DataError: the table of groups cannot be used.
+        """
+        groups = read_groups(Path(self.group_by)) if self.group_by else {}
+        flags = TemplateFlags.parse(self.templates)
+        return Options(self.flip, self.threshold, self.arcface, groups, flags)
+
+
+_NESTED: dict[str, type[BaseModel]] = {"training": TrainSettings, "evaluation": EvalSettings}
+_RENAMED = {"step_lr": "range_lr", "images_each": "images_per_identity"}
+_GONE = {"devices": 1}  # fields of old recipes, and the one value that may still stand there
+
+
+def nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Flat settings (flags, keywords, old recipes) at their places in ``training`` and ``evaluation``.
+
+    A flat value wins over a nested one. None means: not told.
+    """
+    found: dict[str, Any] = {}
+    parts = {name: dict(values.get(name) or {}) for name in _NESTED}
+    for key, value in values.items():
+        name = _RENAMED.get(key, key)
+        if value is None or name in _NESTED or (name in _GONE and value == _GONE[name]):
+            continue
+        part = next((p for p, kind in _NESTED.items() if name in kind.model_fields), None)
+        (found if part is None else parts[part])[name] = value
+    return {**found, **{name: part for name, part in parts.items() if part}}
 
 
 class Recipe(BaseModel):
@@ -60,34 +113,8 @@ class Recipe(BaseModel):
         "affine", description="symmetric: signed codes with zero point 0"
     )
     budget: str | None = Field(None, description="file size (600KB, 2MB) or share (60%)")
-    eval: tuple[str, ...] = Field((), description="NAME=PATH or PATH, for example lfw=DIR")
     preprocess: str | None = Field(None, description="insightface, adaface, imagenet or raw")
     licence: str = Field("", description="the teacher's licence note, stored in the student")
-
-    epochs: int = Field(
-        2,
-        ge=0,
-        le=1000,
-        description=f"passes over the faces; 0: no fine-tuning; pruned: {PRUNED_EPOCHS} if not told",
-    )
-    batch_size: int = Field(32, ge=2, le=4096)
-    lr: float | None = Field(
-        None, gt=0, description="learning rate, a share of a channel's largest weight; None: chosen"
-    )
-    step_lr: float = Field(4e-4, gt=0, description="learning rate of quantizer ranges, relative")
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0, description="largest gradient norm")
-    loss: Literal["cosine", "mse", "none"] = "cosine"
-    metric: Literal["none", "ours", "ekd"] = Field(
-        "none", description="evaluation-based metric loss beside it"
-    )
-    metric_weight: float = Field(1.0, gt=0)
-    images_each: int = Field(4, ge=2, description="images of an identity together in a batch")
-    layer_weight: float = Field(0.0, ge=0, description="weight of layer-wise distillation")
-    memory_gb: float = Field(
-        8.0, gt=0, description="training stays below it by passing a batch in parts"
-    )
-    compile: bool | None = Field(None, description="torch.compile; not told: on CUDA only")
 
     rounding: Literal["auto", "reconstruct", "nearest"] = Field(
         "auto", description="layer by layer against the teacher, or to the nearest code"
@@ -97,11 +124,6 @@ class Recipe(BaseModel):
     exclude: str | None = Field(None, description="list of images to leave out (efq data check)")
     max_images: int = Field(14_000, ge=8, description="larger sets of faces are capped")
 
-    flip: bool = Field(False, description="add the mirror image's embedding in evaluation")
-    threshold: float | None = Field(None, ge=-1, le=1, description="cosine you deploy already")
-    arcface: bool = Field(False, description="also the numbers that arcface_torch prints")
-    group_by: str | None = Field(None, description="CSV of name, group: spread between groups")
-    templates: str = Field("N1D1F1", description="how IJB's crops are pooled")
     resize: bool = Field(False, description="scale crops of another size")
     check_alignment: bool = Field(True, description="compare landmarks with the template")
     cache: bool = Field(True, description="keep teacher embeddings in the user cache")
@@ -109,9 +131,11 @@ class Recipe(BaseModel):
     report_faces: bool = Field(False, description="show faces in the report")
 
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
-    devices: int = Field(1, ge=1)
     threads: int | None = Field(None, ge=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of everything random")
+
+    training: TrainSettings = TrainSettings()
+    evaluation: EvalSettings = EvalSettings()
 
     @field_validator("bits")
     @classmethod
@@ -133,14 +157,6 @@ class Recipe(BaseModel):
             raise ValueError(str(error)) from None
         return value
 
-    @field_validator("templates")
-    @classmethod
-    def _templates(cls, value: str) -> str:
-        try:
-            return str(TemplateFlags.parse(value))
-        except RecipeError as error:
-            raise ValueError(str(error)) from None
-
     @field_validator("preprocess")
     @classmethod
     def _preprocess(cls, value: str | None) -> str | None:
@@ -156,9 +172,9 @@ class Recipe(BaseModel):
             RecipeError: naming every field that is wrong, and its value.
         """
         try:
-            given = {k: v for k, v in values.items() if v is not None}
+            given = nested(values)
             if "prune" in given:
-                given.setdefault("epochs", PRUNED_EPOCHS)
+                given["training"] = {"epochs": PRUNED_EPOCHS, **given.get("training", {})}
                 if "bits" not in given and "budget" not in given:
                     given["bits"] = FLOAT  # pruned only
             return cls(**given)
@@ -184,8 +200,10 @@ class Recipe(BaseModel):
             raise RecipeError(f"{path}: is not YAML ({error})") from None
         if not isinstance(values, dict):
             raise RecipeError(f"{path}: holds no recipe (a YAML mapping is expected)")
-        given = {k: v for k, v in (overrides or {}).items() if v is not None}
-        return cls.create({**values, **given}, str(path))
+        base, given = nested(values), nested(overrides or {})
+        for name in _NESTED:
+            given[name] = {**base.get(name, {}), **given.get(name, {})}
+        return cls.create({**base, **given}, str(path))
 
     def to_yaml(self) -> str:
         """The recipe with every default written out."""
@@ -241,37 +259,5 @@ class Recipe(BaseModel):
             return False
         wide = Bits.parse(self.bits).activation == 8
         return self.rounding == "reconstruct" or (
-            self.rounding == "auto" and (wide or not self.epochs)
-        )
-
-    def eval_options(self) -> Options:
-        """The evaluation's part of the recipe.
-
-        Raises:
-            DataError: the table of groups cannot be used.
-        """
-        groups = read_groups(Path(self.group_by)) if self.group_by else {}
-        flags = TemplateFlags.parse(self.templates)
-        return Options(self.flip, self.threshold, self.arcface, groups, flags)
-
-    def train_settings(self) -> TrainSettings:
-        """The fine-tuning's part of the recipe."""
-        assert self.loss in LOSSES
-        return TrainSettings(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            step_lr=self.step_lr,
-            weight_decay=self.weight_decay,
-            clip=self.clip,
-            loss=self.loss,
-            metric=self.metric,
-            metric_weight=self.metric_weight,
-            images_each=self.images_each,
-            layer_weight=self.layer_weight,
-            memory_gb=self.memory_gb,
-            seed=self.seed,
-            compile=self.compile,
-            device=self.device,
-            devices=self.devices,
+            self.rounding == "auto" and (wide or not self.training.epochs)
         )

@@ -132,7 +132,7 @@ def test_recipe_and_flags(tmp_path: Path, teacher: Path, faces_dir: Path) -> Non
     )
     assert efq("compress", "--recipe", recipe, "-o", tmp_path / "run", "--hold-out", "0.3") == 0
     written = Recipe.read(tmp_path / "run" / "recipe.yaml")
-    assert (written.epochs, written.hold_out, written.cache) == (0, 0.3, False)
+    assert (written.training.epochs, written.hold_out, written.cache) == (0, 0.3, False)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])

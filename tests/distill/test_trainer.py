@@ -103,7 +103,7 @@ def test_the_untrained_start_is_a_candidate(
     tmp_path: Path, student: FaceModel, data: TrainData
 ) -> None:
     before = {k: v.clone() for k, v in student.graph.state_dict().items()}
-    wild = TrainSettings(epochs=1, batch_size=8, lr=1.0, step_lr=1.0)
+    wild = TrainSettings(epochs=1, batch_size=8, lr=1.0, range_lr=1.0)
     history = fine_tune(student, data, wild, tmp_path / "s.pt")
     assert history.best_step == 0
     for key, value in student.graph.state_dict().items():
@@ -179,7 +179,7 @@ def test_rate_follows_the_loss_before_training(
     assert any(f"learning rate {rate:.2g}" in line for line in said)
     assert rate_for(0.005, 16) == rate_for(0.005) / 4
     assert rate_for(0.005) == pytest.approx(0.04 / 127, rel=0.02)  # y1, W8A8
-    assert Recipe.create({"teacher": "t", "faces": "f"}).train_settings().lr is None
+    assert Recipe.create({"teacher": "t", "faces": "f"}).training.lr is None
     groups = parameter_groups(student.graph, settings)
     steps = [g for g in groups if g["base_lr"] is not None]
     assert [g["base_lr"] for g in steps] == pytest.approx([4e-4 * 2**2.5, 4e-4])  # 3 and 8 bits
@@ -207,7 +207,7 @@ def test_a_batch_in_parts_trains_alike(
     """Gradients of parts add up to the batch's, also of a loss of pairs that reach across parts."""
     data.identities = np.repeat(np.arange(12), 4)
     ends = []
-    for memory_gb in (1e-3, 1e3):
+    for memory_gb in (1e-6, 1e3):
         said: list[str] = []
         settings = TrainSettings(
             epochs=1, batch_size=12, lr=1e-3, metric=metric, memory_gb=memory_gb

@@ -49,7 +49,7 @@ def test_compress_writes_a_whole_run(
     assert protocol["protocol"] == "held-out all pairs"
     assert protocol["counts"] == {"genuine": 12, "impostor": 16, "images": 8}
     assert abs(metrics["embedding_lengths"]["held-out"]["ratio"] - 1) < 0.05
-    assert Recipe.read(run / "recipe.yaml").epochs == 1
+    assert Recipe.read(run / "recipe.yaml").training.epochs == 1
     environment = json.loads((run / "env.json").read_text())
     assert environment["seed"] == 0
     assert environment["packages"]["torch"]
@@ -175,7 +175,7 @@ def test_failed_parity_is_not_delivered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
 
-    from efquantface.pipeline.compress import deliver
+    from efquantface.pipeline import deliver
 
     def wrong(model: object, path: Path, metadata: object = None) -> None:
         from efquantface.export.onnx_writer import write_onnx

@@ -82,6 +82,6 @@ def test_goal_in_a_recipe() -> None:
 
 def test_pruned_networks_train_longer_unless_told() -> None:
     given = {"teacher": "a", "faces": "b", "bits": "w8a8"}
-    assert Recipe.create(given).epochs == 2
-    assert Recipe.create({**given, "prune": 0.5}).epochs == 12
-    assert Recipe.create({**given, "prune": 0.5, "epochs": 3}).epochs == 3
+    assert Recipe.create(given).training.epochs == 2
+    assert Recipe.create({**given, "prune": 0.5}).training.epochs == 12
+    assert Recipe.create({**given, "prune": 0.5, "epochs": 3}).training.epochs == 3

@@ -18,9 +18,13 @@ class Batches:
     """Which images a step takes: a function of seed, epoch and position only."""
 
     def __init__(
-        self, data: TrainData, settings: TrainSettings, say: Callable[[str], None] = lambda _: None
+        self,
+        data: TrainData,
+        settings: TrainSettings,
+        seed: int = 0,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.data, self.settings, self.say = data, settings, say
+        self.data, self.settings, self.seed, self.say = data, settings, seed, say
         self.size = min(settings.batch_size, len(data.pixels))
         self.an_epoch = max(len(data.pixels) // self.size, 1)
         self._pseudo: npt.NDArray[np.int64] | None = None
@@ -46,12 +50,12 @@ class Batches:
         return self._epoch[1:]
 
     def _shuffled(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        rng = np.random.default_rng([self.settings.seed, 30, epoch])
+        rng = np.random.default_rng([self.seed, 30, epoch])
         count = len(self.data.pixels)
         if self.settings.metric == "none":
             order = rng.permutation(count)
         else:
-            order = identity_order(self.identities(), self.settings.images_each, rng)
+            order = identity_order(self.identities(), self.settings.images_per_identity, rng)
         return order, rng.random(count) < 0.5
 
     def at(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:

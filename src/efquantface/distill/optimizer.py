@@ -56,7 +56,7 @@ def parameter_groups(graph: nn.Module, settings: TrainSettings) -> list[dict[str
         *(
             {
                 "params": parameters,
-                "base_lr": settings.step_lr * 2 ** ((8 - bits) / 2),
+                "base_lr": settings.range_lr * 2 ** ((8 - bits) / 2),
                 "weight_decay": 0.0,
             }
             for bits, parameters in sorted(steps.items())

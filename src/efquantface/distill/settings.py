@@ -3,51 +3,59 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
 
 from efquantface.distill.bank import TeacherBank
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to fine-tune.
+class TrainSettings(BaseModel):
+    """How to fine-tune; the recipe's ``training:``."""
 
-    Attributes:
-        epochs: passes over the training images; 0 keeps the ranges found without training.
-        batch_size: images a step, mirrored at random.
-        lr: of weights and biases, as a share of their channel's largest weight; None chooses it from
-            the held-out loss of the untrained student (:func:`optimizer.rate_for`).
-        step_lr: of 8-bit quantizers' steps and zero points, relative.
-        weight_decay: AdamW's, on weights.
-        clip: largest gradient norm.
-        loss: ``cosine`` or ``mse`` of the embeddings, or ``none``.
-        metric: the evaluation-based metric loss beside it: ``none``, ``ours`` or ``ekd``.
-        metric_weight: of ours; EKD's own weights are part of it.
-        images_each: images of an identity that stand together in a batch, with a metric loss.
-        layer_weight: of the relative squared error of the residual blocks' outputs, which is added
-            to the loss at the start and fades out linearly until the end.
-        memory_gb: the process should not take more; a batch passes in parts where it would.
-        compile: fuse with ``torch.compile``; where None, on CUDA only: the CPU has kernels of ours.
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int = 2
-    batch_size: int = 32
-    lr: float | None = None
-    step_lr: float = 4e-4
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    loss: str = "cosine"
-    metric: str = "none"
-    metric_weight: float = 1.0
-    images_each: int = 4
-    layer_weight: float = 0.0
-    memory_gb: float = 8.0
-    seed: int = 0
-    compile: bool | None = None
-    device: str = "cpu"
-    devices: int = 1
+    epochs: int = Field(
+        2, ge=0, le=1000, description="passes over the faces; 0 only sets ranges and rounds"
+    )
+    batch_size: int = Field(32, ge=2, le=4096, description="images a training step")
+    lr: float | None = Field(
+        None,
+        gt=0,
+        description="learning rate, a share of each channel's largest weight; not told: chosen by "
+        "the held-out loss of the untrained student",
+    )
+    range_lr: float = Field(
+        4e-4, gt=0, description="learning rate of 8-bit quantizers' ranges, relative"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's, on weights")
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    loss: Literal["cosine", "mse", "none"] = Field(
+        "cosine", description="distance of embeddings: cosine, mse (QuantFace's), or none"
+    )
+    metric: Literal["none", "ours", "ekd"] = Field(
+        "none",
+        description="evaluation-based metric loss beside it: ours (pairs seen through the thresholds "
+        "of each FPR) or ekd (as published)",
+    )
+    metric_weight: float = Field(1.0, gt=0, description="weight of the metric loss ours")
+    images_per_identity: int = Field(
+        4, ge=2, description="images of an identity together in a batch, with a metric loss"
+    )
+    layer_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the relative squared error of residual blocks' outputs, fading out "
+        "until the end",
+    )
+    memory_gb: float = Field(
+        8.0, gt=0, description="training stays below it, by passing a batch in parts"
+    )
+    compile: bool | None = Field(
+        None, description="fuse with torch.compile; not told: on CUDA only"
+    )
 
 
 @dataclass

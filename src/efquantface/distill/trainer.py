@@ -46,6 +46,8 @@ def fine_tune(
     state_path: Path,
     *,
     teacher: FaceModel | None = None,
+    seed: int = 0,
+    device: str = "cpu",
     resume: bool = False,
     say: Say = lambda _: None,
     progress: StepProgress = lambda *_: None,
@@ -68,7 +70,8 @@ def fine_tune(
             raise TrainingError("distilling layers needs the float network the student came from")
         module = LayerDistillation(student.graph, copy.deepcopy(teacher.graph))
         module.student = fused(module.student)
-    return _Trainer(student, module, data, settings, state_path, say, progress).run(resume)
+    trainer = _Trainer(student, module, data, settings, seed, device, state_path, say, progress)
+    return trainer.run(resume)
 
 
 class _Trainer:
@@ -78,6 +81,8 @@ class _Trainer:
         module: nn.Module,
         data: TrainData,
         settings: TrainSettings,
+        seed: int,
+        device: str,
         state_path: Path,
         say: Say,
         progress: StepProgress,
@@ -86,17 +91,15 @@ class _Trainer:
         self.data, self.settings = data, settings
         self.state_path, self.say, self.progress = state_path, say, progress
         self.history = History()
-        self.batches = Batches(data, settings, say)
+        self.batches = Batches(data, settings, seed, say)
         self.batch, self.steps_an_epoch = self.batches.size, self.batches.an_epoch
         self.total = self.steps_an_epoch * settings.epochs
         self.step = 0
         self.best: dict[str, Tensor] = {}
         self.held_loss = LOSSES["cosine" if settings.loss == "none" else settings.loss]
-        torch.manual_seed(settings.seed)
-        self.fabric = Fabric(
-            accelerator="cuda" if settings.device.startswith("cuda") else "cpu",
-            devices=settings.devices,
-        )
+        self.on_cpu = device == "cpu"
+        torch.manual_seed(seed)
+        self.fabric = Fabric(accelerator="cpu" if self.on_cpu else "cuda", devices=1)
         self.fabric.launch()
 
     def run(self, resume: bool) -> History:
@@ -165,7 +168,7 @@ class _Trainer:
         """Where not told, on CUDA: the CPU has kernels of our own, which compiling only slows."""
         wanted = self.settings.compile
         if wanted is None:
-            wanted = self.settings.device != "cpu"
+            wanted = not self.on_cpu
         return wanted and self.settings.epochs > 0
 
     def _compiled(self) -> Any:

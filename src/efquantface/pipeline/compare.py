@@ -55,7 +55,7 @@ def compare(
     exported = Embedder.open(run.onnx, threads=recipe.threads)  # on CUDA it would run in float
     protocols: list[ProtocolResult] = []
     lengths: dict[str, dict[str, float]] = {}
-    options = recipe.eval_options()
+    options = recipe.evaluation.options()
     kept: Embeds = Keeping(own, _key(own, model)) if recipe.cache else own
     for item in sets:
         known = kept if isinstance(item, EvalSet) else own  # IJB's crops stream by

@@ -103,7 +103,7 @@ def compress(
         model.contract = model.contract.with_licence(recipe.licence)
     say_notes(model, console)
     face_set = _faces(faces, model.contract, recipe, console)
-    sets = [*eval_sets, *load_items(recipe.eval, model.contract, recipe.resize, console)]
+    sets = [*eval_sets, *load_items(recipe.evaluation.eval, model.contract, recipe.resize, console)]
     check_preprocessing(model, face_set, console)
     train, held = split(face_set, recipe.hold_out, recipe.seed)
     run.make(recipe, force=force, resume=resume)  # what was given can be used
@@ -151,7 +151,7 @@ def compress(
     results.pruned, results.latency = pruned, latency
     results.skipped = face_set.skipped
     results.images_used = (
-        len(train) if recipe.epochs else min(recipe.calibration_images, len(train))
+        len(train) if recipe.training.epochs else min(recipe.calibration_images, len(train))
     )
     results.caveat = results.title = caveat
     if recipe.benchmark:
@@ -247,13 +247,15 @@ def _train(
     student = start.student
     pixels = student.contract.pixels(faces.images)
     data = TrainData.of(pixels, bank, train, held, faces.identities)
-    with console.bar("fine-tuning" if recipe.epochs else "held-out loss") as advance:
+    with console.bar("fine-tuning" if recipe.training.epochs else "held-out loss") as advance:
         return fine_tune(
             student,
             data,
-            recipe.train_settings(),
+            recipe.training,
             run.state,
             teacher=start.teacher,
+            seed=recipe.seed,
+            device=recipe.device,
             resume=resume,
             say=console.say,
             progress=lambda step, total, loss: advance(step, total, f"loss {loss:.5f}"),

@@ -101,8 +101,9 @@ class RunDir:
         before = Recipe.read(self.recipe)
         changed = [
             name
-            for name in Recipe.model_fields
-            if getattr(before, name) != getattr(recipe, name) and name not in _MAY_CHANGE
+            for part, whole in ((before, recipe), (before.training, recipe.training))
+            for name in type(part).model_fields
+            if getattr(part, name) != getattr(whole, name) and name not in _MAY_CHANGE
         ]
         if changed:
             raise RunError(
@@ -121,14 +122,4 @@ class RunDir:
         write_text(self.metrics, json.dumps(metrics, indent=2) + "\n")
 
 
-_MAY_CHANGE = (
-    "threads",
-    "threshold",
-    "report_faces",
-    "benchmark",
-    "eval",
-    "flip",
-    "arcface",
-    "group_by",
-    "templates",
-)
+_MAY_CHANGE = ("threads", "report_faces", "benchmark", "evaluation", "training")

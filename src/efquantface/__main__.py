@@ -1,6 +1,22 @@
-"""``python -m efquantface``."""
+"""``python -m efquantface``, and the script ``efq``: they listen for Ctrl-C before anything else."""
 
-from efquantface.cli.main import main
+from efquantface.stopping import CODE, finished, leave, listen, told
+
+
+def main() -> None:
+    """Run the command line; stopped, end at once with exit code 130."""
+    listen()
+    try:
+        from efquantface.cli.main import main as run
+
+        run()
+    except BaseException as error:
+        if told() or (isinstance(error, SystemExit) and error.code == CODE):
+            leave()
+        raise
+    finally:
+        finished()
+
 
 if __name__ == "__main__":
     main()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from efquantface.errors import ContractError
+from efquantface.errors import ContractError, did_you_mean
 
 Color = Literal["RGB", "BGR"]
 TEMPLATES = ("arcface112", "dlib150", "unknown")
@@ -111,7 +111,8 @@ class FaceContract:
         """The same contract with the preprocessing of a model family (see ``PREPROCESS``)."""
         if name not in PREPROCESS:
             raise ContractError(
-                f"unknown preprocessing {name!r}; choose from {', '.join(PREPROCESS)}"
+                f"unknown preprocessing {name!r}: choose from {', '.join(PREPROCESS)}"
+                f"{did_you_mean(name, PREPROCESS)}"
             )
         color, mean, std = PREPROCESS[name]
         return replace(self, color=color, mean=mean, std=std)

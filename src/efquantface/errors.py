@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``; did you mean X?`` with the known name closest to a misspelt one, or nothing."""
+    names = {k.lower(): k for k in known}
+    close = difflib.get_close_matches(name.lower(), names, 1)
+    return f"; did you mean {names[close[0]]}?" if close else ""
+
 
 class EfqError(Exception):
     """Base of every error that a user can cause; the CLI prints it without a traceback."""

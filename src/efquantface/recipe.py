@@ -1,15 +1,23 @@
-"""One description of a run: the YAML file, the command line's flags and the API's keywords alike."""
+"""One description of a run: the YAML file, the command line's flags and the API's keywords alike.
+
+A setting is declared once, as a field: its name, type and limits, its help (``description``), and in
+``json_schema_extra`` the ``group`` of its flag (none: those that matter first), a ``flag`` of another
+name, and the default as it is ``shown``. The command line is made from these.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationError,
     field_validator,
     model_validator,
@@ -17,56 +25,56 @@ from pydantic import (
 
 from efquantface.contract import PREPROCESS
 from efquantface.distill.settings import TrainSettings
-from efquantface.errors import RecipeError
-from efquantface.evaluation.groups import read_groups
-from efquantface.evaluation.items import Options
-from efquantface.evaluation.templates import TemplateFlags
+from efquantface.errors import RecipeError, did_you_mean
+from efquantface.evaluation.settings import EvalSettings
 from efquantface.prune.goal import PruneGoal
-from efquantface.quantize.mixed import parse_budget
+from efquantface.quantize.budget import parse_budget
 from efquantface.quantize.scheme import Bits, Scheme
+from efquantface.fields import flag_name, sentences
 
 FLOAT = "float"  # bits of a student that is pruned only
 PRUNED_EPOCHS = 12  # a pruned network starts far from its teacher, and still gains in the twelfth
+FLAGS = "command line"  # where settings came from, as errors name it: then by their flags
+
+_DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+_BITS: dict[str, JsonValue] = {"group": "Bits"}
+_PRUNING: dict[str, JsonValue] = {"group": "Pruning"}
+_FACES: dict[str, JsonValue] = {"group": "Faces"}
+_RUN: dict[str, JsonValue] = {"group": "The run"}
+_T = TypeVar("_T")
 
 
-def _parsed(bits: str) -> str:
+def check_preprocess(name: str) -> str:
+    """A preprocessing that the field knows.
+
+    Raises:
+        RecipeError: another one, with the closest name.
+    """
+    if name not in PREPROCESS:
+        raise RecipeError(
+            f"preprocess {name!r}: choose from {', '.join(PREPROCESS)}"
+            f"{did_you_mean(name, PREPROCESS)}"
+        )
+    return name
+
+
+def check_device_name(name: str) -> str:
+    """``cpu``, ``cuda`` or ``cuda:1``.
+
+    Raises:
+        RecipeError: anything else.
+    """
+    if not _DEVICE.fullmatch(name):
+        raise RecipeError(f"device {name!r}: write cpu or cuda (cuda:1 is the second GPU)")
+    return name
+
+
+def _told(check: Callable[[str], _T], value: str) -> _T:
+    """What ``check`` makes of a value; its error as one that pydantic collects."""
     try:
-        return str(Bits.parse(bits))
+        return check(value)
     except RecipeError as error:
         raise ValueError(str(error)) from None
-
-
-class EvalSettings(BaseModel):
-    """On what and how teacher and student are compared; the recipe's ``evaluation:``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    eval: tuple[str, ...] = Field((), description="NAME=PATH or PATH, for example lfw=DIR")
-    flip: bool = Field(False, description="add the mirror image's embedding")
-    threshold: float | None = Field(
-        None, ge=-1, le=1, description="a cosine threshold you deploy: adds FAR and FRR there"
-    )
-    arcface: bool = Field(False, description="also the numbers that arcface_torch prints")
-    group_by: str | None = Field(None, description="CSV of name, group: spread between groups")
-    templates: str = Field("N1D1F1", description="how IJB's crops are pooled")
-
-    @field_validator("templates")
-    @classmethod
-    def _templates(cls, value: str) -> str:
-        try:
-            return str(TemplateFlags.parse(value))
-        except RecipeError as error:
-            raise ValueError(str(error)) from None
-
-    def options(self) -> Options:
-        """As evaluation takes it.
-
-        Raises:
-            DataError: the table of groups cannot be used.
-        """
-        groups = read_groups(Path(self.group_by)) if self.group_by else {}
-        flags = TemplateFlags.parse(self.templates)
-        return Options(self.flip, self.threshold, self.arcface, groups, flags)
 
 
 _NESTED: dict[str, type[BaseModel]] = {"training": TrainSettings, "evaluation": EvalSettings}
@@ -80,14 +88,18 @@ def nested(values: dict[str, Any]) -> dict[str, Any]:
     A flat value wins over a nested one. None means: not told.
     """
     found: dict[str, Any] = {}
-    parts = {name: dict(values.get(name) or {}) for name in _NESTED}
+    parts = {name: dict(p) for name in _NESTED if isinstance(p := values.get(name) or {}, dict)}
     for key, value in values.items():
         name = _RENAMED.get(key, key)
-        if value is None or name in _NESTED or (name in _GONE and value == _GONE[name]):
+        if value is None or name in parts or (name in _GONE and value == _GONE[name]):
             continue
-        part = next((p for p, kind in _NESTED.items() if name in kind.model_fields), None)
+        part = next((p for p in parts if name in _NESTED[p].model_fields), None)
         (found if part is None else parts[part])[name] = value
     return {**found, **{name: part for name, part in parts.items() if part}}
+
+
+def _flag(name: str) -> str:
+    return name.upper() if name in ("teacher", "faces") else flag_name(Recipe, name)
 
 
 class Recipe(BaseModel):
@@ -95,78 +107,169 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    teacher: str = Field(description="ONNX file, checkpoint, run folder or name of a default")
-    faces: str = Field(description="folder of aligned crops, or synthetic:COUNT")
+    teacher: str = Field(
+        description="ONNX file, checkpoint of a known backbone, run folder or name of a default"
+    )
+    faces: str = Field(
+        description="folder of aligned crops (a subfolder an identity, or images without "
+        "identities), InsightFace .rec, .parquet or list file; or synthetic:COUNT"
+    )
     bits: str = Field(
-        "w8a8", description="bits of weights and activations, 2 to 8 each, or float (pruned only)"
+        "w8a8",
+        description="bits of weights and activations: w8a8 (fastest, closest), w6a8 or w4a8 (smaller "
+        "files, as fast). Fewer activation bits (w6a6, w4a4) make nothing smaller or faster in ONNX "
+        "Runtime or OpenVINO; they are for NPUs and for comparison with papers. w7a8 is safe on x86 "
+        "machines without VNNI. 4, int4 or 4bit alone means w4a8. float: pruned only",
+        json_schema_extra={"shown": "w8a8, and float where only --prune is given"},
     )
     prune: float | str | None = Field(
-        None, description="share of multiply-accumulates to remove, or a time of one crop (2.5ms)"
+        None,
+        description="share of multiply-accumulates to remove, by removing channels: 0.25, 0.5; or "
+        "the time that one crop may take on one thread of this machine: 2.5ms. Alone it gives a "
+        "smaller float network; with --bits that network is quantized, too",
     )
-    importance: Literal["taylor", "magnitude"] = Field(
-        "taylor", description="of channels: by the embedding's loss, or by weights alone"
+    budget: str | None = Field(
+        None,
+        description="largest file (600KB, 2MB, or 60% of the 8-bit file): chooses 4, 6 or 8 bits for "
+        "the weights of each layer by what the layer loses",
     )
-    round_to: int = Field(8, ge=1, le=64, description="channels left are a multiple of it")
-    layers: dict[str, str] = Field({}, description="bits of layers by shell pattern of their names")
-    wide_ends: bool = Field(False, description="first and last layer keep 8 bits")
+    preprocess: str | None = Field(
+        None,
+        description=f"{', '.join(PREPROCESS)}: for files that do not say how pixels are normalized; "
+        "efq inspect MODEL --faces DIR tries them",
+    )
+    device: str = Field("cpu", description="cpu, cuda, or cuda:1 (the second GPU)")
+
+    layers: dict[str, str] = Field(
+        {},
+        description="PATTERN=w4a8: bits of layers by name (*, ?); may be repeated",
+        json_schema_extra={**_BITS, "flag": "--layer-bits"},
+    )
+    wide_ends: bool = Field(
+        False, description="first and last layer keep 8 bits", json_schema_extra=_BITS
+    )
     activations: Literal["affine", "symmetric"] = Field(
-        "affine", description="symmetric: signed codes with zero point 0"
+        "affine",
+        description="affine, or symmetric: signed codes with zero point 0, as TensorRT and several "
+        "NPUs require",
+        json_schema_extra=_BITS,
     )
-    budget: str | None = Field(None, description="file size (600KB, 2MB) or share (60%)")
-    preprocess: str | None = Field(None, description="insightface, adaface, imagenet or raw")
-    licence: str = Field("", description="the teacher's licence note, stored in the student")
-
     rounding: Literal["auto", "reconstruct", "nearest"] = Field(
-        "auto", description="layer by layer against the teacher, or to the nearest code"
+        "auto",
+        description="reconstruct: each layer's weights are fitted and rounded against the teacher's "
+        "outputs; nearest: every weight to its nearest code; auto: the former, unless the student "
+        "is trained with activations below 8 bits",
+        json_schema_extra=_BITS,
     )
-    calibration_images: int = Field(256, ge=8, description="images that ranges are searched on")
-    hold_out: float = Field(0.1, gt=0, lt=0.9, description="share of identities held out")
-    exclude: str | None = Field(None, description="list of images to leave out (efq data check)")
-    max_images: int = Field(14_000, ge=8, description="larger sets of faces are capped")
+    calibration_images: int = Field(
+        256, ge=8, description="images that ranges are searched on", json_schema_extra=_BITS
+    )
 
-    resize: bool = Field(False, description="scale crops of another size")
-    check_alignment: bool = Field(True, description="compare landmarks with the template")
-    cache: bool = Field(True, description="keep teacher embeddings in the user cache")
-    benchmark: bool = Field(True, description="measure speed at the end")
-    report_faces: bool = Field(False, description="show faces in the report")
+    importance: Literal["taylor", "magnitude"] = Field(
+        "taylor",
+        description="which channels go: taylor (by what the embedding loses) or magnitude (by their "
+        "weights alone)",
+        json_schema_extra=_PRUNING,
+    )
+    round_to: int = Field(
+        8,
+        ge=1,
+        le=64,
+        description="channels left are a multiple of it, as kernels like",
+        json_schema_extra=_PRUNING,
+    )
 
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
-    threads: int | None = Field(None, ge=1)
-    seed: int = Field(0, ge=0, description="of everything random")
+    max_images: int = Field(
+        14_000,
+        ge=8,
+        description="larger sets of faces are capped, spread over the identities",
+        json_schema_extra=_FACES,
+    )
+    hold_out: float = Field(
+        0.1, gt=0, lt=0.9, description="share of identities held out", json_schema_extra=_FACES
+    )
+    exclude: str | None = Field(
+        None,
+        description="list of images to leave out, from efq data check",
+        json_schema_extra=_FACES,
+    )
+    resize: bool = Field(False, description="scale crops of another size", json_schema_extra=_FACES)
+    check_alignment: bool = Field(
+        True,
+        description="compare the crops' landmarks with the template",
+        json_schema_extra=_FACES,
+    )
+    cache: bool = Field(
+        True,
+        description="keep the teacher's embeddings of the faces (biometric data) in the user cache",
+        json_schema_extra=_FACES,
+    )
 
     training: TrainSettings = TrainSettings()
     evaluation: EvalSettings = EvalSettings()
 
-    @field_validator("bits")
-    @classmethod
-    def _bits(cls, value: str) -> str:
-        return value if value == FLOAT else _parsed(value)
+    benchmark: bool = Field(True, description="measure speed at the end", json_schema_extra=_RUN)
+    report_faces: bool = Field(
+        False, description="show faces of changed pairs in the report", json_schema_extra=_RUN
+    )
+    licence: str = Field(
+        "",
+        description="the teacher's licence note, stored in the student",
+        json_schema_extra=_RUN,
+    )
+    threads: int | None = Field(
+        None, ge=1, description="threads", json_schema_extra={**_RUN, "shown": "all cores"}
+    )
+    seed: int = Field(0, ge=0, description="of everything random", json_schema_extra=_RUN)
 
-    @field_validator("layers")
+    @field_validator("bits", mode="before")
     @classmethod
-    def _layers(cls, value: dict[str, str]) -> dict[str, str]:
-        return {pattern: _parsed(bits) for pattern, bits in value.items()}
+    def _bits(cls, value: Any) -> str:
+        return FLOAT if value == FLOAT else str(_told(Bits.parse, str(value)))
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _layers(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {str(k): str(_told(Bits.parse, str(bits))) for k, bits in value.items()}
 
     @field_validator("budget")
     @classmethod
     def _budget(cls, value: str | None) -> str | None:
-        try:
-            if value is not None:
-                parse_budget(value, 1.0)
-        except RecipeError as error:
-            raise ValueError(str(error)) from None
+        if value is not None:
+            _told(lambda text: parse_budget(text, 1.0), value)
         return value
 
     @field_validator("preprocess")
     @classmethod
     def _preprocess(cls, value: str | None) -> str | None:
-        if value is not None and value not in PREPROCESS:
-            raise ValueError(f"choose from {', '.join(PREPROCESS)}")
-        return value
+        return None if value is None else _told(check_preprocess, value)
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        return _told(check_device_name, value)
+
+    @field_validator("prune", mode="before")
+    @classmethod
+    def _share_or_time(cls, value: Any) -> float | str | None:
+        if value is None:
+            return None
+        goal = _told(PruneGoal.parse, value)
+        return str(value) if goal.share is None else goal.share
+
+    @model_validator(mode="after")
+    def _pruned_or_quantized(self) -> Recipe:
+        if self.bits == FLOAT and self.prune is None:
+            raise ValueError("bits float: nothing would be compressed; give prune, or bits")
+        return self
 
     @classmethod
     def create(cls, values: dict[str, Any], where: str = "recipe") -> Recipe:
         """Validate values (None means: the default, which for ``bits`` and ``epochs`` knows ``prune``).
+
+        ``where`` they come from stands in front of errors.
 
         Raises:
             RecipeError: naming every field that is wrong, and its value.
@@ -174,16 +277,16 @@ class Recipe(BaseModel):
         try:
             given = nested(values)
             if "prune" in given:
-                given["training"] = {"epochs": PRUNED_EPOCHS, **given.get("training", {})}
+                training = given.get("training", {})
+                if isinstance(training, dict):
+                    given["training"] = {"epochs": PRUNED_EPOCHS, **training}
                 if "bits" not in given and "budget" not in given:
                     given["bits"] = FLOAT  # pruned only
-            return cls(**given)
+            return cls.model_validate(given)
         except ValidationError as error:
-            problems = [
-                f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']} (got {e.get('input')!r})"
-                for e in error.errors()
-            ]
-            raise RecipeError(f"{where}: " + "; ".join(problems)) from None
+            if where == FLAGS:
+                raise RecipeError("; ".join(sentences(error, cls, _flag))) from None
+            raise RecipeError(f"{where}: " + "; ".join(sentences(error, cls))) from None
 
     @classmethod
     def read(cls, path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
@@ -194,6 +297,8 @@ class Recipe(BaseModel):
         """
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RecipeError(f"{path}: no such file") from None
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path}: cannot be read ({error})") from None
         except yaml.YAMLError as error:
@@ -202,7 +307,8 @@ class Recipe(BaseModel):
             raise RecipeError(f"{path}: holds no recipe (a YAML mapping is expected)")
         base, given = nested(values), nested(overrides or {})
         for name in _NESTED:
-            given[name] = {**base.get(name, {}), **given.get(name, {})}
+            if isinstance(base.get(name), dict):
+                given[name] = {**base[name], **given.get(name, {})}
         return cls.create({**base, **given}, str(path))
 
     def to_yaml(self) -> str:
@@ -210,27 +316,10 @@ class Recipe(BaseModel):
         values = self.model_dump(mode="json")
         return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
-    @field_validator("prune")
-    @classmethod
-    def _share_or_time(cls, value: float | str | None) -> float | str | None:
-        if value is None:
-            return None
-        try:
-            goal = PruneGoal.parse(value)
-        except RecipeError as error:
-            raise ValueError(str(error)) from None
-        return str(value) if goal.share is None else goal.share
-
     @property
     def prune_goal(self) -> PruneGoal | None:
         """What pruning is asked for."""
         return None if self.prune is None else PruneGoal.parse(self.prune)
-
-    @model_validator(mode="after")
-    def _pruned_or_quantized(self) -> Recipe:
-        if self.bits == FLOAT and self.prune is None:
-            raise ValueError("bits float: nothing would be compressed; give prune, or bits")
-        return self
 
     @property
     def quantizes(self) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from conftest import make_faces
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet, cap, load_faces, open_source
-from efquantface.data.inspection import describe_source, extract_source
+from efquantface.data.inspection import extract_source, inspect_source
 from efquantface.data.listing import read_list, write_list
 from efquantface.data.pickles import load_plain
 from efquantface.data.recordio import RecordFile, RecSource
@@ -102,7 +102,7 @@ def test_absurd_label_is_named(tmp_path: Path) -> None:
         RecSource(path)
 
 
-def test_cap_reads_only_what_it_keeps(rec: Path) -> None:
+def test_cap_knows_people_before_images_are_read(rec: Path) -> None:
     source = open_source(rec)
     index = cap(source.identities, 10, seed=1)
     assert len(index) == 8  # two people of four
@@ -261,7 +261,7 @@ def test_lists_that_lead_nowhere(rec: Path, text: str, message: str) -> None:
 def test_inspect_and_extract(
     rec: Path, tmp_path: Path, faces: FaceSet, contract: FaceContract
 ) -> None:
-    text = "\n".join(describe_source(open_source(rec)))
+    text = "\n".join(inspect_source(open_source(rec)).lines())
     assert "48 images" in text
     assert "12 identities of 4 to 4 images" in text
     assert "32x32 (48)" in text
@@ -272,7 +272,7 @@ def test_inspect_and_extract(
     assert extract_source(open_source(rec), out) == (1, 47)
     broken = make_faces(2, 2)
     write_rec(rec, [png(broken.images[0]), b"no image"], [0, 0])
-    assert "1 of them cannot be read" in "\n".join(describe_source(open_source(rec)))
+    assert "1 of them cannot be read" in "\n".join(inspect_source(open_source(rec)).lines())
 
 
 def test_unknown_things_are_refused(tmp_path: Path) -> None:

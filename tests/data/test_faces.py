@@ -11,9 +11,9 @@ from PIL import Image
 from efquantface import assets
 from efquantface.contract import FaceContract
 from efquantface.data.align import align_folder, check_alignment
-from efquantface.data.faces import FaceSet, cap, load_faces, split
+from efquantface.data.faces import FEW, FaceSet, cap, load, load_faces, split
 from efquantface.data.images import UnreadableImage, read_image, write_image
-from efquantface.data.source import find_images
+from efquantface.data.source import FolderSource, find_images
 from efquantface.data.synthetic import load_generator, synthetic_faces
 from efquantface.data.template import TEMPLATES, similarity, template, warp
 from efquantface.errors import AssetError, CropError, DataError, RunError
@@ -125,11 +125,54 @@ def test_split_holds_out_whole_people(faces: FaceSet) -> None:
         split(faces.subset(np.arange(2)), 0.25, seed=1)
 
 
-def test_cap_takes_whole_people(faces: FaceSet) -> None:
-    capped = faces.subset(cap(faces.identities, 21, seed=0))
-    assert len(capped) == 20
-    _, sizes = np.unique(capped.identities, return_counts=True)
-    assert (sizes == 4).all()
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("limit", [1, 3, 40, 90, 200, 299])
+def test_cap_spreads_over_people(limit: int, seed: int) -> None:
+    sizes = np.random.default_rng(seed).integers(1, 20, 40)
+    identities = np.random.default_rng(seed).permutation(np.repeat(np.arange(40), sizes))
+    limit = min(limit, len(identities) - 1)
+    index = cap(identities, limit, seed)
+    assert (np.diff(index) > 0).all()
+    assert limit - FEW < len(index) <= limit
+    np.testing.assert_array_equal(index, cap(identities, limit, seed))
+    people, given = np.unique(identities[index], return_counts=True)
+    # nobody waits while others get a second image more: who has less gave all there are
+    fewest = given.max() - 1
+    assert all(n >= fewest or n == sizes[p] for p, n in zip(people, given, strict=True))
+    # as many people as can have a few images each: one more would not have fitted
+    few = np.minimum(sizes, FEW)
+    assert len(people) == 40 or few[people].sum() + FEW > limit or limit < FEW
+
+
+def test_cap_takes_everybody_where_few_images_each_fit() -> None:
+    identities = np.repeat(np.arange(197), 71)
+    _, given = np.unique(identities[cap(identities, 1229, 0)], return_counts=True)
+    assert len(given) == 197
+    assert set(given) == {6, 7}
+    assert given.sum() == 1229
+
+
+def test_cap_of_images_without_identities() -> None:
+    index = cap(np.full(100, -1), 30, seed=0)
+    assert len(index) == len(set(index)) == 30
+    assert list(index) != list(range(30))
+    assert set(index) != set(cap(np.full(100, -1), 30, seed=1))
+
+
+def test_photos_instead_of_crops_are_refused_after_a_look(contract: FaceContract) -> None:
+    class Photos(FolderSource):
+        def __init__(self) -> None:
+            super().__init__(Path("photos"), [f"p{i}.jpg" for i in range(5000)])
+            self.read_count = 0
+
+        def read(self, index: int) -> np.ndarray:
+            self.read_count += 1
+            return np.zeros((90, 120, 3), np.uint8)
+
+    photos = Photos()
+    with pytest.raises(CropError, match="120x90"):
+        load(photos, contract)
+    assert photos.read_count < 200
 
 
 # alignment ---------------------------------------------------------------------------------

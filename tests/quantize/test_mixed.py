@@ -16,7 +16,8 @@ from efquantface.errors import RecipeError
 from efquantface.export.onnx_writer import to_onnx
 from efquantface.importers.load import load_model
 from efquantface.pipeline.start import make_start
-from efquantface.quantize.mixed import CHOICES, LayerChoice, allocate, parse_budget, sensitivities
+from efquantface.quantize.budget import parse_budget
+from efquantface.quantize.mixed import CHOICES, LayerChoice, allocate, sensitivities
 from efquantface.quantize.scheme import Bits, Scheme
 
 

@@ -7,25 +7,37 @@ from typing import Annotated
 
 import typer
 
-from efquantface.cli.options import Preprocess, Resize
+from efquantface.cli.group import EfqGroup
+from efquantface.cli.options import Preprocess, Resize, one_of
+from efquantface.cli.verb import Json, give, verb
+from efquantface.contract import TEMPLATES
+from efquantface.data.choosing import WAYS
 
 data_app = typer.Typer(
+    cls=EfqGroup,
     no_args_is_help=True,
     help="Look into folders, .rec, .bin, .parquet and list files, and unpack them.",
 )
+_ALIGNED = tuple(name for name in TEMPLATES if name != "unknown")
 
 
 def align(
     photos: Annotated[Path, typer.Argument(help="folder of photos")],
     output: Annotated[Path, typer.Option("-o", "--output", help="folder for the crops")],
-    template: Annotated[str, typer.Option(help="arcface112 or dlib150")] = "arcface112",
+    template: Annotated[
+        str, typer.Option(help=" or ".join(_ALIGNED), callback=one_of(*_ALIGNED))
+    ] = "arcface112",
     pick: Annotated[
-        str, typer.Option(help="largest or central face where there are several")
+        str,
+        typer.Option(
+            help="largest or central face where there are several",
+            callback=one_of("largest", "central"),
+        ),
     ] = "largest",
     detector: Annotated[
         Path | None, typer.Option(help="a YuNet .onnx, instead of the detector installed")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="threads")] = None,
+    workers: Annotated[int | None, typer.Option(help="threads", min=1)] = None,
 ) -> None:
     """Photos to aligned crops. Stopped, it goes on where it was when called again.
 
@@ -33,12 +45,15 @@ def align(
     evaluation set. Photos without a face, with several, or unreadable are listed in
     FACES/align_report.tsv.
     """
+    from efquantface.pipeline.paths import check_file, check_folder
+
+    check_folder(photos)
+    if detector is not None:
+        check_file(str(detector), "--detector")
     from efquantface.console import Console
     from efquantface.data.align import align_folder
     from efquantface.data.detect import YuNet
 
-    if pick not in ("largest", "central"):
-        raise typer.BadParameter("--pick is largest or central")
     console = Console()
     with console.bar("aligning") as advance:
         done = align_folder(
@@ -50,36 +65,45 @@ def align(
             workers=workers,
             progress=advance,
         )
-    console.say(
+    console.log(
         f"{done.written:,} crops written to {output}, {done.existing:,} were there; "
         f"no face in {len(done.none):,}, several in {len(done.several):,}, "
         f"unreadable {len(done.unreadable):,} (listed in {output / 'align_report.tsv'})"
     )
 
 
-@data_app.command("inspect")
+@verb(data_app, "efq data inspect train.rec", name="inspect")
 def inspect(
     faces: Annotated[Path, typer.Argument(help="folder, .rec, .bin, .parquet or list file")],
+    json_: Json = None,
 ) -> None:
     """What a source of faces holds: images, identities, sizes, and what cannot be read of a sample."""
+    from efquantface.pipeline.paths import check_source
+
+    check_source(faces)
     from efquantface.data.faces import open_source
-    from efquantface.data.inspection import describe_source
+    from efquantface.data.inspection import inspect_source
 
-    for line in describe_source(open_source(faces)):
-        typer.echo(line)
+    found = inspect_source(open_source(faces))
+    give(found.lines(), found.as_dict(), json_)
 
 
-@data_app.command("extract")
+@verb(data_app, "efq data extract train.rec -o FACES --limit 1000", name="extract")
 def extract(
     faces: Annotated[Path, typer.Argument(help=".rec, .bin, .parquet or list file")],
     output: Annotated[Path, typer.Option("-o", "--output", help="folder for the images")],
-    limit: Annotated[int | None, typer.Option(help="only so many images, the first ones")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="only so many images, the first ones", min=1)
+    ] = None,
 ) -> None:
     """Unpack images as they are stored, a folder an identity. Stopped, it goes on when called again.
 
     A verification .bin also gives pairs.csv, so that the folder is an evaluation set:
     --eval NAME=FOLDER/pairs.csv
     """
+    from efquantface.pipeline.paths import check_source
+
+    check_source(faces)
     from efquantface.console import Console
     from efquantface.data.faces import open_source
     from efquantface.data.inspection import extract_source
@@ -87,27 +111,33 @@ def extract(
     console = Console()
     with console.bar("extracting") as advance:
         written, existing = extract_source(open_source(faces), output, limit, advance)
-    console.say(f"{written:,} images written to {output}, {existing:,} were there")
+    console.log(f"{written:,} images written to {output}, {existing:,} were there")
 
 
-@data_app.command("subset")
+@verb(data_app, "efq data subset train.rec -o faces.txt --size 4000", name="subset")
 def subset(
     faces: Annotated[Path, typer.Argument(help="folder, .rec, .parquet or list file")],
     output: Annotated[Path, typer.Option("-o", "--output", help="list file to write")],
-    size: Annotated[int, typer.Option(help="images to choose")] = 1000,
+    size: Annotated[int, typer.Option(help="images to choose", min=1)] = 1000,
     by: Annotated[
         str,
         typer.Option(
             help="random; identities (one image of each person before a second of any); coverage (k-"
-            "centre on a teacher's embeddings)"
+            "centre on a teacher's embeddings)",
+            callback=one_of(*WAYS),
         ),
     ] = "identities",
     teacher: Annotated[str | None, typer.Option(help="for coverage: any model")] = None,
     preprocess: Preprocess = None,
-    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    seed: Annotated[int, typer.Option(help="of everything random", min=0)] = 0,
     force: Annotated[bool, typer.Option("--force", help="replace an existing list")] = False,
 ) -> None:
     """Choose images that matter, and write them as a list file: efq compress TEACHER LIST."""
+    from efquantface.pipeline.paths import check_model, check_source
+
+    check_source(faces)
+    if teacher is not None:
+        check_model(teacher)
     from efquantface.verbs.curate import write_subset
 
     count = write_subset(
@@ -116,7 +146,11 @@ def subset(
     typer.echo(f"{size:,} of {count:,} images are listed in {output}")
 
 
-@data_app.command("check")
+@verb(
+    data_app,
+    "efq data check FACES --teacher teacher.onnx --against LFW -o exclude.txt",
+    name="check",
+)
 def check(
     faces: Annotated[Path, typer.Argument(help="folder, .rec, .parquet or list file")],
     teacher: Annotated[str, typer.Option(help="any model; it judges who is who")],
@@ -130,13 +164,19 @@ def check(
     sheet: Annotated[
         Path | None, typer.Option(help="also draw the listed faces (.jpg); shows faces")
     ] = None,
-    resize: Resize = False,
+    resize: Resize = None,
     force: Annotated[bool, typer.Option("--force", help="replace existing files")] = False,
+    json_: Json = None,
 ) -> None:
     """Find shared people, wrong and doubled identities, near-duplicates and unaligned crops.
 
     The list is for efq compress --exclude LIST.
     """
+    from efquantface.pipeline.paths import check_model_and_faces, check_source
+
+    check_model_and_faces(teacher, str(faces))
+    if against is not None:
+        check_source(against)
     from efquantface.verbs.curate import check_faces
 
     result = check_faces(
@@ -146,8 +186,7 @@ def check(
         against=against,
         preprocess=preprocess,
         sheet=sheet,
-        resize=resize,
+        resize=bool(resize),
         force=force,
     )
-    for line in result.lines:
-        typer.echo(line)
+    give(result.lines, result.as_dict(), json_)

@@ -1,68 +1,68 @@
-"""Options that several verbs share, and how tables are printed."""
+"""Options that several verbs share; what they say comes from the recipe's settings."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-Device = Annotated[str, typer.Option(help="cpu or cuda")]
-Threads = Annotated[int | None, typer.Option(help="threads; all cores by default")]
-Preprocess = Annotated[
-    str | None,
-    typer.Option(
-        help="insightface (RGB, (x-127.5)/127.5), adaface (the same in BGR), imagenet, raw (0..255) or "
-        "unit (0..1), the last two also raw-bgr and unit-bgr, for files that do not say how pixels are "
-        "normalized; efq inspect MODEL --faces DIR tries them"
-    ),
-]
-Evals = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--eval",
-        help="NAME=PATH or PATH: LFW's folder with pairs.txt, CALFW's, CPLFW's, CFP's, AgeDB's, RFW's, "
-        "IJB's as they are handed out; a .bin or a folder of them; pairs=FILE.csv (columns a, b, same); "
-        "folder=DIR (all pairs of a folder of identities); a folder with gallery and probe; may be "
-        "repeated",
-    ),
-]
-Flip = Annotated[bool, typer.Option("--flip", help="add the mirror image's embedding")]
-Threshold = Annotated[
-    float | None, typer.Option(help="a cosine threshold you deploy: adds FAR and FRR there")
-]
+from efquantface.cli.flags import option
+from efquantface.errors import did_you_mean
+from efquantface.recipe import check_device_name, check_preprocess
+
+
+def _checked(name: str, check: Callable[[str], str]) -> typer.models.OptionInfo:
+    """The flag of a setting whose value is checked while flags are read."""
+    made = option(name)
+    made.callback = lambda value: None if value is None else check(value)
+    made.rich_help_panel = None
+    return made
+
+
+def _shown(name: str) -> typer.models.OptionInfo:
+    """The flag of a setting, in no group."""
+    made = option(name)
+    made.rich_help_panel = None
+    return made
+
+
+def one_of(*names: str) -> Callable[[str], str]:
+    """A callback that takes one of ``names`` and suggests the closest to another."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise typer.BadParameter(
+                f"choose from {', '.join(names)}, not {value!r}{did_you_mean(value, names)}"
+            )
+        return value
+
+    return check
+
+
+BACKENDS = ("auto", "onnxruntime", "openvino", "torch")
+Backend = Annotated[str, typer.Option(help=", ".join(BACKENDS), callback=one_of(*BACKENDS))]
+Device = Annotated[str | None, _checked("device", check_device_name)]
+Threads = Annotated[int | None, _shown("threads")]
+Preprocess = Annotated[str | None, _checked("preprocess", check_preprocess)]
+Evals = Annotated[list[str] | None, _shown("eval")]
+Flip = Annotated[bool | None, _shown("flip")]
+Threshold = Annotated[float | None, _shown("threshold")]
+GroupBy = Annotated[str | None, _shown("group_by")]
+Templates = Annotated[str | None, _shown("templates")]
+Resize = Annotated[bool | None, _shown("resize")]
 ArcFace = Annotated[
     str | None,
     typer.Option(
         "--protocol",
-        help="arcface: also the numbers that arcface_torch prints for pairs (turns --flip on)",
+        help="arcface: the same as --arcface",
+        rich_help_panel="Evaluation",
+        callback=lambda value: value if value is None else one_of("arcface")(value),
     ),
 ]
-GroupBy = Annotated[
-    str | None,
-    typer.Option(
-        help="CSV file with the columns name (of an identity or image) and group: the spread between "
-        "groups"
-    ),
-]
-Templates = Annotated[
-    str | None,
-    typer.Option(
-        help="how IJB's crops are pooled: N (keep lengths), D (weigh by detector), F (add the mirror "
-        "image), each 0 or 1  [default: N1D1F1]"
-    ),
-]
-Resize = Annotated[bool, typer.Option("--resize", help="scale crops of another size")]
+Arc = Annotated[bool | None, _shown("arcface")]
 
 
 def wants_arcface(protocol: str | None) -> bool:
     """Whether ``--protocol`` asks for arcface_torch's numbers."""
-    if protocol not in (None, "arcface"):
-        raise typer.BadParameter("--protocol knows arcface only; other numbers are always given")
     return protocol == "arcface"
-
-
-def print_table(table: object) -> None:
-    """Print a table at the terminal's width."""
-    from rich.console import Console as RichConsole
-
-    RichConsole(soft_wrap=False).print(table)

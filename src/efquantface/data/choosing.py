@@ -40,7 +40,7 @@ def choose(
     if by == "random":
         return np.sort(order[:size])
     if by == "identities":
-        return np.sort(order[_turns(identities[order], rng)[:size]])
+        return np.sort(order[turns(identities[order], rng)[:size]])
     if embeddings is None:
         raise DataError("choosing by coverage needs a teacher's embeddings")
     return np.sort(_k_centre(embeddings, size, int(order[0])))
@@ -54,8 +54,13 @@ def presample(count: int, size: int, seed: int) -> npt.NDArray[np.int64]:
     return np.sort(rng.permutation(count)[: max(PRESAMPLE, size)])
 
 
-def _turns(identities: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """The order in which people take turns, an image each; people in random order in each turn."""
+def turns(
+    identities: npt.NDArray[np.int64], rng: np.random.Generator | None = None
+) -> npt.NDArray[np.int64]:
+    """The order in which people take turns, an image each, in the order of their images.
+
+    With ``rng`` people are in random order in each turn, otherwise in that of their numbers.
+    """
     if (identities < 0).any():
         return np.arange(len(identities))
     sorted_order = np.argsort(identities, kind="stable")
@@ -64,7 +69,7 @@ def _turns(identities: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.N
     sizes = np.diff(np.append(starts, len(people)))
     turn = np.empty(len(people), np.int64)
     turn[sorted_order] = np.arange(len(people)) - np.repeat(starts, sizes)
-    return np.lexsort((rng.random(len(people)), turn))
+    return np.lexsort((identities if rng is None else rng.random(len(people)), turn))
 
 
 def _k_centre(rows: npt.NDArray[np.float32], size: int, first: int) -> npt.NDArray[np.int64]:

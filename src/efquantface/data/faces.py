@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from efquantface.contract import FaceContract
+from efquantface.data.choosing import turns
 from efquantface.data.containers import CONTAINERS, open_container
 from efquantface.data.images import UnreadableImage
 from efquantface.data.listing import read_list
@@ -21,6 +23,9 @@ from efquantface.data.source import FaceSource, FolderSource
 from efquantface.errors import CropError, DataError
 
 Progress = Callable[[int, int], None]
+
+_LOOK, _MANY = 50, 500  # so many are looked at first, where there are so many
+FEW = 4  # images of an identity that training wants to see together
 
 
 @dataclass
@@ -158,7 +163,12 @@ def load(
 
     images, kept, skipped = [], [], []
     wrong: Counter[tuple[int, ...]] = Counter()
-    with ThreadPoolExecutor() as pool:
+    if len(wanted) >= _MANY:  # a folder of photos is refused before all of it is read
+        looked = [one(i) for i in wanted[:: len(wanted) // _LOOK]]
+        if all(isinstance(result, tuple) for result in looked):
+            sizes = Counter(result[:2] for result in looked if isinstance(result, tuple))
+            _check_sizes(source.where, contract, sizes, len(looked))
+    with _pool() as pool:
         for done, (item, result) in enumerate(zip(wanted, pool.map(one, wanted), strict=True)):
             if isinstance(result, np.ndarray):
                 images.append(result)
@@ -183,6 +193,18 @@ def load(
         source.where,
         skipped,
     )
+
+
+@contextmanager
+def _pool() -> Iterator[ThreadPoolExecutor]:
+    """Threads that, once their user fails or is stopped, do not work off what is left."""
+    pool = ThreadPoolExecutor()
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _check_sizes(
@@ -239,13 +261,21 @@ def split(
 
 
 def cap(identities: npt.NDArray[np.int64], limit: int, seed: int) -> npt.NDArray[np.int64]:
-    """Indices of at most ``limit`` images: whole identities at random, or images if unlabelled."""
+    """Indices of at most ``limit`` images, ascending: spread over identities, or at random.
+
+    More people help more than more images of each. So many identities are drawn as can give
+    ``FEW`` images each (or all they have); then all of them give one image a turn. Images without
+    identities are drawn at random.
+    """
     rng = np.random.default_rng([seed, 12])
-    labelled = bool((identities >= 0).all())
-    groups = identities if labelled else np.arange(len(identities), dtype=np.int64)
-    order = rng.permutation(np.unique(groups))
-    sizes = np.bincount(groups, minlength=int(groups.max()) + 1)[order]
-    chosen = order[np.cumsum(sizes) <= limit]
-    if len(chosen) == 0:  # one identity larger than the limit
-        return np.sort(rng.permutation(len(identities))[:limit])
-    return np.flatnonzero(np.isin(groups, chosen))
+    order = rng.permutation(len(identities))
+    if bool((identities < 0).any()):
+        return np.sort(order[:limit])
+    people, numbers, sizes = np.unique(identities, return_inverse=True, return_counts=True)
+    drawn = rng.permutation(len(people))
+    fits = np.cumsum(np.minimum(sizes, FEW)[drawn]) <= limit
+    fits[0] = True
+    place = np.full(len(people), -1)
+    place[drawn[fits]] = np.arange(int(fits.sum()))
+    mine = order[place[numbers[order]] >= 0]
+    return np.sort(mine[turns(place[numbers[mine]])[:limit]])

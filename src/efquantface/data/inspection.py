@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from efquantface.data.images import UnreadableImage
 from efquantface.data.source import FaceSource
@@ -18,36 +21,101 @@ from efquantface.files import whole, write_bytes
 _SAMPLE = 200
 
 
-def describe_source(source: FaceSource, sample: int = _SAMPLE) -> list[str]:
-    """Lines for a user: counts, how many images an identity has, sizes of a sample."""
-    lines = [f"{source.where}: {len(source):,} images"]
-    if isinstance(source, BinSource):
-        genuine = int(source.same.sum())
-        lines.append(f"  {len(source.same):,} pairs, {genuine:,} of them genuine")
-    if source.identity_names:
-        sizes = np.bincount(source.identities, minlength=len(source.identity_names))
-        low, middle, high = (int(v) for v in np.percentile(sizes, [0, 50, 100]))
-        lines.append(
-            f"  {len(sizes):,} identities of {low} to {high} images (median {middle}), "
-            f"{int((sizes == 1).sum()):,} with a single one"
-        )
-    else:
-        lines.append("  no identities")
+@dataclass(frozen=True)
+class SourceFacts:
+    """What a source of faces holds.
+
+    Attributes:
+        where: what the user called it.
+        images: how many there are.
+        pairs, genuine: of a verification file; None elsewhere.
+        per_identity: (I,) images of each identity; empty where none are known.
+        sizes: how many of the images that were looked at have which width x height.
+        looked_at: how many that were.
+        unreadable: those of them that cannot be read, with the reason.
+        example: an item's name.
+    """
+
+    where: str
+    images: int
+    pairs: int | None
+    genuine: int | None
+    per_identity: npt.NDArray[np.int64]
+    sizes: dict[str, int]
+    looked_at: int
+    unreadable: list[tuple[str, str]]
+    example: str
+
+    def lines(self) -> list[str]:
+        """For a user."""
+        lines = [f"{self.where}: {self.images:,} images"]
+        if self.pairs is not None:
+            lines.append(f"  {self.pairs:,} pairs, {self.genuine:,} of them genuine")
+        if len(self.per_identity):
+            low, middle, high = self._spread()
+            lines.append(
+                f"  {len(self.per_identity):,} identities of {low} to {high} images (median "
+                f"{middle}), {int((self.per_identity == 1).sum()):,} with a single one"
+            )
+        else:
+            lines.append("  no identities")
+        sizes = ", ".join(f"{size} ({count})" for size, count in list(self.sizes.items())[:5])
+        lines.append(f"  sizes of {self.looked_at} images looked at: {sizes or 'none readable'}")
+        if self.unreadable:
+            lines.append(f"  {len(self.unreadable)} of them cannot be read:")
+            lines += [f"  {name}: {why}" for name, why in self.unreadable[:5]]
+        return [*lines, f"  items are named like {self.example}"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        low, middle, high = self._spread()
+        return {
+            "source": self.where,
+            "images": self.images,
+            "pairs": self.pairs,
+            "genuine_pairs": self.genuine,
+            "identities": len(self.per_identity),
+            "images_per_identity": {"least": low, "median": middle, "most": high},
+            "identities_of_one_image": int((self.per_identity == 1).sum()),
+            "looked_at": self.looked_at,
+            "sizes": self.sizes,
+            "unreadable": [{"name": name, "reason": why} for name, why in self.unreadable],
+        }
+
+    def _spread(self) -> tuple[int, ...]:
+        if not len(self.per_identity):
+            return 0, 0, 0
+        return tuple(int(v) for v in np.percentile(self.per_identity, [0, 50, 100]))
+
+
+def inspect_source(source: FaceSource, sample: int = _SAMPLE) -> SourceFacts:
+    """Count a source's images and identities, and look at a ``sample`` of the images."""
     index = np.random.default_rng(70).permutation(len(source))[:sample]
-    found: Counter[str] = Counter()
-    problems = []
+    sizes: Counter[str] = Counter()
+    unreadable = []
     for i in index:
         try:
             height, width = source.read(int(i)).shape[:2]
-            found[f"{width}x{height}"] += 1
+            sizes[f"{width}x{height}"] += 1
         except (UnreadableImage, DataError, OSError) as error:
-            problems.append(f"  {source.name(int(i))}: {error}")
-    sizes_text = ", ".join(f"{size} ({count})" for size, count in found.most_common(5))
-    lines.append(f"  sizes of {len(index)} images looked at: {sizes_text or 'none readable'}")
-    if problems:
-        lines += [f"  {len(problems)} of them cannot be read:", *problems[:5]]
-    lines.append(f"  items are named like {source.name(0)}")
-    return lines
+            unreadable.append((source.name(int(i)), str(error)))
+    pairs = source.same if isinstance(source, BinSource) else None
+    per_identity = (
+        np.bincount(source.identities, minlength=len(source.identity_names))
+        if (source.identity_names)
+        else np.zeros(0, np.int64)
+    )
+    return SourceFacts(
+        source.where,
+        len(source),
+        None if pairs is None else len(pairs),
+        None if pairs is None else int(pairs.sum()),
+        per_identity.astype(np.int64),
+        dict(sizes.most_common()),
+        len(index),
+        unreadable,
+        source.name(0),
+    )
 
 
 def extract_source(

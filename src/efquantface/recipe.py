@@ -27,10 +27,10 @@ from efquantface.contract import PREPROCESS
 from efquantface.distill.settings import TrainSettings
 from efquantface.errors import RecipeError, did_you_mean
 from efquantface.evaluation.settings import EvalSettings
+from efquantface.fields import flag_name, sentences
 from efquantface.prune.goal import PruneGoal
 from efquantface.quantize.budget import parse_budget
 from efquantface.quantize.scheme import Bits, Scheme
-from efquantface.fields import flag_name, sentences
 
 FLOAT = "float"  # bits of a student that is pruned only
 PRUNED_EPOCHS = 12  # a pruned network starts far from its teacher, and still gains in the twelfth
@@ -307,8 +307,8 @@ class Recipe(BaseModel):
             raise RecipeError(f"{path}: holds no recipe (a YAML mapping is expected)")
         base, given = nested(values), nested(overrides or {})
         for name in _NESTED:
-            if isinstance(base.get(name), dict):
-                given[name] = {**base[name], **given.get(name, {})}
+            part = base.get(name, {})
+            given[name] = {**part, **given.get(name, {})} if isinstance(part, dict) else part
         return cls.create({**base, **given}, str(path))
 
     def to_yaml(self) -> str:

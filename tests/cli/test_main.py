@@ -5,34 +5,24 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
 import pytest
 from torch import nn
 
-from efquantface.cli.main import main
 from efquantface.contract import FaceContract
 from efquantface.distill import trainer
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.importers.load import load_model
+from efquantface.pipeline import run_dir
 from efquantface.recipe import Recipe
 from formats import write_rec
+from program import efq
 
 ROOT = Path(__file__).parents[2]
-
-
-def efq(*words: str | Path) -> int:
-    import sys
-
-    before, sys.argv = sys.argv, ["efq", *map(str, words)]
-    try:
-        main()
-    except SystemExit as done:
-        return int(done.code or 0)
-    finally:
-        sys.argv = before
-    return 0
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,26 +39,28 @@ def teacher(tmp_path: Path, network: nn.Module, contract: FaceContract) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "verb",
-    [
-        "",
-        "compress",
-        "evaluate",
-        "inspect",
-        "embed",
-        "benchmark",
-        "export",
-        "align",
-        "data",
-        "demo",
-        "models",
-        "env",
-    ],
-)
-def test_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert efq(*([verb] if verb else []), "--help") == 0
-    assert "Usage" in capsys.readouterr().out
+VERBS = [
+    *("compress", "align", "evaluate", "inspect", "embed", "benchmark", "export", "demo", "env"),
+    *("data inspect", "data extract", "data subset", "data check"),
+    *("models list", "models fetch", "models verify"),
+]
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("verb", ["", "data", "models", *VERBS])
+def test_help(verb: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert efq(*verb.split(), flag) == 0
+    out = capsys.readouterr().out
+    assert "Usage" in out
+    if verb in VERBS:
+        assert f"efq {verb}" in out.partition("Example")[2]
+        assert "--quiet" in out
+        assert "--verbose" in out
+
+
+def test_completion_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
+    assert efq("-h") == 0
+    assert "--install-completion" in capsys.readouterr().out
 
 
 def test_the_verbs_together(
@@ -101,6 +93,24 @@ def test_the_verbs_together(
     metrics = json.loads(numbers.read_text())[0]["metrics"]
     stored = json.loads((run / "metrics.json").read_text())["protocols"][0]["metrics"]
     assert metrics[0] == stored[0]  # the run's own numbers, reproduced
+    capsys.readouterr()
+    assert efq("benchmark", student, "--rounds", "2", "--batch", "2", "--json", "-") == 0
+    assert [t["batch"] for t in json.loads(capsys.readouterr().out)["timings"]] == [2]
+    assert efq("inspect", run, "--layers", "--json", "-") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["quantized"]
+    assert found["contract"]["embedding_size"] == 16
+    assert found["layers"][-1]["shape"] == [16]
+    assert efq("embed", student, faces_dir, "-o", tmp_path / "e.npz", "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["embeddings"] == 48
+    words = ("evaluate", student, "--eval", f"folder={faces_dir}")
+    assert efq(*words, "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)[0]["metrics"]
+    assert efq(*words, "-q") == 0
+    quiet = capsys.readouterr().out
+    assert efq(*words) == 0
+    assert quiet in capsys.readouterr().out
+    assert "embedding" not in quiet.partition("shares")[0]
     assert efq("evaluate", run, "--eval", f"folder={faces_dir}") == 0
     assert efq("benchmark", teacher, "--against", student, "--rounds", "3", "--batch", "2") == 0
     assert "times as fast" in capsys.readouterr().out
@@ -116,8 +126,6 @@ def test_the_verbs_together(
     capsys.readouterr()
     assert efq("export", run, "--format", "scales", "-o", tmp_path / "s.json") == 2
     assert "ends in .onnx" in capsys.readouterr().err
-    assert efq("export", run, "--format", "tflite", "-o", tmp_path / "s.tflite") == 2
-    assert "choose from onnx, openvino, scales" in capsys.readouterr().err
     one = next(p for p in sorted(faces_dir.iterdir()) if p.is_dir())
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / one.name).symlink_to(one)
@@ -189,25 +197,108 @@ def test_bad_recipes(
     assert message in error
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("compress GONE.onnx FACES", "no such file"),
+        ("compress TEACHER GONE", "no such folder"),
+        ("compress FACES TEACHER", "the model comes first"),
+        ("compress TEACHER", "TEACHER and FACES are needed"),
+        ("compress TEACHER FACES --device cuda", "CUDA"),
+        ("compress TEACHER FACES --device gpu", "write cpu or cuda"),
+        ("compress TEACHER FACES --bitz w8a8", "no option --bitz; did you mean --bits?"),
+        ("compress TEACHER FACES --epochs two", "a whole number from 0 up to 1,000, not 'two'"),
+        ("compress TEACHER FACES --epochs=-1", "a whole number from 0 up to 1,000, not '-1'"),
+        ("compress TEACHER FACES --loss cosin", "did you mean cosine?"),
+        ("compress TEACHER FACES --preprocess insigtface", "did you mean insightface?"),
+        ("compress TEACHER FACES --layer-bits fc", "PATTERN=w4a8"),
+        ("compress TEACHER FACES --protocol arcfac", "did you mean arcface?"),
+        ("compress TEACHER FACES --exclude GONE", "--exclude"),
+        ("compress TEACHER FACES --eval FACES/person00", "does not say who is who"),
+        ("compress TEACHER FACES --json GONE/x.json", "a folder that is there"),
+        ("compres TEACHER FACES", "did you mean compress?"),
+        ("TEACHER FACES", "a verb comes first"),
+        ("data chek FACES", "did you mean check?"),
+        ("data subset FACES -o x.txt --by identity", "did you mean identities?"),
+        ("evaluate TEACHER", "--eval"),
+        ("evaluate TEACHER --eval lfw", "NAME=PATH"),
+        ("evaluate TEACHER --eval folder=FACES --device tpu9", "tpu9"),
+        ("evaluate TEACHER --eval folder=FACES --threshold 3", "a number from -1 up to 1, not '3'"),
+        (
+            "evaluate TEACHER --eval folder=FACES --backend onnx",
+            "auto, onnxruntime, openvino, torch",
+        ),
+        ("evaluate TEACHER --eval folder=FACES --preprocess arcface", "insightface"),
+        ("benchmark TEACHER --rounds 0", "a whole number from 1, not '0'"),
+        ("export TEACHER", "float network"),
+        ("export TEACHER --format tflite", "choose from onnx, openvino, scales"),
+        ("models fetch nothing", "unknown"),
+    ],
+)
 def test_user_errors_are_one_line(
+    words: str, message: str, tmp_path: Path, teacher: Path, faces_dir: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    named = words.replace("TEACHER", teacher.name).replace("FACES", faces_dir.name)
+    message = message if "are needed" in message else message.replace("TEACHER", teacher.name)
+    assert efq(*named.split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert "Traceback" not in error
+    assert "Input should" not in error
+    assert not (tmp_path / "efq-run").exists()
+
+
+def test_a_dry_run_writes_nothing(
     tmp_path: Path, teacher: Path, faces_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cases = {
-        ("compress", tmp_path / "gone.onnx", faces_dir): "no such file",
-        ("compress", teacher, tmp_path / "gone"): "no such folder",
-        ("compress", teacher, faces_dir, "--device", "cuda"): "CUDA",
-        ("evaluate", teacher, "--eval", "lfw"): "NAME=PATH",
-        ("evaluate", teacher, "--eval", f"folder={faces_dir}", "--device", "tpu9"): "tpu9",
-        ("export", teacher): "float network",
-        ("models", "fetch", "nothing"): "unknown",
-    }
-    for words, message in cases.items():
-        if words[0] == "compress":
-            words = (*words, "-o", tmp_path / "run", "--force")
-        assert efq(*words) != 0, words
-        error = capsys.readouterr().err
-        assert message in error, (words, error)
-        assert "Traceback" not in error
+    words = ("compress", teacher, faces_dir, "-o", tmp_path / "run", "--dry-run", "--no-cache")
+    assert efq(*words) == 0
+    out = capsys.readouterr().out
+    assert "48 images, 12 identities" in out
+    assert "minutes" in out
+    assert efq(*words, "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 48
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_stopped_at_once_is_in_nobodys_way(
+    tmp_path: Path, teacher: Path, faces_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("compress", teacher, faces_dir, "-o", tmp_path / "run", "--no-finetune", "--no-cache",
+             "--no-benchmark")  # fmt: skip
+
+    def stops() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_dir, "environment", stops)
+        assert efq(*words) == 130
+    assert (tmp_path / "run" / "recipe.yaml").is_file()
+    assert efq(*words) == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--help", "compress --help", "--version", "compress a b --bitz 3", "compress a b --bits 99",
+     "compres", "evaluate gone --eval gone", "compress gone gone"],
+)  # fmt: skip
+def test_wrong_usage_is_said_before_anything_heavy_is_imported(words: str) -> None:
+    code = (
+        "import sys\n"
+        "from efquantface.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = ('torch', 'onnx', 'onnxruntime', 'lightning_fabric', 'matplotlib', 'scipy', 'cv2', "
+        "'numba')\n"
+        "print([m for m in heavy if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words.split()], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.splitlines()[-1] == "[]"
 
 
 def test_every_shipped_recipe_is_valid() -> None:
@@ -220,8 +311,9 @@ def test_every_shipped_recipe_is_valid() -> None:
 def test_models_and_env(capsys: pytest.CaptureFixture[str]) -> None:
     assert efq("models", "list") == 0
     assert "dlib-resnet" in capsys.readouterr().out
-    assert efq("env") == 0
-    assert "onnxruntime_providers" in json.loads(capsys.readouterr().out)
+    for words in ([], ["--json", "-"]):
+        assert efq("env", *words) == 0
+        assert "onnxruntime_providers" in json.loads(capsys.readouterr().out)
 
 
 def test_data_verbs(tmp_path: Path, faces_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,10 +321,13 @@ def test_data_verbs(tmp_path: Path, faces_dir: Path, capsys: pytest.CaptureFixtu
     write_rec(tmp_path / "train.rec", [f.read_bytes() for f in files], [i // 4 for i in range(48)])
     assert efq("data", "inspect", tmp_path / "train.rec") == 0
     assert "12 identities of 4 to 4 images" in capsys.readouterr().out
+    assert efq("data", "inspect", tmp_path / "train.rec", "--json", "-") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["images"], found["identities"], found["sizes"]) == (48, 12, {"32x32": 48})
     assert efq("data", "extract", tmp_path / "train.rec", "-o", tmp_path / "out") == 0
     assert len(list((tmp_path / "out").rglob("*.png"))) == 48
     assert efq("data", "inspect", tmp_path / "gone.rec") == 2
-    assert "no such file" in capsys.readouterr().err
+    assert "no such folder or file" in capsys.readouterr().err
 
 
 def test_export_replaces_all_of_its_files_or_none(

@@ -9,11 +9,13 @@ import pytest
 from PIL import Image
 
 from efquantface import assets
+from efquantface.console import Console
 from efquantface.contract import FaceContract
 from efquantface.data.align import align_folder, check_alignment
 from efquantface.data.faces import FEW, FaceSet, cap, load, load_faces, split
 from efquantface.data.images import UnreadableImage, read_image, write_image
 from efquantface.data.source import FolderSource, find_images
+from efquantface.data.sources import load_source
 from efquantface.data.synthetic import load_generator, synthetic_faces
 from efquantface.data.template import TEMPLATES, similarity, template, warp
 from efquantface.errors import AssetError, CropError, DataError, RunError
@@ -150,6 +152,28 @@ def test_cap_takes_everybody_where_few_images_each_fit() -> None:
     assert len(given) == 197
     assert set(given) == {6, 7}
     assert given.sum() == 1229
+
+
+def test_the_cap_says_how_it_was_spread(
+    faces: FaceSet, faces_dir: Path, contract: FaceContract, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for source in (faces, faces_dir):
+        found = load_source(source, contract, resize=False, seed=0, limit=27, console=Console())
+        assert len(found) <= 27
+        assert found.people == 6
+        out = " ".join(capsys.readouterr().out.split())
+        assert (
+            "capped to 24 of 48 images (--max-images): spread over 6 of 12 identities, 4 to 4"
+            in out
+        )
+    bare = load_source(
+        faces.unlabelled(), contract, resize=False, seed=0, limit=27, console=Console()
+    )
+    assert len(bare) == 27
+    assert "27 of 48 images (--max-images): drawn at random" in capsys.readouterr().out
+    whole = load_source(faces, contract, resize=False, seed=0, limit=48, console=Console())
+    assert whole is faces
+    assert "capped" not in capsys.readouterr().out
 
 
 def test_cap_of_images_without_identities() -> None:

@@ -284,7 +284,7 @@ def test_pruning_alone_and_with_bits(
     assert abs(metrics["embedding_lengths"]["held-out"]["ratio"] - 1) < 0.05
     page = (tmp_path / "run" / "report.html").read_text()
     assert "multiply-accumulates were removed" in page
-    text = "\n".join(describe_model(tmp_path / "run"))
+    text = "\n".join(describe_model(tmp_path / "run").lines)
     assert "of 32 channels" in text
     with pytest.raises(RecipeError, match="prune"):
         compress(network, faces, tmp_path / "x", contract=contract, prune=1.0, **FAST)

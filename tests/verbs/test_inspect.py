@@ -27,7 +27,7 @@ from efquantface.verbs.inspect import describe_model
 
 def test_a_checkpoint(tmp_path: Path) -> None:
     torch.save(randomize(IResNet(18, 64)).state_dict(), tmp_path / "backbone.pth")
-    text = "\n".join(describe_model(tmp_path / "backbone.pth", layers=True))
+    text = "\n".join(describe_model(tmp_path / "backbone.pth", layers=True).lines)
     assert "million multiply-accumulates" in text
     assert "8 affine" in text
     assert "112x112 RGB, (x - 127.5) / 127.5" in text
@@ -40,7 +40,7 @@ def test_faces_tell_the_preprocessing(
     tmp_path: Path, network: nn.Module, contract: FaceContract, faces_dir: Path
 ) -> None:
     write_onnx(load_model(network, contract=contract), tmp_path / "m.onnx")
-    lines = describe_model(tmp_path / "m.onnx", faces=faces_dir)
+    lines = describe_model(tmp_path / "m.onnx", faces=faces_dir).lines
     tried = lines[lines.index(next(li for li in lines if li.startswith("tried on 48 faces"))) + 1 :]
     assert {line.split("  ")[1].strip() for line in tried} >= {"as found", "adaface", "raw", "unit"}
     found = [float(line[17:23]) for line in tried]
@@ -54,11 +54,11 @@ def test_a_student_and_its_file(
     student = quantize(load_model(network, contract=contract), Scheme())
     set_ranges(student.graph, [torch.rand(4, 3, 32, 32) * 255])
     write_onnx(student, tmp_path / "s.onnx")
-    text = "\n".join(describe_model(tmp_path / "s.onnx"))
+    text = "\n".join(describe_model(tmp_path / "s.onnx").lines)
     assert "quantized already" in text
     assert "matrix products run in int8" in text
     save_checkpoint(student, tmp_path / "s.safetensors")
-    assert "quantized student" in "\n".join(describe_model(tmp_path / "s.safetensors"))
+    assert "quantized student" in "\n".join(describe_model(tmp_path / "s.safetensors").lines)
     with pytest.raises(ModelFileError, match="not to be tried"):
         describe_model(tmp_path / "s.safetensors", faces=faces_dir)
 

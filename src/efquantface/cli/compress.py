@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from efquantface.cli.flags import ARGUMENTS, SETTINGS, keyword, parameters
+from efquantface.cli.flags import ARGUMENTS, SETTINGS, parameters
 from efquantface.cli.options import ArcFace, wants_arcface
 from efquantface.cli.verb import Json, give
 from efquantface.errors import RecipeError
@@ -58,7 +58,9 @@ def compress(
     if wants_arcface(protocol):
         values["arcface"] = True
     if recipe is None and (teacher is None or faces is None):
-        raise RecipeError("TEACHER and FACES are needed, or --recipe FILE")
+        raise RecipeError(
+            "TEACHER and FACES are needed, or --recipe FILE; write: efq compress teacher.onnx FACES"
+        )
     made = Recipe.create(values, FLAGS) if recipe is None else Recipe.read(recipe, values)
     from efquantface.pipeline.paths import check_inputs
 

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from efquantface.cli.flags import whole
 from efquantface.cli.group import EfqGroup
 from efquantface.cli.options import Preprocess, Resize, one_of
 from efquantface.cli.verb import Json, give, verb
 from efquantface.contract import TEMPLATES
-from efquantface.data.choosing import WAYS
+from efquantface.data.ways import WAYS
 
 data_app = typer.Typer(
     cls=EfqGroup,
@@ -37,7 +38,7 @@ def align(
     detector: Annotated[
         Path | None, typer.Option(help="a YuNet .onnx, instead of the detector installed")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="threads", min=1)] = None,
+    workers: Annotated[int | None, whole("threads")] = None,
 ) -> None:
     """Photos to aligned crops. Stopped, it goes on where it was when called again.
 
@@ -92,9 +93,7 @@ def inspect(
 def extract(
     faces: Annotated[Path, typer.Argument(help=".rec, .bin, .parquet or list file")],
     output: Annotated[Path, typer.Option("-o", "--output", help="folder for the images")],
-    limit: Annotated[
-        int | None, typer.Option(help="only so many images, the first ones", min=1)
-    ] = None,
+    limit: Annotated[int | None, whole("only so many images, the first ones")] = None,
 ) -> None:
     """Unpack images as they are stored, a folder an identity. Stopped, it goes on when called again.
 
@@ -118,7 +117,7 @@ def extract(
 def subset(
     faces: Annotated[Path, typer.Argument(help="folder, .rec, .parquet or list file")],
     output: Annotated[Path, typer.Option("-o", "--output", help="list file to write")],
-    size: Annotated[int, typer.Option(help="images to choose", min=1)] = 1000,
+    size: Annotated[int, whole("images to choose")] = 1000,
     by: Annotated[
         str,
         typer.Option(
@@ -129,7 +128,7 @@ def subset(
     ] = "identities",
     teacher: Annotated[str | None, typer.Option(help="for coverage: any model")] = None,
     preprocess: Preprocess = None,
-    seed: Annotated[int, typer.Option(help="of everything random", min=0)] = 0,
+    seed: Annotated[int, whole("of everything random", 0)] = 0,
     force: Annotated[bool, typer.Option("--force", help="replace an existing list")] = False,
 ) -> None:
     """Choose images that matter, and write them as a list file: efq compress TEACHER LIST."""

@@ -3,33 +3,59 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Annotated, Any, Optional, get_args, get_origin
 
 import typer
+from annotated_types import Ge
+from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from typer.models import OptionInfo
 
-from efquantface.fields import choices, extra, flag_name, settings
+from efquantface.fields import allowed, choices, extra, flag_name, settings
 from efquantface.recipe import Recipe
 
 SETTINGS = settings(Recipe)
 ARGUMENTS = ("teacher", "faces")
 _SIMPLE = (bool, int, float)
+_METAVARS: dict[type[Any], str] = {int: "INTEGER", float: "NUMBER"}
 
 
 def option(name: str) -> OptionInfo:
     """The flag of a setting: its name, help, group and shown default come from the field."""
     field = SETTINGS[name]
     flag = flag_name(Recipe, name)
-    named = choices(field.annotation)
+    named, kind = choices(field.annotation), _type(field)
     made: OptionInfo = typer.Option(
-        f"{flag}/--no-{flag[2:]}" if _type(field) is bool else flag,
+        f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
         help=f"{field.description}{_default(field)}",
         rich_help_panel=extra(field, "group"),
-        metavar="|".join(named) or None,
         autocompletion=(lambda: named) if named else None,
         show_default=False,
+        metavar=_METAVARS.get(kind),
+        parser=_reads(field) if kind in _METAVARS else None,
     )
+    return made
+
+
+def _reads(told: FieldInfo) -> Callable[[str], Any]:
+    """Reads a number within the field's limits."""
+    kind: Any = Annotated[(told.annotation, *told.metadata)]
+    taken: TypeAdapter[Any] = TypeAdapter(kind)
+
+    def parse(text: str) -> Any:
+        try:
+            return taken.validate_python(text)
+        except ValidationError:
+            raise typer.BadParameter(f"give {allowed(told)}, not {text!r}") from None
+
+    return parse
+
+
+def whole(told: str, least: int = 1) -> OptionInfo:
+    """A flag that takes a whole number, of a verb that has it alone; ``told`` is its help."""
+    field = FieldInfo.from_annotation(Annotated[int, Ge(least)])  # type: ignore[arg-type]
+    made: OptionInfo = typer.Option(help=told, metavar=_METAVARS[int], parser=_reads(field))
     return made
 
 
@@ -43,8 +69,7 @@ def parameters(prefix: str = "") -> list[inspect.Parameter]:
     order = [None, *dict.fromkeys(g for g in groups if g is not None)]
     pairs = sorted(zip(groups, names, strict=True), key=lambda pair: order.index(pair[0]))
     return [
-        keyword(prefix + name, Optional[_type(SETTINGS[name])], option(name))  # type: ignore[arg-type]
-        for _, name in pairs
+        keyword(prefix + name, Optional[_type(SETTINGS[name])], option(name)) for _, name in pairs
     ]
 
 
@@ -71,11 +96,16 @@ def _type(field: FieldInfo) -> type[Any]:
 
 
 def _default(field: FieldInfo) -> str:
-    shown = extra(field, "shown")
+    """The default as the help shows it; nothing where a flag that is not given changes nothing."""
+    shown, default = extra(field, "shown"), field.default
     if shown is None:
-        if field.is_required() or field.default is None or field.default in ("", (), False):
+        if (
+            field.is_required()
+            or default is None
+            or default is False
+            or isinstance(default, dict | tuple)
+            or default == ""
+        ):
             return ""
-        shown = "on" if field.default is True else f"{field.default}"
-        if not isinstance(field.default, str | bool | int | float):
-            return ""
+        shown = "on" if default is True else f"{default:,}" if isinstance(default, int) else default
     return f"  [default: {shown}]"

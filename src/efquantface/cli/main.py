@@ -13,6 +13,7 @@ from efquantface import stopping
 from efquantface.cli import models, network
 from efquantface.cli.compress import compress
 from efquantface.cli.data import align, data_app
+from efquantface.cli.flags import whole
 from efquantface.cli.group import EfqGroup
 from efquantface.cli.options import Device
 from efquantface.cli.verb import Json, give, verb
@@ -88,8 +89,8 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="the run's folder")] = Path(
         "efq-demo"
     ),
-    images: Annotated[int, typer.Option(help="synthetic training images", min=20)] = 1500,
-    epochs: Annotated[int, typer.Option(help="passes over them", min=0)] = 2,
+    images: Annotated[int, whole("synthetic training images", 20)] = 1500,
+    epochs: Annotated[int, whole("passes over them", 0)] = 2,
     device: Device = None,
     force: Annotated[bool, typer.Option("--force", help="replace an existing run")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on with a stopped run")] = False,
@@ -166,10 +167,11 @@ def _run() -> int:
 
 def _usage(error: Any) -> str:
     """What is wrong with the words on the command line; a misspelt option with the closest one."""
-    wrong = getattr(error, "option_name", None)
+    wrong = str(getattr(error, "option_name", ""))
     if type(error).__name__ == "NoSuchOption" and error.ctx is not None:
         known = [name for p in error.ctx.command.params for name in (*p.opts, *p.secondary_opts)]
-        return f"no option {wrong}{did_you_mean(wrong, known)}"
+        close = did_you_mean(wrong.lstrip("-"), [name[2:] for name in known if name[:2] == "--"])
+        return f"no option {wrong}{close.replace('mean ', 'mean --')}"
     text = str(error.format_message())
     return text[:1].lower() + text[1:].rstrip(".")
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from efquantface.cli.flags import whole
 from efquantface.cli.options import (
     Arc,
     ArcFace,
@@ -99,9 +100,9 @@ def inspect(
     check_model(model)
     if faces is not None:
         check_source(faces)
-    from efquantface.verbs.inspect import inspect_model
+    from efquantface.verbs.inspect import describe_model
 
-    found = inspect_model(
+    found = describe_model(
         model, faces=faces, preprocess=preprocess, layers=layers, resize=bool(resize)
     )
     give(found.lines, found.numbers, json_)
@@ -157,12 +158,10 @@ def benchmark(
     ] = None,
     backend: Backend = "auto",
     preprocess: Preprocess = None,
-    batch: Annotated[
-        list[int] | None, typer.Option(help="batch sizes  [default: 1 16]", min=1)
-    ] = None,
-    rounds: Annotated[int, typer.Option(help="rounds in which all models take turns", min=1)] = 20,
+    batch: Annotated[list[int] | None, whole("batch sizes  [default: 1 16]")] = None,
+    rounds: Annotated[int, whole("rounds in which all models take turns")] = 20,
     device: Device = None,
-    threads: Annotated[int, typer.Option(help="threads of the runtime", min=1)] = 1,
+    threads: Annotated[int, whole("threads of the runtime")] = 1,
     json_: Json = None,
 ) -> None:
     """Time models in turns, and print milliseconds a call and ratios to the first."""

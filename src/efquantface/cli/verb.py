@@ -15,6 +15,7 @@ import typer
 from efquantface.cli.flags import keyword
 from efquantface.errors import DataError
 
+_COLUMNS = 100  # that tables fit
 OUTPUT = "Output"  # the last group of options
 Json = Annotated[
     str | None,
@@ -26,7 +27,7 @@ Json = Annotated[
     ),
 ]
 _QUIET = typer.Option(
-    "-q", "--quiet", help="results and warnings only", rich_help_panel=OUTPUT, show_default=False
+    "-q", "--quiet", help="print the results only", rich_help_panel=OUTPUT, show_default=False
 )
 _VERBOSE = typer.Option(
     "-v", "--verbose", help="say more of what is done", rich_help_panel=OUTPUT, show_default=False
@@ -58,8 +59,8 @@ def verb(app: typer.Typer, *examples: str, name: str | None = None) -> Callable[
         del run.__wrapped__  # type: ignore[attr-defined]
         run.__signature__ = inspect.Signature(keywords + added)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in keywords + added}
-        lead = "Example: " if len(examples) == 1 else "Examples: "
-        app.command(name, epilog=lead + "\n\n".join(examples))(run)
+        lead = "Example:" if len(examples) == 1 else "Examples:"
+        app.command(name, epilog="\n\n".join([lead, *examples]))(run)
         return function
 
     return register
@@ -93,7 +94,10 @@ def give(shown: object, numbers: Any, where: str | None) -> None:
 
 
 def print_table(table: object) -> None:
-    """Print a table at the terminal's width."""
+    """Print a table at the terminal's width; into a file or pipe at the width that all tables fit."""
     from rich.console import Console as RichConsole
 
-    RichConsole(soft_wrap=False).print(table)
+    console = RichConsole(soft_wrap=False)
+    if not console.is_terminal:
+        console.width = max(console.width, _COLUMNS)
+    console.print(table)

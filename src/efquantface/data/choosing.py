@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from efquantface.data.ways import WAYS
 from efquantface.errors import DataError
 
-WAYS = ("random", "identities", "coverage")
 PRESAMPLE = 30_000  # images that coverage looks at, at most
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-if TYPE_CHECKING:  # recipes hold these settings, and are read without the embedders behind a bank
+if TYPE_CHECKING:  # recipes hold these settings, and are read before anything computes
+    import numpy as np
+    import numpy.typing as npt
+
     from efquantface.distill.bank import TeacherBank
 
 

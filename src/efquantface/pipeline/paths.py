@@ -144,5 +144,5 @@ def _is_faces(text: str) -> bool:
 def _close(path: Path, names: dict[str, assets.Asset] | None = None) -> str:
     """A name beside a missing path that is close to it."""
     beside = path.absolute().parent
-    there = os.listdir(beside) if beside.is_dir() else []
+    there = [p.name for p in beside.iterdir()] if beside.is_dir() else []
     return did_you_mean(path.name, [*there, *(names or {})])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from efquantface.errors import RunError
+from efquantface.errors import RecipeError, RunError
 from efquantface.files import write_text
 from efquantface.quantize.scheme import Scheme
 from efquantface.recipe import Recipe
@@ -70,7 +70,7 @@ class RunDir:
         there = next(p for p in (path, *path.absolute().parents) if p.exists())
         if not there.is_dir() or not os.access(there, os.R_OK | os.W_OK | os.X_OK):
             raise RunError(f"{path}: cannot be written, {there} does not let us")
-        if not path.is_dir() or not any(path.iterdir()):
+        if not path.is_dir() or self._holds_nothing():
             return
         if not (resume or force):
             raise RunError(f"{path}: exists; add --resume to go on, --force to replace it")
@@ -97,6 +97,18 @@ class RunDir:
         except OSError as error:
             raise RunError(f"{path}: cannot be written ({error.strerror})") from None
 
+    def _holds_nothing(self) -> bool:
+        """Whether it is empty, or a run was stopped here before it had anything to keep."""
+        names = {file.name for file in self.path.iterdir() if not file.name.endswith(".partial")}
+        if not names:
+            return True
+        if not names <= _STARTED or not self.recipe.is_file():
+            return False
+        try:  # with every default: a run's own, none that a user wrote
+            return Recipe.read(self.recipe).to_yaml() == self.recipe.read_text(encoding="utf-8")
+        except RecipeError:
+            return False
+
     def _check_same(self, recipe: Recipe) -> None:
         before = Recipe.read(self.recipe)
         changed = [
@@ -122,4 +134,5 @@ class RunDir:
         write_text(self.metrics, json.dumps(metrics, indent=2) + "\n")
 
 
+_STARTED = {"recipe.yaml", "env.json", "log.txt", "pinned.yaml"}
 _MAY_CHANGE = ("threads", "report_faces", "benchmark", "evaluation", "training")

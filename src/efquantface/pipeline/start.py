@@ -20,8 +20,8 @@ from efquantface.export.packing import stored_bits
 from efquantface.graph.graph import shapes
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.borders import equalize_borders
-from efquantface.quantize.equalize import equalize
 from efquantface.quantize.budget import parse_budget
+from efquantface.quantize.equalize import equalize
 from efquantface.quantize.mixed import CHOICES, LayerChoice, allocate, sensitivities
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges

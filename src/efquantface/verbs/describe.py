@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -59,19 +61,54 @@ def _channels(model: FaceModel) -> list[str]:
     return lines
 
 
-def layers(model: FaceModel) -> list[str]:
-    """Layers with their shapes and parameters, a line each."""
+def numbers(model: FaceModel) -> dict[str, Any]:
+    """What :func:`network` says, as plain data."""
+    c = model.contract
+    return {
+        "quantized": model.quantized,
+        "parameters": model.parameters,
+        "macs": macs(model.graph, c.height, c.width),
+        "operators": dict(Counter(kind_of(module) for _, module in module_nodes(model.graph))),
+        "contract": asdict(c),
+        "notes": list(model.notes),
+        "pruned_layers": {
+            name: {"channels": outputs_of(model.graph.get_submodule(name)), "of": before}
+            for name, before in model.channels.items()
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer: its kind, its output's shape (C,H,W), how many parameters it has."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+
+    def line(self) -> str:
+        """For a user."""
+        size = "x".join(str(v) for v in self.shape)
+        return f"  {self.kind:<14} {size:<14} {self.parameters:>10,}  {self.name}"
+
+
+def layers(model: FaceModel) -> list[Layer]:
+    """All layers, in the order in which they compute."""
     found = shapes(model.graph, model.contract.height, model.contract.width)
-    lines = []
-    for node, module in module_nodes(model.graph):
-        values = sum(p.numel() for p in module.parameters())
-        size = "x".join(str(v) for v in found[str(node.target)][1:])
-        lines.append(f"  {kind_of(module):<14} {size:<14} {values:>10,}  {node.target}")
-    return lines
+    return [
+        Layer(
+            str(node.target),
+            kind_of(module),
+            tuple(int(v) for v in found[str(node.target)][1:]),
+            sum(p.numel() for p in module.parameters()),
+        )
+        for node, module in module_nodes(model.graph)
+    ]
 
 
-def tried(model: FaceModel, faces: FaceSet) -> list[str]:
-    """Same against different pairs under every preprocessing that the field uses.
+def separation_scores(model: FaceModel, faces: FaceSet) -> dict[str, float]:
+    """AUC of same against different pairs under every preprocessing that the field uses, best first.
 
     Raises:
         ModelFileError: a student, whose contract is its teacher's.
@@ -81,9 +118,15 @@ def tried(model: FaceModel, faces: FaceSet) -> list[str]:
             f"{model.name}: a student's contract is its teacher's, not to be tried"
         )
     scores = separations(model, faces, _FACES)
-    count, found = min(len(faces), _FACES), model.contract
-    lines = [f"tried on {count:,} faces, same against different pairs (AUC, best first):"]
-    for name, value in sorted(scores.items(), key=lambda item: -item[1]):
-        known = found if name == AS_FOUND else found.with_preprocess(name)
+    return dict(sorted(scores.items(), key=lambda item: -item[1]))
+
+
+def tried(model: FaceModel, scores: dict[str, float], faces: int) -> list[str]:
+    """What :func:`separation_scores` of so many faces gave, in lines."""
+    lines = [
+        f"tried on {min(faces, _FACES):,} faces, same against different pairs (AUC, best first):"
+    ]
+    for name, value in scores.items():
+        known = model.contract if name == AS_FOUND else model.contract.with_preprocess(name)
         lines.append(f"  {name:<14} {value:.4f}   {known.color}, {known.normalization}")
     return lines

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from efquantface.data.faces import load_faces
 from efquantface.errors import MissingPackageError, UnsupportedOperatorError
@@ -15,6 +17,20 @@ from efquantface.importers.onnx.facts import read_facts
 from efquantface.importers.onnx.proto import load_proto, quantized_operators
 
 
+@dataclass
+class Description:
+    """What was found out about a model: lines for a user, and the same as plain data."""
+
+    lines: list[str] = field(default_factory=list)
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, lines: list[str], **numbers: Any) -> Description:
+        """Go on with more of both."""
+        self.lines += lines
+        self.numbers |= numbers
+        return self
+
+
 def describe_model(
     model: str | Path,
     *,
@@ -22,8 +38,8 @@ def describe_model(
     preprocess: str | None = None,
     layers: bool = False,
     resize: bool = False,
-) -> list[str]:
-    """Lines about a model: operators, parameters, MACs, contract; with faces, what fits them.
+) -> Description:
+    """What a model is: operators, parameters, MACs, contract; with faces, what fits them.
 
     Args:
         model: anything that :func:`load_model` loads, or a quantized ONNX file.
@@ -38,11 +54,12 @@ def describe_model(
         EfqError: another kind of it, saying what was wrong.
     """
     path = resolve(model)
-    lines = [f"{path} ({path.stat().st_size / 1e6:.2f} MB)"]
+    size = path.stat().st_size
+    found = Description().add([f"{path} ({size / 1e6:.2f} MB)"], file=str(path), bytes=size)
     if path.suffix == ".onnx":
         quantized = quantized_operators(load_proto(path))
         if quantized:
-            return [*lines, *_quantized(path, quantized)]
+            return _quantized(found, path, quantized)
     try:
         with wanted_for("to tell multiply-accumulates, layers and what can be compressed, inspect"):
             from efquantface.importers.load import load_model
@@ -50,45 +67,64 @@ def describe_model(
     except MissingPackageError as error:
         if path.suffix != ".onnx" or layers or faces is not None:
             raise
-        return [*lines, *_file(path, preprocess), str(error)]
+        return _file(found, path, preprocess).add([str(error)])
     try:
         loaded = load_model(model, preprocess=preprocess)
     except UnsupportedOperatorError as error:
         contract = onnx_contract(path, preprocess=preprocess)
-        return [
-            *lines,
-            f"contract: {contract.describe()}",
-            f"cannot be compressed: {error}",
-            "it can be evaluated and benchmarked as it is",
-        ]
-    lines += describe.network(loaded)
+        return found.add(
+            [
+                f"contract: {contract.describe()}",
+                f"cannot be compressed: {error}",
+                "it can be evaluated and benchmarked as it is",
+            ],
+            contract=asdict(contract),
+            unsupported=str(error),
+        )
+    found.add(describe.network(loaded), **describe.numbers(loaded))
     if layers:
-        lines += describe.layers(loaded)
+        listed = describe.layers(loaded)
+        found.add([layer.line() for layer in listed], layers=[asdict(layer) for layer in listed])
     if faces is not None:
-        lines += describe.tried(loaded, load_faces(Path(faces), loaded.contract, resize=resize))
-    return lines
+        seen = load_faces(Path(faces), loaded.contract, resize=resize)
+        scores = describe.separation_scores(loaded, seen)
+        found.add(describe.tried(loaded, scores, len(seen)), auc_of_preprocessings=scores)
+    return found
 
 
-def _quantized(path: Path, operators: list[str]) -> list[str]:
-    return [
-        f"quantized already ({', '.join(operators)}): to be evaluated, benchmarked and deployed, not "
-        "compressed again",
-        f"contract: {onnx_contract(path).describe()}",
-        f"in ONNX Runtime {executed(path).describe()}",
-    ]
+def _quantized(found: Description, path: Path, operators: list[str]) -> Description:
+    contract, ran = onnx_contract(path), executed(path)
+    return found.add(
+        [
+            f"quantized already ({', '.join(operators)}): to be evaluated, benchmarked and deployed, "
+            "not compressed again",
+            f"contract: {contract.describe()}",
+            f"in ONNX Runtime {ran.describe()}",
+        ],
+        quantized=True,
+        contract=asdict(contract),
+        executed_operators=dict(ran.counts),
+    )
 
 
-def _file(path: Path, preprocess: str | None) -> list[str]:
+def _file(found: Description, path: Path, preprocess: str | None) -> Description:
     """What a float ONNX file tells without being imported."""
     model, facts = load_proto(path), read_facts(path)
     contract, notes = find_contract(facts, path, None, preprocess)
     kinds = Counter(node.op_type for node in model.graph.node)
     listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     values = sum(prod(tensor.dims) for tensor in model.graph.initializer)
-    return [
-        f"float network: {values:,} stored values",
-        f"operators in the file: {listed}",
-        f"contract: {contract.describe()}",
-        *(f"  {note}" for note in notes),
-        f"input {contract.input_name!r}, output {contract.output_name!r}",
-    ]
+    return found.add(
+        [
+            f"float network: {values:,} stored values",
+            f"operators in the file: {listed}",
+            f"contract: {contract.describe()}",
+            *(f"  {note}" for note in notes),
+            f"input {contract.input_name!r}, output {contract.output_name!r}",
+        ],
+        quantized=False,
+        stored_values=values,
+        operators=dict(kinds),
+        contract=asdict(contract),
+        notes=list(notes),
+    )

@@ -45,10 +45,10 @@ def check_eval(text: str) -> None:
         return
     if not path.is_dir():
         beside = path.absolute().parent
-        close = did_you_mean(path.name, os.listdir(beside) if beside.is_dir() else [])
+        there = [p.name for p in beside.iterdir()] if beside.is_dir() else []
         raise DataError(
             f"{path}: no such folder or file; --eval takes PATH or NAME=PATH, for example lfw=DIR"
-            f"{close}"
+            f"{did_you_mean(path.name, there)}"
         )
     if name != "folder" and _is_benchmark(path):
         return

@@ -42,7 +42,7 @@ class Embedder:
         path: the file, where there is one.
 
     Example:
-        >>> embedder = Embedder.open(student)  # "student.onnx"
+        >>> embedder = Embedder.open("student.onnx")
         >>> embedder.backend, embedder.contract.embedding_size
         ('onnxruntime', 16)
     """

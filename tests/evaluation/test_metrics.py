@@ -255,7 +255,7 @@ def test_a_student_equal_to_its_teacher_loses_nothing() -> None:
         if metric.loss is not None:
             assert metric.loss == 0
             assert metric.loss_interval in (None, (0.0, 0.0))
-    assert result.metric("cosine to teacher").teacher == pytest.approx(1, abs=1e-6)
+    assert result.metric("cosine to teacher").student == pytest.approx(1, abs=1e-6)
     gallery = result.metric("teacher's gallery, student's probes")
     assert gallery.teacher == gallery.student
     lengths = embedding_lengths(teacher, 3 * teacher)

@@ -181,7 +181,7 @@ def compress(
     """
     from efquantface.pipeline.compress import compress as run_compress
     from efquantface.recipe import Recipe
-    from efquantface.report.results import terminal_table
+    from efquantface.report.tables import terminal_table
 
     given: dict[str, Any] = {
         "teacher": teacher,

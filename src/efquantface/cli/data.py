@@ -50,7 +50,7 @@ def align(
             workers=workers,
             progress=advance,
         )
-    console.say(
+    console.log(
         f"{done.written:,} crops written to {output}, {done.existing:,} were there; "
         f"no face in {len(done.none):,}, several in {len(done.several):,}, "
         f"unreadable {len(done.unreadable):,} (listed in {output / 'align_report.tsv'})"
@@ -87,7 +87,7 @@ def extract(
     console = Console()
     with console.bar("extracting") as advance:
         written, existing = extract_source(open_source(faces), output, limit, advance)
-    console.say(f"{written:,} images written to {output}, {existing:,} were there")
+    console.log(f"{written:,} images written to {output}, {existing:,} were there")
 
 
 @data_app.command("subset")

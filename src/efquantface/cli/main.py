@@ -259,7 +259,7 @@ def demo(
     resume: Annotated[bool, typer.Option("--resume", help="go on with a stopped run")] = False,
 ) -> None:
     """The whole pipeline without any data: dlib's ResNet in W8A8 on synthetic faces."""
-    from efquantface.report.results import terminal_table
+    from efquantface.report.tables import terminal_table
     from efquantface.verbs.demo import TITLE, run_demo
 
     done = run_demo(output, images=images, epochs=epochs, device=device, force=force, resume=resume)

@@ -37,7 +37,7 @@ def load_source(
     if isinstance(faces, FaceSet):
         if len(faces) <= limit:
             return faces
-        console.say(f"capped to {limit:,} of {len(faces):,} images (--max-images)")
+        console.log(f"capped to {limit:,} of {len(faces):,} images (--max-images)")
         return faces.subset(cap(faces.identities, limit, seed))
     if isinstance(faces, str) and faces.startswith(SYNTHETIC):
         return make_synthetic(synthetic_count(faces), contract, seed, console)
@@ -46,13 +46,13 @@ def load_source(
     if exclude is not None:
         out = read_excluded(exclude)
         kept = [i for i in index if full_name(source.root, source.name(int(i))) not in out]
-        console.say(
+        console.log(
             f"left out {len(index) - len(kept):,} of {len(out):,} images that {exclude} lists"
         )
         index = np.asarray(kept, np.int64)
     if len(index) > limit:
         index = index[cap(source.identities[index], limit, seed)]
-        console.say(f"capped to {len(index):,} of {len(source):,} images (--max-images)")
+        console.log(f"capped to {len(index):,} of {len(source):,} images (--max-images)")
     with console.bar("loading faces") as advance:
         return load(source, contract, index, resize=resize, progress=advance)
 
@@ -71,7 +71,7 @@ def synthetic_count(text: str) -> int:
 
 def make_synthetic(count: int, contract: FaceContract, seed: int, console: Console) -> FaceSet:
     """About ``count`` synthetic faces, five an identity; other seeds give other people."""
-    generator = load_generator(assets.fetch(assets.FACE_GENERATOR, say=console.say))
+    generator = load_generator(assets.fetch(assets.FACE_GENERATOR, say=console.log))
     with console.bar("making synthetic faces") as advance:
         return synthetic_faces(
             generator,

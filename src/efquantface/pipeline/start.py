@@ -119,7 +119,7 @@ def make_start(
     pinned = dataclasses.replace(scheme, layers=_as_layers(chosen, scheme))
     student = build(pinned)
     weights = sum(c.weights * c.bits for c in chosen) / sum(c.weights for c in chosen)
-    console.say(f"budget {budget}: {weights:.2f} bits a weight, {_file_size(student):,} bytes")
+    console.log(f"budget {budget}: {weights:.2f} bits a weight, {_file_size(student):,} bytes")
     return Start(student, teacher, pinned, chosen)
 
 

@@ -263,6 +263,20 @@ def test_a_student_equal_to_its_teacher_loses_nothing() -> None:
     assert lengths["rank_correlation"] == pytest.approx(1)
 
 
+def test_rank_correlation_of_lengths() -> None:
+    """Lengths 1, 2, 3, 4 against 1, 3, 2, 4: 1 - 6 * 2 / (4 * 15); ties share their mean rank."""
+    direction = np.array([[0.6, 0.8]], np.float32)
+
+    def rows(*lengths: float) -> np.ndarray:
+        return np.array(lengths, np.float32)[:, None] * direction
+
+    found = embedding_lengths(rows(1, 2, 3, 4), rows(1, 3, 2, 4))
+    assert found["rank_correlation"] == pytest.approx(0.8)
+    tied = embedding_lengths(rows(1, 2, 2, 3), rows(1, 2, 2, 3))
+    assert tied["rank_correlation"] == pytest.approx(1)
+    assert embedding_lengths(rows(1, 1, 1), rows(1, 2, 3))["rank_correlation"] == 1.0
+
+
 def test_rates_at_a_deployed_threshold() -> None:
     far, frr = rates_at(
         np.array([0.3, 0.5, 0.9], np.float32), np.array([0.1, 0.5, 0.2, 0.3], np.float32), 0.5

@@ -71,6 +71,12 @@ def evaluate_set(
 
     Raises:
         EvaluationError: embeddings that are not finite, or a set that cannot be scored.
+
+    Example:
+        >>> rows = Embedder.open(network, contract=contract).embed(faces.images)
+        >>> found = evaluate_set(EvalSet("mine", faces, None, all_pairs=True), rows, 2 * rows)
+        >>> round(found[0].metric("cosine to teacher").student, 6)
+        1.0
     """
     embedded = [Embedded(rows) for rows in (teacher, student) if rows is not None]
     return Evaluation(score_item(item, embedded, Options(flip=flip, threshold=threshold), progress))
@@ -85,6 +91,11 @@ def embedding_lengths(teacher: Embeddings, student: Embeddings) -> dict[str, flo
     Returns:
         ``ratio`` (mean of student length / teacher length) and ``rank_correlation`` (Spearman; 1
         where all lengths of a model are equal).
+
+    Example:
+        >>> rows = np.array([[3, 4], [6, 8], [0, 1]], np.float32)
+        >>> embedding_lengths(rows, 2 * rows)
+        {'ratio': 2.0, 'rank_correlation': 1.0}
     """
     from scipy.stats import spearmanr  # a second to import
 
@@ -150,7 +161,7 @@ def score_items(
     for result in results:
         console.metrics(result.protocol, result.values())
         for why in result.left_out:
-            console.log(f"{result.protocol}: {why}")
+            console.detail(f"{result.protocol}: {why}")
     return results
 
 

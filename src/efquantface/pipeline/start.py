@@ -92,6 +92,7 @@ def make_start(
     teacher = copy.deepcopy(model)
     with console.bar("equalizing channels") as advance:
         equalize(teacher.graph, batches, lambda _, done, total: advance(done, total))
+    with console.bar("equalizing borders of islands") as advance:
         equalize_borders(teacher.graph, batches, lambda _, done, total: advance(done, total))
 
     def build(wanted: Scheme) -> FaceModel:

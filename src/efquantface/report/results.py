@@ -66,9 +66,9 @@ class Results:
 
     Example:
         >>> results
-        Results(SmallFaceNet to w8a8: ... smaller, held-out all pairs: TAR@FAR=0.1 ...)
+        Results(SmallFaceNet to w8a8: ...x smaller, held-out all pairs: cosine to teacher ...)
         >>> results.records()[-1]["metric"]
-        'threshold at FAR=0.1'
+        'cosine to teacher'
     """
 
     recipe: dict[str, Any]
@@ -127,8 +127,8 @@ class Results:
 
 
 def percent(value: float) -> str:
-    """A share as a percentage with two decimals."""
-    return f"{100 * value:.2f}"
+    """A share as a percentage with two decimals; zero has no sign."""
+    return f"{round(100 * value, 2) + 0.0:.2f}"
 
 
 def formatted(metric: Metric, value: float | None) -> str:

@@ -104,7 +104,7 @@ def _alone(metric: Metric) -> tuple[str, str, str]:
 
 def _table(title: str, last: str) -> Table:
     table = Table(title=Text(title), title_justify="left")
-    table.add_column("", width=_NAME, overflow="fold")
+    table.add_column(_blank(_NAME), max_width=_NAME)
     for name, width in (("teacher", _VALUE), ("student", _VALUE), (last, _INTERVAL)):
         table.add_column(name, justify="right", min_width=width, no_wrap=True)
     return table
@@ -112,11 +112,16 @@ def _table(title: str, last: str) -> Table:
 
 def _single(title: str) -> Table:
     table = Table(title=Text(title), title_justify="left")
-    table.add_column("", width=_NAME - 8, overflow="fold")
+    table.add_column(_blank(_NAME - 8), max_width=_NAME - 8)
     table.add_column("model", justify="right", min_width=_VALUE, no_wrap=True)
     table.add_column("95 %", justify="right", min_width=16, no_wrap=True)
     table.add_column("note", max_width=_NOTE + 6, overflow="fold")
     return table
+
+
+def _blank(width: int) -> Text:
+    """A heading that makes its column as wide in every table, as far as there is room."""
+    return Text(" " * width, no_wrap=True, overflow="crop")
 
 
 def _row(table: Table, *cells: str) -> None:

@@ -67,7 +67,7 @@ def evaluate(
         >>> people = EvalSet("mine", faces, None, all_pairs=True)
         >>> found = evaluate(Embedder.open(network, contract=contract), people)
         >>> found
-        Evaluation(mine all pairs: TAR@FAR=0.1 ...)
+        Evaluation(mine all pairs: TAR@FAR=0.01 ...)
         >>> found[0].counts["genuine"]
         72
         >>> sorted(found.records()[0])[:3]

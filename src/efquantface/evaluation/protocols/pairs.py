@@ -132,10 +132,10 @@ def _arcface(models: dict[str, Embedded], pairs: Pairs) -> list[Metric]:
             )
     accuracy = plain_metric("arcface_torch Accuracy-Flip", values)
     accuracy.note = ", ".join(spreads) + "; thresholds 0 to 4 in steps of 0.01"
-    xnorm = [
-        Metric("length, arcface_torch XNorm", lengths["teacher"], student=lengths.get("student"))
-    ]
-    return [accuracy, *(xnorm if lengths else [])]
+    if not lengths:
+        return [accuracy]
+    name = "length, arcface_torch XNorm"
+    return [accuracy, Metric(name, lengths["teacher"], student=lengths.get("student"))]
 
 
 def _tar(split: dict[str, tuple[Scores, Scores]], far: float) -> Metric:

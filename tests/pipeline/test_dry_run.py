@@ -51,7 +51,7 @@ def test_it_says_what_was_found_and_leaves_nothing(
     for said in (
         "48 images, 12 identities",
         "mine, 15 images",
-        "15 steps of",
+        "15 steps, about",
         "Nothing was written",
     ):
         assert said in out

@@ -34,7 +34,7 @@ AFTER = [
     (COMPRESS, "calibration_batches"),
     (COMPRESS, "prune"),
     (COMPRESS, "make_start"),
-    (COMPRESS, "fine_tune"),
+    ("efquantface.pipeline.train", "fine_tune"),
     (COMPRESS, "restore_length"),
     (COMPRESS, "save_checkpoint"),
     ("efquantface.pipeline.deliver", "write_onnx"),
@@ -113,7 +113,7 @@ def test_stopped_at_every_stage_it_goes_on(
     assert not any("unchecked" in f or "partial" in f or f == "state.pt" for f in files)
 
 
-@pytest.mark.parametrize("name", ["fine_tune", "save_checkpoint", "compare"])
+@pytest.mark.parametrize("name", ["train", "save_checkpoint", "compare"])
 def test_stopped_it_can_be_replaced(
     name: str, call: Callable[..., Any], tmp_path: Path, whole: bytes,
     monkeypatch: pytest.MonkeyPatch,

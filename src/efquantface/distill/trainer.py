@@ -241,10 +241,7 @@ class _Trainer:
         pixels[flip] = pixels[flip][..., ::-1]
         teacher = np.where(flip[:, None], self.data.mirrored[index], self.data.plain[index])
         device = self.fabric.device
-        return (
-            _input(pixels, device),
-            torch.from_numpy(teacher.astype(np.float32)).to(device),
-        )
+        return _input(pixels, device), torch.from_numpy(teacher.astype(np.float32)).to(device)
 
     def _train_step(self, model: Any, optimizer: Any) -> None:
         factor = schedule(self.step, self.total)

@@ -15,8 +15,6 @@ from efquantface.console import Console
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.distill.bank import TeacherBank
-from efquantface.distill.settings import History, TrainData
-from efquantface.distill.trainer import fine_tune
 from efquantface.embedding.embedder import check_device
 from efquantface.evaluation.items import EvalItem
 from efquantface.evaluation.sets import EvalSet
@@ -32,6 +30,7 @@ from efquantface.pipeline.inputs import Inputs, read_inputs
 from efquantface.pipeline.latency import prune_to
 from efquantface.pipeline.run_dir import Run, RunDir
 from efquantface.pipeline.start import Start, calibration_batches, make_start
+from efquantface.pipeline.train import teacher_bank, train
 from efquantface.prune.goal import Latency
 from efquantface.prune.prune import Pruned, prune
 from efquantface.quantize.float_student import plain, trainable
@@ -190,13 +189,13 @@ def _compress(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
     recipe, console, files = run.recipe, run.console, run.directory
     teacher, faces = inputs.teacher, inputs.faces
     with console.stage(estimate.EMBEDDING):
-        bank = _bank(run, inputs)
+        bank = teacher_bank(run, inputs)
     batches = calibration_batches(
         teacher.model, faces, inputs.train, recipe.seed, recipe.calibration_images
     )
     pruned, latency = _prune(run, teacher.model, batches)
     start = _start(run, teacher.model if pruned is None else pruned.model, batches)
-    history = _train(run, inputs, start, bank)
+    history = train(run, inputs, start, bank)
     student = start.student if recipe.quantizes else plain(start.student)
     with console.stage(estimate.EXPORT):
         parity = _deliver(run, inputs, student, bank)
@@ -236,25 +235,6 @@ def _compress(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
 
 def _name(value: object) -> str:
     return str(value) if isinstance(value, str | Path) else f"<{type(value).__name__}>"
-
-
-def _bank(run: Run, inputs: Inputs) -> TeacherBank:
-    """The teacher's embeddings, by the fastest form of the same network; what follows is estimated."""
-    recipe, console, teacher, images = run.recipe, run.console, inputs.teacher, inputs.faces.images
-    embedder = teacher.embedder(
-        backend="torch" if recipe.device.startswith("cuda") else "onnxruntime",
-        device=recipe.device,
-        threads=recipe.threads,
-    )
-    a_face = estimate.seconds_a_face(embedder, images)
-    console.stages.expected = estimate.expected_seconds(run, inputs, a_face)
-    with console.bar("teacher's embeddings") as advance:
-        bank = TeacherBank.build(
-            embedder, images, key=teacher.digest, cache=recipe.cache, progress=advance
-        )
-    if bank.path is not None:
-        console.log(f"teacher embeddings (biometric data, mode 0600) cached in {bank.path}")
-    return bank
 
 
 def _prune(
@@ -300,39 +280,6 @@ def _start(run: Run, model: FaceModel, batches: list[Tensor]) -> Start:
     if start.choices:
         run.directory.write_pinned(recipe, start.scheme)
     return start
-
-
-def _train(run: Run, inputs: Inputs, start: Start, bank: TeacherBank) -> History:
-    """Fine-tune the student in place; without epochs, only look at the held-out loss."""
-    recipe, console, faces = run.recipe, run.console, inputs.faces
-    pixels = start.student.contract.pixels(faces.images)
-    data = TrainData.of(pixels, bank, inputs.train, inputs.held, faces.identities)
-    epochs = recipe.training.epochs
-    with (
-        console.stage(estimate.TRAINING),
-        console.bar("fine-tuning" if epochs else "held-out loss") as advance,
-    ):
-
-        def progress(step: int, total: int, loss: float) -> None:
-            advance(step, total, f"loss {loss:.5f}")
-            if epochs:
-                console.step(step, total, loss)
-
-        return fine_tune(
-            start.student,
-            data,
-            recipe.training,
-            run.directory.state,
-            teacher=start.teacher,
-            seed=recipe.seed,
-            device=recipe.device,
-            resume=run.resume,
-            say=console.log,
-            progress=progress,
-            validated=lambda step, loss: console.metrics(
-                estimate.TRAINING, {"step": step, "held-out loss": loss}
-            ),
-        )
 
 
 def _deliver(run: Run, inputs: Inputs, student: FaceModel, bank: TeacherBank) -> Parity:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from efquantface.contract import FaceContract
+from efquantface.distill.memory import peak_memory_mb
+from efquantface.distill.settings import Plan
 from efquantface.pipeline.estimate import (
     START,
     TRAINING,
@@ -17,6 +19,7 @@ from efquantface.pipeline.estimate import (
 )
 from efquantface.pipeline.inputs import Inputs
 from efquantface.pipeline.run_dir import Run
+from efquantface.pipeline.start import reconstruction_mb
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,7 +37,7 @@ class RunPlan:
         stages: in order.
         seconds: expected, by stage; stages whose time cannot be told in advance are missing.
         steps: of training.
-        memory_mb: expected while training; 0 without training.
+        memory_mb: expected at most, of the whole process.
     """
 
     teacher: str
@@ -64,8 +67,8 @@ class RunPlan:
         """The plan in one line."""
         untold = [name for name in self.stages if name not in self.seconds]
         besides = f", and {', '.join(untold)}" if untold else ""
-        memory = f", {self.memory_mb / 1024:.1f} GB of memory" if self.memory_mb else ""
-        return f"about {self.minutes:.1f} minutes{besides}{memory}"
+        memory = f"{self.memory_mb / 1024:.1f} GB of memory"
+        return f"about {self.minutes:.1f} minutes{besides}; {memory}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -99,7 +102,7 @@ def plan_run(run: Run, inputs: Inputs) -> RunPlan:
         stages=names[1:],
         seconds={name: told[name] for name in names if name in told},
         steps=0 if training is None else training.steps,
-        memory_mb=0.0 if training is None else training.memory_mb,
+        memory_mb=_memory_mb(run, inputs, training),
     )
     for name, count in plan.sets.items():
         console.log(f"evaluation: {name}, {count:,} images")
@@ -110,9 +113,17 @@ def plan_run(run: Run, inputs: Inputs) -> RunPlan:
     return plan
 
 
-def _expected(plan: RunPlan, name: str, training: Any) -> str:
+def _memory_mb(run: Run, inputs: Inputs, training: Plan | None) -> float:
+    """Of what takes most: training, or rounding layers beside what is in use already."""
+    rounding = peak_memory_mb()
+    if run.recipe.reconstructs:
+        rounding += reconstruction_mb(inputs.teacher.model)
+    return rounding if training is None else max(rounding, training.memory_mb)
+
+
+def _expected(plan: RunPlan, name: str, training: Plan | None) -> str:
     if name == TRAINING and training is not None:
-        return f": {training.describe()}"
+        return f": {training.steps:,} steps, about {plan.seconds[name]:.0f} s"
     if name in plan.seconds:
         return f": about {plan.seconds[name]:.0f} s"
     return ": takes longer the larger the network is" if name == START else ""

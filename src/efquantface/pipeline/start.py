@@ -92,7 +92,6 @@ def make_start(
     teacher = copy.deepcopy(model)
     with console.bar("equalizing channels") as advance:
         equalize(teacher.graph, batches, lambda _, done, total: advance(done, total))
-    with console.bar("equalizing borders of islands") as advance:
         equalize_borders(teacher.graph, batches, lambda _, done, total: advance(done, total))
 
     def build(wanted: Scheme) -> FaceModel:
@@ -124,11 +123,19 @@ def make_start(
     return Start(student, teacher, pinned, chosen)
 
 
+def reconstruction_mb(model: FaceModel) -> float:
+    """Memory of the maps that are alive while layers are rounded against the teacher's."""
+    return _reconstruction_crops(model) * _crop_bytes(model) / 2**20
+
+
 def _reconstruction_crops(model: FaceModel) -> int:
     """As many crops as pass through student and teacher side by side in bounded memory."""
+    return min(_RECONSTRUCTION_CROPS, int(_RECONSTRUCTION_BYTES / _crop_bytes(model)))
+
+
+def _crop_bytes(model: FaceModel) -> int:
     found = shapes(model.graph, model.contract.height, model.contract.width).values()
-    largest = max(torch.Size(shape[1:]).numel() for shape in found)
-    return min(_RECONSTRUCTION_CROPS, int(_RECONSTRUCTION_BYTES / (4 * largest * _MAPS_ALIVE)))
+    return 4 * max(torch.Size(shape[1:]).numel() for shape in found) * _MAPS_ALIVE
 
 
 def _fit(

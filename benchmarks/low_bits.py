@@ -30,7 +30,7 @@ from efquantface.pipeline.start import calibration_index
 from efquantface.recipe import Recipe
 from efquantface.runtime.environment import environment
 from efquantface.runtime.memory import keep_freed_memory
-from main_job import WANTED, static
+from main_job import WANTED, only_value, static
 from run_speed import USERS, measured
 from speed import nncf_file
 
@@ -289,7 +289,7 @@ def table(found: list[dict]) -> str:
         else:
             cells.append("")
         named = {m["name"]: m for m in pairs["metrics"]}
-        cells.append(f"{named['cosine to teacher']['teacher']:.4f}")
+        cells.append(f"{only_value(named['cosine to teacher']):.4f}")
         cells += [loss_cell(named[m]) for m in WANTED[:2]]
         named = {m["name"]: m for m in every["metrics"]}
         cells += [loss_cell(named[m]) for m in WANTED[2:4]]

@@ -255,12 +255,26 @@ def test_a_student_equal_to_its_teacher_loses_nothing() -> None:
         if metric.loss is not None:
             assert metric.loss == 0
             assert metric.loss_interval in (None, (0.0, 0.0))
-    assert result.metric("cosine to teacher").teacher == pytest.approx(1, abs=1e-6)
+    assert result.metric("cosine to teacher").student == pytest.approx(1, abs=1e-6)
     gallery = result.metric("teacher's gallery, student's probes")
     assert gallery.teacher == gallery.student
     lengths = embedding_lengths(teacher, 3 * teacher)
     assert lengths["ratio"] == pytest.approx(3, rel=1e-5)
     assert lengths["rank_correlation"] == pytest.approx(1)
+
+
+def test_rank_correlation_of_lengths() -> None:
+    """Lengths 1, 2, 3, 4 against 1, 3, 2, 4: 1 - 6 * 2 / (4 * 15); ties share their mean rank."""
+    direction = np.array([[0.6, 0.8]], np.float32)
+
+    def rows(*lengths: float) -> np.ndarray:
+        return np.array(lengths, np.float32)[:, None] * direction
+
+    found = embedding_lengths(rows(1, 2, 3, 4), rows(1, 3, 2, 4))
+    assert found["rank_correlation"] == pytest.approx(0.8)
+    tied = embedding_lengths(rows(1, 2, 2, 3), rows(1, 2, 2, 3))
+    assert tied["rank_correlation"] == pytest.approx(1)
+    assert embedding_lengths(rows(1, 1, 1), rows(1, 2, 3))["rank_correlation"] == 1.0
 
 
 def test_rates_at_a_deployed_threshold() -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from rich.console import Console as RichConsole
 from torch import nn
 
 from conftest import make_faces
 from efquantface import Embedder, FaceContract, compress, evaluate
+from efquantface.callbacks import Callback
 from efquantface.data.faces import FaceSet
 from efquantface.errors import EfqError, ParityError, RecipeError, RunError
 from efquantface.evaluation.sets import EvalSet
 from efquantface.graph.checkpoint import load_checkpoint
 from efquantface.recipe import Recipe
+from efquantface.report.tables import terminal_table
 from efquantface.verbs.inspect import describe_model
 
 FAST = {"benchmark": False, "cache": False, "quiet": True, "batch_size": 8}
@@ -67,6 +73,70 @@ def test_compress_writes_a_whole_run(
     cosine = (by_file * by_memory).sum(1) / np.linalg.norm(by_file, axis=1)
     assert (cosine / np.linalg.norm(by_memory, axis=1)).mean() > 0.999
     assert load_checkpoint(run / "student.safetensors").quantized
+
+
+def test_callbacks_and_logging_hear_everything(
+    tmp_path: Path, network: nn.Module, contract: FaceContract, faces: FaceSet,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    stages: dict[str, list[tuple[int, int]]] = {}
+    steps: list[tuple[int, int, float]] = []
+    metrics: list[tuple[str, dict[str, float]]] = []
+
+    class Told(Callback):
+        def on_stage(self, name: str, done: int, total: int) -> None:
+            stages.setdefault(name, []).append((done, total))
+
+        def on_step(self, step: int, total: int, loss: float) -> None:
+            steps.append((step, total, loss))
+
+        def on_metrics(self, name: str, values: Mapping[str, float]) -> None:
+            metrics.append((name, dict(values)))
+
+    with caplog.at_level("INFO", "efquantface"):
+        done = compress(
+            network,
+            faces,
+            tmp_path / "run",
+            contract=contract,
+            epochs=2,
+            callbacks=[Told()],
+            **FAST,
+        )
+    history = done.results.history
+    assert [s for s, _, _ in steps] == list(range(1, 11))
+    assert {s: loss for s, _, loss in steps}.items() >= dict(history.steps).items()
+    held = [(m["step"], m["held-out loss"]) for name, m in metrics if name == "fine-tuning"]
+    assert held == history.held_out
+    assert metrics[-1] == ("held-out all pairs", done.results.protocols[0].values())
+    assert {"teacher's embeddings", "fine-tuning", "held-out: student"} <= set(stages)
+    for name in ("teacher's embeddings", "fine-tuning", "held-out: student"):
+        assert stages[name] == sorted(stages[name])
+    assert stages["fine-tuning"][-1] == (10, 10)
+    said = [r.getMessage() for r in caplog.records if r.name == "efquantface"]
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert any("parity passed" in text for text in said)
+    assert all(text in log for text in said)
+
+
+def test_results_are_finished_and_short(
+    tmp_path: Path, network: nn.Module, contract: FaceContract, faces: FaceSet
+) -> None:
+    done = compress(network, faces, tmp_path / "run", contract=contract, epochs=0, **FAST)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        done.results.title = "another"  # type: ignore[misc]
+    for value in (done, done.results, done.results.protocols):
+        assert "\n" not in repr(value)
+        assert len(repr(value)) < 300
+    assert done.results.records() == done.results.protocols.records()
+    stored = json.loads((tmp_path / "run" / "metrics.json").read_text())["protocols"]
+    assert stored[0]["metrics"][0]["student"] == done.results.records()[0]["student"]
+    stream = io.StringIO()
+    RichConsole(file=stream, width=100, color_system=None).print(terminal_table(done.results))
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 100
+    assert any("file size, MB" in line and "x smaller" in line for line in lines)
+    assert any("held-out all pairs" in line for line in lines)
 
 
 def test_student_is_close_to_its_teacher(
@@ -203,7 +273,7 @@ def test_few_people_hold_out_one_of_them(
     done = compress(network, faces, tmp_path / "run", contract=contract, epochs=0, **FAST)
     (protocol,) = done.results.protocols
     assert protocol.counts["impostor"] == 0
-    assert protocol.metric("cosine to teacher").teacher > 0.9
+    assert protocol.metric("cosine to teacher").student > 0.9
     few = faces.subset(np.arange(3))
     with pytest.raises(EfqError, match="give at least 4"):
         compress(network, few, tmp_path / "few", contract=contract, epochs=0, **FAST)
@@ -220,7 +290,7 @@ def test_unlabelled_faces(tmp_path: Path, network: nn.Module, contract: FaceCont
     assert "taken as unlabelled" in (tmp_path / "run" / "log.txt").read_text()
     protocol = done.results.protocols[0]
     assert protocol.counts == {"genuine": 0, "impostor": 780, "images": 40}
-    assert protocol.metric("cosine to teacher").teacher > 0.99
+    assert protocol.metric("cosine to teacher").student > 0.99
     assert any(m.name.startswith("same decisions") for m in protocol.metrics)
 
 

@@ -34,9 +34,9 @@ _SAVE_EVERY = 60.0  # seconds between checkpoints inside an epoch
 _OTHER_LOSSES_RATE = 4e-4
 _WORTH_COMPILING = 60  # steps; compiling costs as much as so many uncompiled steps
 
-
 Say = Callable[[str], None]
 StepProgress = Callable[[int, int, float], None]
+Validated = Callable[[int, float], None]
 
 
 def fine_tune(
@@ -51,13 +51,15 @@ def fine_tune(
     resume: bool = False,
     say: Say = lambda _: None,
     progress: StepProgress = lambda *_: None,
+    validated: Validated = lambda *_: None,
 ) -> History:
     """Train ``student`` in place; it ends with the weights of the best held-out loss.
 
     The untrained start is among the candidates, except where no distillation is asked for: then the
     last weights are kept. The order of images and mirrors depends on seed and epoch only, so a
     resumed run ends with the same weights as an unbroken one. ``teacher`` is the float network that
-    the student was quantized from; only ``layer_weight`` needs it.
+    the student was quantized from; only ``layer_weight`` needs it. ``progress`` is called with step,
+    steps and loss, ``validated`` with step and held-out loss.
 
     Raises:
         TrainingError: a loss or gradient that is not finite.
@@ -71,6 +73,7 @@ def fine_tune(
         module = LayerDistillation(student.graph, copy.deepcopy(teacher.graph))
         module.student = fused(module.student)
     trainer = _Trainer(student, module, data, settings, seed, device, state_path, say, progress)
+    trainer.validated = validated
     return trainer.run(resume)
 
 
@@ -90,6 +93,7 @@ class _Trainer:
         self.student, self.module = student, module
         self.data, self.settings = data, settings
         self.state_path, self.say, self.progress = state_path, say, progress
+        self.validated: Validated = lambda *_: None
         self.history = History()
         self.batches = Batches(data, settings, seed, say)
         self.batch, self.steps_an_epoch = self.batches.size, self.batches.an_epoch
@@ -120,7 +124,9 @@ class _Trainer:
             if state is not None:
                 self.passes.metric.restore(state["metric"])
         if self.step < self.total:
-            self.history.device = self._device()
+            device = self.fabric.device
+            cuda = device.type == "cuda"
+            self.history.device = torch.cuda.get_device_name(device) if cuda else "cpu"
             self._set_rate(optimizer)
             self.say(self._plan(model).describe())
         began, saved = time.monotonic(), time.monotonic()
@@ -143,11 +149,6 @@ class _Trainer:
         refresh_biases(graph)
         self.history.peak_memory_mb = peak_memory_mb()
         return self.history
-
-    def _device(self) -> str:
-        """What trains: ``cpu`` or the GPU's name."""
-        device = self.fabric.device
-        return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
     def _prepared(self, optimizer: torch.optim.Optimizer) -> Any:
         """Compiled where possible; said where not."""
@@ -240,10 +241,7 @@ class _Trainer:
         pixels[flip] = pixels[flip][..., ::-1]
         teacher = np.where(flip[:, None], self.data.mirrored[index], self.data.plain[index])
         device = self.fabric.device
-        return (
-            _input(pixels, device),
-            torch.from_numpy(teacher.astype(np.float32)).to(device),
-        )
+        return _input(pixels, device), torch.from_numpy(teacher.astype(np.float32)).to(device)
 
     def _train_step(self, model: Any, optimizer: Any) -> None:
         factor = schedule(self.step, self.total)
@@ -289,6 +287,7 @@ class _Trainer:
         if not math.isfinite(value):
             raise TrainingError(f"the held-out loss is {value} after step {self.step}")
         self.history.held_out.append((self.step, value))
+        self.validated(self.step, value)
         # a metric loss alone leaves the embedding free to turn away from the teacher's
         alone = self.settings.loss == "none"
         if alone or value <= min(v for _, v in self.history.held_out):

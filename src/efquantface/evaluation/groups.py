@@ -131,7 +131,7 @@ def spread_of_sets(results: list[ProtocolResult]) -> list[Metric]:
     """The spread of accuracies between sets that are groups of one benchmark (RFW)."""
     accuracies = {r.protocol: r.metric("accuracy") for r in results}
     values = {
-        name: {"teacher": m.teacher, **({} if m.student is None else {"student": m.student})}
+        name: {n: v for n, v in (("teacher", m.teacher), ("student", m.student)) if v is not None}
         for name, m in accuracies.items()
     }
     found = _spread("accuracy", values, dict.fromkeys(values, ""))

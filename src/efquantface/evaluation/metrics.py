@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,8 @@ import numpy.typing as npt
 from efquantface.errors import EvaluationError
 
 Scores = npt.NDArray[np.float32]
-MIN_FALSE_ACCEPTS = (
-    3  # a FAR is reported only where at least so many impostor pairs stand behind it
-)
+MIN_FALSE_ACCEPTS = 3  # a FAR is reported where at least so many impostor pairs stand behind it
+LOOKED_FOR = (1e-1, 1e-2, 1e-3, 1e-4)  # FARs whose absence is explained
 
 
 def unit(embeddings: npt.NDArray[np.float32], what: str = "embeddings") -> npt.NDArray[np.float32]:
@@ -81,6 +81,26 @@ def supported_fars(
 ) -> list[float]:
     """The FARs that so many impostor pairs support (at least 3 false accepts)."""
     return [far for far in wanted if far * impostors >= MIN_FALSE_ACCEPTS - 1e-9]
+
+
+def why_left_out(genuine: int, impostors: int) -> list[str]:
+    """Why TAR rows that one looks for are missing, as sentences; empty where none is.
+
+    >>> why_left_out(600, 600)
+    ['TAR@FAR=0.001 and below left out: needs 3,000 impostor pairs, there are 600']
+    """
+    if not genuine or not impostors:
+        kind = "genuine" if not genuine else "impostor"
+        return [f"TAR@FAR left out: there are no {kind} pairs"]
+    missing = [far for far in LOOKED_FOR if far not in supported_fars(impostors)]
+    if not missing:
+        return []
+    needed = math.ceil(MIN_FALSE_ACCEPTS / missing[0] - 1e-6)
+    below = " and below" if len(missing) > 1 else ""
+    return [
+        f"TAR@FAR={missing[0]:g}{below} left out: needs {needed:,} impostor pairs, "
+        f"there are {impostors:,}"
+    ]
 
 
 def best_threshold(scores: Scores, same: npt.NDArray[np.bool_]) -> float:

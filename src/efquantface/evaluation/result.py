@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
+from efquantface.errors import RuntimeMissingError
 from efquantface.evaluation.bootstrap import Interval
 
 
@@ -13,11 +16,12 @@ class Metric:
     """One number of the teacher (or only model), with interval, and the student's beside it.
 
     Attributes:
+        teacher: None where only a student has the number, as its cosine to the teacher.
         loss: teacher minus student; its paired interval says whether it is more than chance.
     """
 
     name: str
-    teacher: float
+    teacher: float | None
     teacher_interval: Interval | None = None
     student: float | None = None
     student_interval: Interval | None = None
@@ -35,7 +39,7 @@ class Curves:
     impostor: dict[str, list[int]] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(repr=False)
 class ProtocolResult:
     """All metrics of one protocol on one evaluation set.
 
@@ -44,6 +48,7 @@ class ProtocolResult:
         counts: genuine pairs, impostor pairs, images.
         flags: how embeddings were made (flip, normalization).
         changed: indices (a, b, same, teacher score, student score) of pairs decided differently.
+        left_out: metrics that the set is too small for, and why.
     """
 
     protocol: str
@@ -52,6 +57,13 @@ class ProtocolResult:
     metrics: list[Metric]
     curves: Curves
     changed: list[tuple[int, int, bool, float, float]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        """One line: what was compared, and the first metric."""
+        first = self.metrics[0] if self.metrics else None
+        text = f"ProtocolResult({self.protocol}: {self.counted}"
+        return f"{text}, {_short(first)})" if first else f"{text})"
 
     @property
     def counted(self) -> str:
@@ -72,6 +84,15 @@ class ProtocolResult:
             raise KeyError(name)
         return found
 
+    def values(self) -> dict[str, float]:
+        """All numbers by ``METRIC/teacher``, ``METRIC/student`` and ``METRIC/loss``."""
+        named = {
+            f"{m.name}/{who}": getattr(m, who)
+            for m in self.metrics
+            for who in ("teacher", "student", "loss")
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for metrics.json, without curves."""
         return {
@@ -79,4 +100,80 @@ class ProtocolResult:
             "counts": self.counts,
             "flags": self.flags,
             "metrics": [vars(m) for m in self.metrics],
+            "left_out": self.left_out,
         }
+
+
+class Evaluation(list[ProtocolResult]):
+    """Results of one or more protocols: a list, and the same as a table.
+
+    Example:
+        >>> result = ProtocolResult(
+        ...     "lfw pairs", {"genuine": 300, "impostor": 300}, "flip off",
+        ...     [Metric("accuracy", 0.9955, student=0.9945, loss=0.001)], Curves(),
+        ... )
+        >>> evaluation = Evaluation([result])
+        >>> evaluation
+        Evaluation(lfw pairs: accuracy teacher 0.9955, student 0.9945)
+        >>> evaluation.records()[0]["student"]
+        0.9945
+        >>> evaluation[0].metric("accuracy").loss
+        0.001
+    """
+
+    def __init__(self, results: Iterable[ProtocolResult] = ()) -> None:
+        super().__init__(results)
+
+    def __repr__(self) -> str:
+        """One line: each protocol's first metric."""
+        parts = [f"{r.protocol}: {_short(r.metrics[0])}" if r.metrics else r.protocol for r in self]
+        return f"Evaluation({'; '.join(parts)})"
+
+    def records(self) -> list[dict[str, Any]]:
+        """One flat dictionary a metric.
+
+        Returns:
+            Dictionaries with the keys ``protocol``, ``metric``, ``teacher``, ``student``, ``loss``,
+            each of the three with ``_low`` and ``_high`` (95 % interval), ``note``, ``genuine`` and
+            ``impostor`` (pairs, or searches of a 1:N protocol). What is not there is None.
+        """
+        return [
+            {
+                "protocol": result.protocol,
+                "metric": metric.name,
+                **_bounded("teacher", metric.teacher, metric.teacher_interval),
+                **_bounded("student", metric.student, metric.student_interval),
+                **_bounded("loss", metric.loss, metric.loss_interval),
+                "note": metric.note,
+                "genuine": result.counts["genuine"],
+                "impostor": result.counts["impostor"],
+            }
+            for result in self
+            for metric in result.metrics
+        ]
+
+    def to_frame(self) -> Any:
+        """:meth:`records` as a ``pandas.DataFrame``.
+
+        Raises:
+            RuntimeMissingError: pandas is not installed.
+        """
+        try:
+            pandas = import_module("pandas")
+        except ImportError:
+            raise RuntimeMissingError(
+                "to_frame() needs pandas: pip install pandas, or take records()"
+            ) from None
+        return pandas.DataFrame(self.records())
+
+
+def _bounded(name: str, value: float | None, interval: Interval | None) -> dict[str, float | None]:
+    low, high = interval if interval is not None else (None, None)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def _short(metric: Metric) -> str:
+    if metric.student is None:
+        return f"{metric.name} {metric.teacher:.4f}"
+    first = "" if metric.teacher is None else f"teacher {metric.teacher:.4f}, "
+    return f"{metric.name} {first}student {metric.student:.4f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from efquantface.evaluation.paired import Embeddings
 from efquantface.evaluation.protocols.allpairs import score_people
 from efquantface.evaluation.protocols.pairs import score_pairs
 from efquantface.evaluation.protocols.templates import score_gallery, score_templates
-from efquantface.evaluation.result import Curves, ProtocolResult
+from efquantface.evaluation.result import Curves, Evaluation, ProtocolResult
 from efquantface.evaluation.sets import EvalSet
 from efquantface.interfaces import Embeds, Progress
 
@@ -61,31 +61,55 @@ def evaluate_set(
     flip: bool = False,
     threshold: float | None = None,
     progress: Progress | None = None,
-) -> list[ProtocolResult]:
-    """:func:`score_item` for embeddings (N,D) of a set's faces that are at hand."""
-    return score_item(
-        item,
-        [Embedded(rows) for rows in (teacher, student) if rows is not None],
-        Options(flip=flip, threshold=threshold),
-        progress,
-    )
+) -> Evaluation:
+    """:func:`score_item` for embeddings of a set's faces that are at hand.
+
+    Args:
+        teacher, student: embeddings (N,D), not normalized, in the order of the set's images.
+
+    Returns:
+        One result a protocol of the set.
+
+    Raises:
+        EvaluationError: embeddings that are not finite, or a set that cannot be scored.
+
+    Example:
+        >>> rows = Embedder.open(network, contract=contract).embed(faces.images)
+        >>> found = evaluate_set(EvalSet("mine", faces, None, all_pairs=True), rows, 2 * rows)
+        >>> round(found[0].metric("cosine to teacher").student, 6)
+        1.0
+    """
+    embedded = [Embedded(rows) for rows in (teacher, student) if rows is not None]
+    return Evaluation(score_item(item, embedded, Options(flip=flip, threshold=threshold), progress))
 
 
 def embedding_lengths(teacher: Embeddings, student: Embeddings) -> dict[str, float]:
     """How the student's embedding lengths follow the teacher's.
 
+    Args:
+        teacher, student: embeddings (N,D), not normalized.
+
     Returns:
-        ``ratio`` (mean of student length / teacher length) and ``rank_correlation`` (Spearman).
+        ``ratio`` (mean of student length / teacher length) and ``rank_correlation`` (Spearman; 1
+        where all lengths of a model are equal).
+
+    Example:
+        >>> rows = np.array([[3, 4], [6, 8], [0, 1]], np.float32)
+        >>> embedding_lengths(rows, 2 * rows)
+        {'ratio': 2.0, 'rank_correlation': 1.0}
     """
+    from scipy.stats import spearmanr  # a second to import
+
     a, b = np.linalg.norm(teacher, axis=1), np.linalg.norm(student, axis=1)
-    ranks = [np.argsort(np.argsort(v)).astype(float) for v in (a, b)]
-    spread = ranks[0].std() * ranks[1].std()
-    correlation = (
-        float(((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())).mean() / spread)
-        if spread > 0
-        else 1.0
-    )
-    return {"ratio": float((b / np.maximum(a, 1e-12)).mean()), "rank_correlation": correlation}
+    constant = np.ptp(a) == 0 or np.ptp(b) == 0
+    correlation = 1.0 if constant else float(spearmanr(a, b).statistic)
+    return {"ratio": length_ratio(teacher, student), "rank_correlation": correlation}
+
+
+def length_ratio(teacher: Embeddings, student: Embeddings) -> float:
+    """Mean of student length / teacher length, of embeddings (N,D) that are not normalized."""
+    a, b = np.linalg.norm(teacher, axis=1), np.linalg.norm(student, axis=1)
+    return float((b / np.maximum(a, 1e-12)).mean())
 
 
 def load_items(
@@ -116,6 +140,30 @@ def embed_item(
     """A model's embeddings of an item, with a progress bar."""
     with console.bar(f"{item.name}: {who}") as advance:
         return item.embed(embedder, options, advance)
+
+
+def score_items(
+    items: Sequence[EvalItem],
+    embedded: Callable[[EvalItem], Sequence[Embedded]],
+    options: Options,
+    console: Console,
+) -> Evaluation:
+    """Every item embedded by ``embedded`` and scored, with progress bars; callbacks get the metrics.
+
+    Raises:
+        EvaluationError: as :func:`score_item`.
+    """
+    results = Evaluation()
+    for item in items:
+        rows = embedded(item)
+        with console.bar(f"{item.name}: scoring") as advance:
+            results += score_item(item, rows, options, advance)
+    results += families(items, results)
+    for result in results:
+        console.metrics(result.protocol, result.values())
+        for why in result.left_out:
+            console.detail(f"{result.protocol}: {why}")
+    return results
 
 
 def families(items: Sequence[EvalItem], results: list[ProtocolResult]) -> list[ProtocolResult]:

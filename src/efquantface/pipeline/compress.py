@@ -5,36 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from efquantface.callbacks import Callback
 from efquantface.console import Console
 from efquantface.contract import FaceContract
-from efquantface.data.align import check_alignment
-from efquantface.data.faces import FaceSet, split
-from efquantface.data.sources import load_source
+from efquantface.data.faces import FaceSet
 from efquantface.distill.bank import TeacherBank
-from efquantface.distill.settings import History, TrainData
-from efquantface.distill.trainer import fine_tune
-from efquantface.embedding.embedder import Embedder
 from efquantface.embedding.torch_run import check_device
 from efquantface.evaluation.items import EvalItem
-from efquantface.evaluation.run import load_items
 from efquantface.evaluation.sets import EvalSet
 from efquantface.export import saturation
 from efquantface.export.parity import Parity
 from efquantface.graph.checkpoint import save_checkpoint
 from efquantface.graph.model import FaceModel
-from efquantface.importers.load import load_model
+from efquantface.pipeline import estimate
 from efquantface.pipeline.compare import compare, time_files
 from efquantface.pipeline.deliver import export_student, restore_length
+from efquantface.pipeline.dry_run import RunPlan, plan_run
+from efquantface.pipeline.inputs import Inputs, read_inputs
 from efquantface.pipeline.latency import prune_to
-from efquantface.pipeline.preflight import check_preprocessing, model_digest, say_notes
-from efquantface.pipeline.run_dir import RunDir
+from efquantface.pipeline.run_dir import Run, RunDir
 from efquantface.pipeline.start import Start, calibration_batches, make_start
+from efquantface.pipeline.train import teacher_bank, train
 from efquantface.prune.goal import Latency
 from efquantface.prune.prune import Pruned, prune
 from efquantface.quantize.float_student import plain, trainable
@@ -43,20 +39,72 @@ from efquantface.quantize.ranges import layer_errors
 from efquantface.quantize.scheme import Scheme
 from efquantface.recipe import Recipe
 from efquantface.report.page import write_report
-from efquantface.report.results import Results
+from efquantface.report.results import Results, Sizes
 from efquantface.runtime.memory import keep_freed_memory
 
 _LAYER_FACES = 64
 
 
-@dataclass
+@dataclass(frozen=True, repr=False)
 class CompressResult:
-    """What :func:`compress` gives back."""
+    """What :func:`compress` gives back.
+
+    Attributes:
+        run: the run's files, for example ``run.onnx`` and ``run.report``.
+        student: the network in PyTorch.
+        results: all numbers.
+        parity: of the exported file.
+    """
 
     run: RunDir
     student: FaceModel
     results: Results
     parity: Parity
+
+    def __repr__(self) -> str:
+        """One line: where, and what was found."""
+        return f"CompressResult({self.run.path}, {self.results!r})"
+
+
+@overload
+def compress(
+    teacher: str | Path | nn.Module | FaceModel,
+    faces: str | Path | FaceSet,
+    output: str | Path = ...,
+    *,
+    contract: FaceContract | None = ...,
+    eval_sets: Sequence[EvalItem] = ...,
+    recipe: Recipe | None = ...,
+    force: bool = ...,
+    resume: bool = ...,
+    dry_run: Literal[False] = ...,
+    quiet: bool = ...,
+    caveat: str = ...,
+    callbacks: Sequence[Callback] = ...,
+    **options: Any,
+) -> CompressResult: ...
+
+
+@overload
+def compress(
+    teacher: str | Path | nn.Module | FaceModel,
+    faces: str | Path | FaceSet,
+    output: str | Path = ...,
+    *,
+    dry_run: Literal[True],
+    **options: Any,
+) -> RunPlan: ...
+
+
+@overload
+def compress(
+    teacher: str | Path | nn.Module | FaceModel,
+    faces: str | Path | FaceSet,
+    output: str | Path = ...,
+    *,
+    dry_run: bool,
+    **options: Any,
+) -> CompressResult | RunPlan: ...
 
 
 def compress(
@@ -69,10 +117,12 @@ def compress(
     recipe: Recipe | None = None,
     force: bool = False,
     resume: bool = False,
+    dry_run: bool = False,
     quiet: bool = False,
     caveat: str = "",
+    callbacks: Sequence[Callback] = (),
     **options: Any,
-) -> CompressResult:
+) -> CompressResult | RunPlan:
     """Compress a face-recognition network and prove what it lost.
 
     Args:
@@ -86,124 +136,115 @@ def compress(
         recipe: all options at once; otherwise ``options`` are its fields (``bits="w8a8"``,
             ``eval=("lfw=DIR",)``, ``epochs=2``, ...).
         force, resume: replace an existing run, or go on with it.
+        dry_run: say what was found and what would be done, and write nothing.
+        quiet: print nothing.
         caveat: a sentence for the head of table and report.
+        callbacks: told of progress, losses and metrics.
+
+    Returns:
+        The student, its files and all numbers; of a dry run the plan.
 
     Raises:
         EfqError: a kind of it, saying what was wrong and what to do.
+        KeyboardInterrupt: the run's directory can be gone on with by ``resume``.
+
+    Example:
+        >>> done = compress(network, faces, folder, contract=contract, bits="w8a8", epochs=1)
+        >>> done
+        CompressResult(...smaller...)
+        >>> embeddings = Embedder.open(done.run.onnx).embed(faces.images)
+        >>> embeddings.shape
+        (48, 16)
+        >>> done.results.protocols[0].metric("cosine to teacher").student > 0.9
+        True
+        >>> compress(network, faces, contract=contract, dry_run=True).steps
+        2
     """
     if recipe is None:
         recipe = Recipe.create({"teacher": _name(teacher), "faces": _name(faces), **options})
-    run, console = RunDir(Path(output)), Console(quiet)
-    run.check(recipe, force=force, resume=resume)
+    run = Run(recipe, Console(quiet, callbacks), RunDir(Path(output)), resume)
+    run.directory.check(recipe, force=force, resume=resume)
     check_device(recipe.device)
     keep_freed_memory()
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
-
-    model = load_model(teacher, contract=contract, preprocess=recipe.preprocess)
-    if recipe.licence:
-        model.contract = model.contract.with_licence(recipe.licence)
-    say_notes(model, console)
-    face_set = _faces(faces, model.contract, recipe, console)
-    sets = [*eval_sets, *load_items(recipe.evaluation.eval, model.contract, recipe.resize, console)]
-    check_preprocessing(model, face_set, console)
-    train, held = split(face_set, recipe.hold_out, recipe.seed)
-    run.make(recipe, force=force, resume=resume)  # what was given can be used
-    console.log_to(run.log)
-
-    if not sets:
-        console.say("no --eval given: all pairs of the held-out faces are the evaluation")
-        sets = [EvalSet("held-out", face_set.subset(held), None, True)]
-    bank = _bank(model, face_set, recipe, console)
-    batches = calibration_batches(model, face_set, train, recipe.seed, recipe.calibration_images)
-    pruned, latency = _prune(model, batches, recipe, console)
-    smaller = model if pruned is None else pruned.model
-    if recipe.quantizes:
-        start = make_start(
-            smaller,
-            batches,
-            recipe.scheme,
-            recipe.budget,
-            recipe.seed,
-            console,
-            rebuild=recipe.reconstructs,
+    run.console.stages.names = estimate.stages(recipe)
+    with run.console.stage(estimate.READING):
+        inputs = read_inputs(run, teacher, faces, contract, eval_sets)
+    if dry_run:
+        return plan_run(run, inputs)
+    run.directory.make(recipe, force=force, resume=resume)  # what was given can be used
+    try:
+        run.console.log_to(run.directory.log)
+        return _compress(run, inputs, caveat)
+    except KeyboardInterrupt:
+        run.console.warn(
+            f"stopped; {run.directory.path} is not finished. Call again with --resume (resume=True) to "
+            "go on, or with --force (force=True) to begin anew"
         )
-    else:
-        start = Start(trainable(smaller), smaller, Scheme())
-    if start.choices:
-        run.write_pinned(recipe, start.scheme)
-    history = _train(start, face_set, train, held, bank, recipe, run, resume, console)
-    student = start.student if recipe.quantizes else plain(start.student)
-    seen = face_set.images[held], bank.plain[held]
-    restore_length(student, *seen)
+        raise
 
-    save_checkpoint(student, run.checkpoint)
-    stored = {"efquantface.bits": recipe.bits}
-    parity = export_student(student, run.onnx, *seen, stored, console)
-    training = face_set.subset(train), bank.plain[train]
-    results = compare(
-        teacher, model, student, run, sets, history, recipe, parity, training, console
+
+def _compress(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
+    """The method, top to bottom."""
+    recipe, console, files = run.recipe, run.console, run.directory
+    teacher, faces = inputs.teacher, inputs.faces
+    with console.stage(estimate.EMBEDDING):
+        bank = teacher_bank(run, inputs)
+    batches = calibration_batches(
+        teacher.model, faces, inputs.train, recipe.seed, recipe.calibration_images
     )
-    if recipe.quantizes:
-        sample = torch.from_numpy(model.contract.pixels(face_set.images[held[:_LAYER_FACES]]))
-        teacher_graph = quantize(start.teacher, start.scheme).graph
-        results.layer_errors = layer_errors(student.graph, teacher_graph, sample)
-        results.saturation = saturation.describe(student)
-    results.choices, results.reconstructed = start.choices, recipe.reconstructs
-    results.pruned, results.latency = pruned, latency
-    results.skipped = face_set.skipped
-    results.images_used = (
-        len(train) if recipe.training.epochs else min(recipe.calibration_images, len(train))
-    )
-    results.caveat = results.title = caveat
+    pruned, latency = _prune(run, teacher.model, batches)
+    start = _start(run, teacher.model if pruned is None else pruned.model, batches)
+    history = train(run, inputs, start, bank)
+    student = start.student if recipe.quantizes else plain(start.student)
+    with console.stage(estimate.EXPORT):
+        parity = _deliver(run, inputs, student, bank)
+        errors = _layer_errors(inputs, start, student) if recipe.quantizes else []
+    with console.stage(estimate.EVALUATION):
+        training = faces.subset(inputs.train), bank.plain[inputs.train]
+        found = compare(run, teacher, inputs.sets, training)
+    timings = []
     if recipe.benchmark:
-        results.timings = time_files(teacher, model, run, recipe, console)
-    run.write_metrics(results.as_dict())
-    shown = [s for s in sets if isinstance(s, EvalSet)] if recipe.report_faces else []
-    write_report(run.report, results, shown)
-    run.state.unlink(missing_ok=True)
-    console.say(f"student: {run.onnx}   report: {run.report}")
-    return CompressResult(run, student, results, parity)
+        with console.stage(estimate.SPEED):
+            timings = time_files(run, teacher)
+    results = Results(
+        recipe=recipe.model_dump(mode="json"),
+        contract=teacher.contract,
+        teacher=found.teacher,
+        sizes=Sizes.measure(teacher.model, student, files.onnx),
+        protocols=found.protocols,
+        lengths=found.lengths,
+        history=history,
+        parity=parity,
+        layer_errors=errors,
+        images_used=_images_used(recipe, len(inputs.train)),
+        skipped=faces.skipped,
+        timings=timings,
+        choices=start.choices,
+        saturation=saturation.describe(student) if recipe.quantizes else "",
+        pruned=pruned,
+        latency=latency,
+        reconstructed=recipe.reconstructs,
+        title=caveat,
+        caveat=caveat,
+    )
+    with console.stage(estimate.REPORT):
+        _report(run, inputs, results)
+    return CompressResult(files, student, results, parity)
 
 
 def _name(value: object) -> str:
     return str(value) if isinstance(value, str | Path) else f"<{type(value).__name__}>"
 
 
-def _faces(
-    faces: str | Path | FaceSet, contract: FaceContract, recipe: Recipe, console: Console
-) -> FaceSet:
-    """Load, say what was found and skipped, and check the alignment."""
-    found = load_source(
-        faces,
-        contract,
-        resize=recipe.resize,
-        seed=recipe.seed,
-        limit=recipe.max_images,
-        exclude=None if recipe.exclude is None else Path(recipe.exclude),
-        console=console,
-    )
-    console.say(f"faces: {found.describe()}")
-    if found.people == 1:
-        console.say("all of them lie in one folder: taken as unlabelled")
-        found = found.unlabelled()
-    for name, why in found.skipped[:5]:
-        console.warn(f"skipped {name}: {why}")
-    if len(found.skipped) > 5:
-        console.warn(f"skipped {len(found.skipped) - 5} more files, listed in metrics.json")
-    synthetic = isinstance(faces, FaceSet) or str(faces).startswith("synthetic:")
-    if recipe.check_alignment and not synthetic:
-        console.say(check_alignment(found, contract, recipe.seed))
-    return found
-
-
 def _prune(
-    model: FaceModel, batches: list[torch.Tensor], recipe: Recipe, console: Console
+    run: Run, model: FaceModel, batches: list[Tensor]
 ) -> tuple[Pruned | None, Latency | None]:
     """The smaller float network, and its time where one was asked for."""
-    goal, latency = recipe.prune_goal, None
+    recipe, console, goal, latency = run.recipe, run.console, run.recipe.prune_goal, None
     if goal is None:
         return None, None
-    with console.bar("pruning channels") as advance:
+    with console.stage(estimate.PRUNING), console.bar("pruning channels") as advance:
         options: dict[str, Any] = {
             "importance": recipe.importance,
             "round_to": recipe.round_to,
@@ -215,49 +256,57 @@ def _prune(
             pruned = prune(model, batches, goal.share, **options)
         else:
             scheme = recipe.scheme if recipe.quantizes else None
-            pruned, latency = prune_to(model, batches, goal.ms, scheme, say=console.say, **options)
+            pruned, latency = prune_to(model, batches, goal.ms, scheme, say=console.log, **options)
     for line in pruned.describe():
-        console.say(line)
+        console.log(line)
     return pruned, latency
 
 
-def _bank(model: FaceModel, faces: FaceSet, recipe: Recipe, console: Console) -> TeacherBank:
-    """The teacher's embeddings, by the fastest form of the same network."""
-    backend = "torch" if recipe.device.startswith("cuda") else "onnxruntime"
-    embedder = Embedder.open(model, backend=backend, device=recipe.device, threads=recipe.threads)
-    with console.bar("teacher's embeddings") as advance:
-        bank = TeacherBank.build(
-            embedder, faces.images, key=model_digest(model), cache=recipe.cache, progress=advance
+def _start(run: Run, model: FaceModel, batches: list[Tensor]) -> Start:
+    """The untrained student."""
+    recipe = run.recipe
+    if not recipe.quantizes:
+        return Start(trainable(model), model, Scheme())
+    with run.console.stage(estimate.START):
+        start = make_start(
+            model,
+            batches,
+            recipe.scheme,
+            recipe.budget,
+            recipe.seed,
+            run.console,
+            rebuild=recipe.reconstructs,
         )
-    if bank.path is not None:
-        console.say(f"teacher embeddings (biometric data, mode 0600) cached in {bank.path}")
-    return bank
+    if start.choices:
+        run.directory.write_pinned(recipe, start.scheme)
+    return start
 
 
-def _train(
-    start: Start,
-    faces: FaceSet,
-    train: np.ndarray[Any, np.dtype[np.int64]],
-    held: np.ndarray[Any, np.dtype[np.int64]],
-    bank: TeacherBank,
-    recipe: Recipe,
-    run: RunDir,
-    resume: bool,
-    console: Console,
-) -> History:
-    student = start.student
-    pixels = student.contract.pixels(faces.images)
-    data = TrainData.of(pixels, bank, train, held, faces.identities)
-    with console.bar("fine-tuning" if recipe.training.epochs else "held-out loss") as advance:
-        return fine_tune(
-            student,
-            data,
-            recipe.training,
-            run.state,
-            teacher=start.teacher,
-            seed=recipe.seed,
-            device=recipe.device,
-            resume=resume,
-            say=console.say,
-            progress=lambda step, total, loss: advance(step, total, f"loss {loss:.5f}"),
-        )
+def _deliver(run: Run, inputs: Inputs, student: FaceModel, bank: TeacherBank) -> Parity:
+    """Write checkpoint and checked file."""
+    seen = inputs.faces.images[inputs.held], bank.plain[inputs.held]
+    restore_length(student, *seen)
+    save_checkpoint(student, run.directory.checkpoint)
+    stored = {"efquantface.bits": run.recipe.bits}
+    return export_student(student, run.directory.onnx, *seen, stored, run.console)
+
+
+def _layer_errors(inputs: Inputs, start: Start, student: FaceModel) -> list[tuple[str, float]]:
+    """Error of each quantized tensor against the float network's, on held-out faces."""
+    some = inputs.faces.images[inputs.held[:_LAYER_FACES]]
+    sample = torch.from_numpy(inputs.teacher.contract.pixels(some))
+    return layer_errors(student.graph, quantize(start.teacher, start.scheme).graph, sample)
+
+
+def _images_used(recipe: Recipe, train: int) -> int:
+    return train if recipe.training.epochs else min(recipe.calibration_images, train)
+
+
+def _report(run: Run, inputs: Inputs, results: Results) -> None:
+    """Write metrics and report; the training state has done its work."""
+    files = run.directory
+    files.write_metrics(results.as_dict())
+    shown = [s for s in inputs.sets if isinstance(s, EvalSet)] if run.recipe.report_faces else []
+    write_report(files.report, results, shown)
+    files.state.unlink(missing_ok=True)
+    run.console.log(f"student: {files.onnx}   report: {files.report}")

@@ -12,7 +12,7 @@ from torch import nn
 from efquantface.console import Console
 from efquantface.embedding.embedder import Embedder
 from efquantface.errors import ParityError
-from efquantface.evaluation.run import embedding_lengths
+from efquantface.evaluation.run import length_ratio
 from efquantface.export import saturation
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.operators import executed
@@ -39,7 +39,7 @@ def restore_length(student: FaceModel, faces: Faces, teacher: Rows) -> None:
     """
     student.graph.cpu()
     faces, teacher = faces[:_LENGTH_FACES], teacher[:_LENGTH_FACES]
-    ratio = embedding_lengths(teacher, Embedder.open(student).embed(faces))["ratio"]
+    ratio = length_ratio(teacher, Embedder.open(student).embed(faces))
     if student.quantized:
         output_layer(student.graph).rescale(1 / ratio)
         refresh_biases(student.graph)
@@ -81,14 +81,14 @@ def export_student(
     parity.check(unchecked)
     unchecked.replace(target)
     if student.quantized:
-        console.say(
+        console.log(
             f"parity passed: {len(parity.layers)} layers equal to one step, cosine "
             f"{parity.cosine:.5f} to the student in integers"
         )
-        console.say(parity.executed.describe())
-        console.say(saturation.describe(student))
+        console.log(parity.executed.describe())
+        console.log(saturation.describe(student))
     else:
-        console.say(f"parity passed: cosine {parity.cosine:.6f} to the student")
+        console.log(f"parity passed: cosine {parity.cosine:.6f} to the student")
     return parity
 
 

@@ -32,11 +32,11 @@ def model_digest(model: FaceModel) -> str:
 
 def say_notes(model: FaceModel, console: Console) -> None:
     """Print what was found out about the teacher."""
-    console.say(
+    console.log(
         f"teacher: {model.name}, {model.parameters:,} parameters, {model.contract.describe()}"
     )
     for note in model.notes:
-        console.say(f"  {note}")
+        console.log(f"  {note}")
 
 
 def check_preprocessing(model: FaceModel, faces: FaceSet, console: Console) -> str | None:
@@ -50,7 +50,7 @@ def check_preprocessing(model: FaceModel, faces: FaceSet, console: Console) -> s
     assumed = scores.pop(AS_FOUND)
     best = max(scores, key=lambda name: scores[name])
     listed = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-    console.say(f"preprocessing assumed: separation (AUC) {assumed:.4f}; others: {listed}")
+    console.log(f"preprocessing assumed: separation (AUC) {assumed:.4f}; others: {listed}")
     if 1 - scores[best] < _CLEARLY * (1 - assumed) - 1e-4:
         console.warn(
             f"the preprocessing {best!r} separates people clearly better than the assumed one; "

@@ -1,4 +1,4 @@
-"""A run's directory: what it holds, and that nothing in it is overwritten or lost."""
+"""A run: its recipe, its console and its directory, in which nothing is overwritten or lost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from efquantface.console import Console
 from efquantface.errors import RecipeError, RunError
 from efquantface.files import write_text
 from efquantface.quantize.scheme import Scheme
@@ -82,20 +83,33 @@ class RunDir:
     def make(self, recipe: Recipe, *, force: bool, resume: bool) -> None:
         """Make the directory, or what ``resume`` finds ready to go on; ``force`` removes the old run.
 
+        Stopped at any moment it leaves nothing, or a run: the recipe is the first to come, and stays
+        while an old run is removed.
+
         Raises:
             RunError: as :meth:`check`, or it cannot be written.
         """
         self.check(recipe, force=force, resume=resume)
         path = self.path
         try:
-            if force and not resume and path.is_dir():
-                shutil.rmtree(path)
             path.mkdir(parents=True, exist_ok=True)
+            if force and not resume:
+                self._empty()
             write_text(self.recipe, recipe.to_yaml())
             seeds = {"seed": recipe.seed}
             write_text(path / "env.json", json.dumps({**environment(), **seeds}, indent=2) + "\n")
         except OSError as error:
             raise RunError(f"{path}: cannot be written ({error.strerror})") from None
+
+    def _empty(self) -> None:
+        """Remove everything but the recipe, by which a run is known as one; the state goes first."""
+        for file in sorted(self.path.iterdir(), key=lambda p: p != self.state):
+            if file == self.recipe:
+                continue
+            if file.is_dir() and not file.is_symlink():
+                shutil.rmtree(file)
+            else:
+                file.unlink()
 
     def _holds_nothing(self) -> bool:
         """Whether it is empty, or a run was stopped here before it had anything to keep."""
@@ -132,6 +146,20 @@ class RunDir:
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write metrics.json whole."""
         write_text(self.metrics, json.dumps(metrics, indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage needs.
+
+    Attributes:
+        resume: go on from a saved training state, where there is one.
+    """
+
+    recipe: Recipe
+    console: Console
+    directory: RunDir
+    resume: bool = False
 
 
 _STARTED = {"recipe.yaml", "env.json", "log.txt", "pinned.yaml"}

@@ -120,15 +120,23 @@ def make_start(
     pinned = dataclasses.replace(scheme, layers=_as_layers(chosen, scheme))
     student = build(pinned)
     weights = sum(c.weights * c.bits for c in chosen) / sum(c.weights for c in chosen)
-    console.say(f"budget {budget}: {weights:.2f} bits a weight, {_file_size(student):,} bytes")
+    console.log(f"budget {budget}: {weights:.2f} bits a weight, {_file_size(student):,} bytes")
     return Start(student, teacher, pinned, chosen)
+
+
+def reconstruction_mb(model: FaceModel) -> float:
+    """Memory of the maps that are alive while layers are rounded against the teacher's."""
+    return _reconstruction_crops(model) * _crop_bytes(model) / 2**20
 
 
 def _reconstruction_crops(model: FaceModel) -> int:
     """As many crops as pass through student and teacher side by side in bounded memory."""
+    return min(_RECONSTRUCTION_CROPS, int(_RECONSTRUCTION_BYTES / _crop_bytes(model)))
+
+
+def _crop_bytes(model: FaceModel) -> int:
     found = shapes(model.graph, model.contract.height, model.contract.width).values()
-    largest = max(torch.Size(shape[1:]).numel() for shape in found)
-    return min(_RECONSTRUCTION_CROPS, int(_RECONSTRUCTION_BYTES / (4 * largest * _MAPS_ALIVE)))
+    return 4 * max(torch.Size(shape[1:]).numel() for shape in found) * _MAPS_ALIVE
 
 
 def _fit(

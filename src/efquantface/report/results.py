@@ -7,11 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from efquantface.contract import FaceContract
 from efquantface.embedding.benchmark import Timing
-from efquantface.evaluation.result import Metric, ProtocolResult
+from efquantface.evaluation.result import Evaluation, Metric
 
 if TYPE_CHECKING:  # tables of evaluations need no PyTorch
     from efquantface.distill.settings import History
@@ -50,15 +48,37 @@ class Sizes:
         return self.student_bytes / self.teacher_bytes
 
 
-@dataclass
+@dataclass(frozen=True, repr=False)
 class Results:
-    """Everything that a run found out."""
+    """Everything that a run found out.
+
+    Attributes:
+        recipe: all settings, as plain data.
+        contract: what the teacher, and so the student, expects of its crops.
+        teacher: its file's name.
+        protocols: what evaluation found, protocol by protocol.
+        lengths: the student's embedding lengths beside the teacher's, by set.
+        parity: the exported file beside the student in PyTorch.
+        layer_errors: relative squared error of each quantized tensor, by name.
+        images_used: for training, or for setting ranges where nothing was trained.
+        skipped: images that could not be used, and why.
+        timings: teacher, its best float form and student; empty without a benchmark.
+        choices: the bits that a budget gave each layer.
+        reconstructed: whether weights were rounded against the teacher.
+        title, caveat: for the head of table and report.
+
+    Example:
+        >>> results
+        Results(SmallFaceNet to w8a8: ...x smaller, held-out all pairs: cosine to teacher ...)
+        >>> results.records()[-1]["metric"]
+        'cosine to teacher'
+    """
 
     recipe: dict[str, Any]
     contract: FaceContract
     teacher: str
     sizes: Sizes
-    protocols: list[ProtocolResult]
+    protocols: Evaluation
     lengths: dict[str, dict[str, float]]
     history: History
     parity: Parity
@@ -73,6 +93,20 @@ class Results:
     reconstructed: bool = False
     title: str = ""
     caveat: str = ""
+
+    def __repr__(self) -> str:
+        """One line: what was made of what, how small it is, and each protocol's first metric."""
+        found = repr(self.protocols)[len("Evaluation(") : -1]
+        size = f"{1 / self.sizes.ratio:.1f}x smaller"
+        return f"Results({self.teacher} to {self.recipe['bits']}: {size}, {found})"
+
+    def records(self) -> list[dict[str, Any]]:
+        """One flat dictionary a metric, as :meth:`Evaluation.records`."""
+        return self.protocols.records()
+
+    def to_frame(self) -> Any:
+        """:meth:`records` as a ``pandas.DataFrame``, as :meth:`Evaluation.to_frame`."""
+        return self.protocols.to_frame()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for metrics.json."""
@@ -96,8 +130,8 @@ class Results:
 
 
 def percent(value: float) -> str:
-    """A share as a percentage with two decimals."""
-    return f"{100 * value:.2f}"
+    """A share as a percentage with two decimals; zero has no sign."""
+    return f"{round(100 * value, 2) + 0.0:.2f}"
 
 
 def formatted(metric: Metric, value: float | None) -> str:
@@ -123,41 +157,3 @@ def speed_rows(timings: list[Timing]) -> list[tuple[str, dict[str, Timing]]]:
         (f"ms at batch {b}, one thread", {t.name: t for t in timings if t.batch == b})
         for b in batches
     ]
-
-
-def terminal_table(results: Results) -> Table:
-    """Teacher beside student, for the terminal."""
-    table = Table(title=results.title or "teacher against student", title_justify="left")
-    for column in ("", "teacher", "student", "loss or ratio"):
-        table.add_column(column, justify="left" if not column else "right")
-    sizes = results.sizes
-    table.add_row(
-        "file size, MB",
-        f"{sizes.teacher_bytes / 1e6:.2f}",
-        f"{sizes.student_bytes / 1e6:.2f}",
-        f"{1 / sizes.ratio:.1f}x smaller",
-    )
-    for label, rows in speed_rows(results.timings):
-        teacher, student = rows["teacher"], rows["student"]
-        table.add_row(
-            label,
-            f"{teacher.median_ms:.2f}",
-            f"{student.median_ms:.2f}",
-            f"{student.ratio:.1f}x as fast",
-        )
-    for protocol in results.protocols:
-        table.add_section()
-        table.add_row(f"[bold]{protocol.protocol}[/bold]", "", "", protocol.counted)
-        for metric in protocol.metrics:
-            if metric.name.startswith("cosine") or metric.student is None:
-                table.add_row(metric.name, "", formatted(metric, metric.teacher), "")
-                continue
-            loss = "" if metric.loss is None else percent(metric.loss)
-            interval = formatted_interval(metric.loss_interval)
-            table.add_row(
-                metric.name,
-                formatted(metric, metric.teacher),
-                formatted(metric, metric.student),
-                f"{loss} {interval}".strip(),
-            )
-    return table

@@ -1,52 +1,70 @@
-"""Tables of the verbs that make no report."""
+"""Tables for the terminal. They fit 100 columns; all numbers and notes are in JSON and the report."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from efquantface.embedding.benchmark import Timing
-from efquantface.evaluation.result import ProtocolResult
-from efquantface.report.results import formatted, formatted_interval, percent
+from efquantface.evaluation.result import Metric, ProtocolResult
+from efquantface.report.results import (
+    Results,
+    formatted,
+    formatted_interval,
+    percent,
+    speed_rows,
+)
+
+_NAME = 41  # characters of the first column; longer names are folded between words
+_VALUE, _INTERVAL, _NOTE = 8, 24, 22
+PERCENT = "shares in percent, with 95 % intervals"
 
 
-def evaluation_table(results: list[ProtocolResult], model: str, against: str | None) -> Table:
-    """Metrics of one model, or of two with the loss between them."""
-    table = Table(title="verification, shares in percent", title_justify="left")
-    table.add_column("")
-    for name in (model, against):
-        if name is not None:
-            table.add_column(name.rsplit("/", 1)[-1], justify="right")
-            table.add_column("95 %", justify="right")
-    if against is not None:
-        table.add_column("loss", justify="right")
-    table.add_column("note")
-    for result in results:
-        table.add_section()
-        width = 1 + (2 if against is None else 5)
-        table.add_row(
-            f"[bold]{result.protocol}[/bold]",
-            *[""] * (width - 1),
-            f"{result.counted}; {result.flags}",
+def terminal_table(results: Results) -> Group:
+    """Teacher beside student: size, speed, then every protocol."""
+    table = _table(results.title or "teacher against student", "loss or ratio")
+    sizes = results.sizes
+    _row(
+        table,
+        "file size, MB",
+        f"{sizes.teacher_bytes / 1e6:.2f}",
+        f"{sizes.student_bytes / 1e6:.2f}",
+        f"{1 / sizes.ratio:.1f}x smaller",
+    )
+    for label, rows in speed_rows(results.timings):
+        teacher, student = rows["teacher"], rows["student"]
+        _row(
+            table,
+            label,
+            f"{teacher.median_ms:.2f}",
+            f"{student.median_ms:.2f}",
+            f"{student.ratio:.1f}x as fast",
         )
-        for metric in result.metrics:
-            cells = [formatted(metric, metric.teacher), formatted_interval(metric.teacher_interval)]
-            if against is not None:
-                cells += [
-                    formatted(metric, metric.student),
-                    formatted_interval(metric.student_interval),
-                    "" if metric.loss is None else percent(metric.loss),
-                ]
-            table.add_row(metric.name, *cells, metric.note)
-    return table
+    return Group(table, *_protocols(results.protocols, two=True))
+
+
+def evaluation_table(
+    results: Sequence[ProtocolResult], model: str, against: str | None = None
+) -> Group:
+    """Metrics of one model, or of teacher and student with the loss between them."""
+    names = [f"teacher {_last(model)}, student {_last(against)}" if against else _last(model)]
+    return Group(Text(f"{names[0]}: {PERCENT}"), *_protocols(results, two=against is not None))
 
 
 def timing_table(timings: list[Timing], threads: int) -> Table:
     """Milliseconds, faces a second and ratios to the first model."""
     table = Table(title=f"speed, {threads} thread(s), models timed in turns", title_justify="left")
     for column in ("batch", "model", "ms", "quartiles", "faces/s", "times as fast as the first"):
-        table.add_column(column, justify="left" if column == "model" else "right")
+        if column == "model":
+            table.add_column(column, overflow="fold", max_width=36)
+        else:
+            table.add_column(column, justify="right", min_width=min(len(column), 13))
     for t in timings:
-        table.add_row(
+        _row(
+            table,
             str(t.batch),
             t.name,
             f"{t.median_ms:.2f}",
@@ -55,3 +73,61 @@ def timing_table(timings: list[Timing], threads: int) -> Table:
             f"{t.ratio:.2f}",
         )
     return table
+
+
+def _protocols(results: Sequence[ProtocolResult], *, two: bool) -> list[Table | Text]:
+    parts: list[Table | Text] = []
+    for result in results:
+        title = f"{result.protocol}: {result.counted}; {result.flags}"
+        table = _table(title, "loss") if two else _single(title)
+        for metric in result.metrics:
+            _row(table, metric.name, *(_compared(metric) if two else _alone(metric)))
+        parts.append(table)
+        parts += [Text(why) for why in result.left_out]
+    return parts
+
+
+def _compared(metric: Metric) -> tuple[str, str, str]:
+    loss = "" if metric.loss is None else percent(metric.loss)
+    interval = formatted_interval(metric.loss_interval)
+    return (
+        formatted(metric, metric.teacher),
+        formatted(metric, metric.student),
+        f"{loss} {interval}".strip(),
+    )
+
+
+def _alone(metric: Metric) -> tuple[str, str, str]:
+    interval = formatted_interval(metric.teacher_interval)
+    return formatted(metric, metric.teacher), interval, metric.note
+
+
+def _table(title: str, last: str) -> Table:
+    table = Table(title=Text(title), title_justify="left")
+    table.add_column(_blank(_NAME), max_width=_NAME)
+    for name, width in (("teacher", _VALUE), ("student", _VALUE), (last, _INTERVAL)):
+        table.add_column(name, justify="right", min_width=width, no_wrap=True)
+    return table
+
+
+def _single(title: str) -> Table:
+    table = Table(title=Text(title), title_justify="left")
+    table.add_column(_blank(_NAME - 8), max_width=_NAME - 8)
+    table.add_column("model", justify="right", min_width=_VALUE, no_wrap=True)
+    table.add_column("95 %", justify="right", min_width=16, no_wrap=True)
+    table.add_column("note", max_width=_NOTE + 6, overflow="fold")
+    return table
+
+
+def _blank(width: int) -> Text:
+    """A heading that makes its column as wide in every table, as far as there is room."""
+    return Text(" " * width, no_wrap=True, overflow="crop")
+
+
+def _row(table: Table, *cells: str) -> None:
+    """A row of plain text: what looks like markup is none."""
+    table.add_row(*(Text(cell) for cell in cells))
+
+
+def _last(name: str) -> str:
+    return name.rstrip("/").rsplit("/", 1)[-1]

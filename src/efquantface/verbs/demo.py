@@ -27,10 +27,23 @@ def run_demo(
     resume: bool = False,
     quiet: bool = False,
 ) -> CompressResult:
-    """Compress dlib's ResNet to W8A8 on synthetic faces, and evaluate it on other ones."""
+    """Compress dlib's ResNet to W8A8 on synthetic faces, and evaluate it on other ones.
+
+    Args:
+        output: the run's directory.
+        images, epochs: to train on, and passes over them.
+        force, resume: replace an existing run, or go on with it.
+
+    Returns:
+        As :func:`~efquantface.compress`.
+
+    Raises:
+        AssetError: the teacher or the generator of faces cannot be fetched.
+        RunError: ``output`` exists, or cannot be written.
+    """
     console = Console(quiet)
     for asset in assets.ALL.values():
-        assets.fetch(asset, say=console.say)
+        assets.fetch(asset, say=console.log)
     teacher = load_model(assets.DLIB_RESNET.name)
     people = make_synthetic(_EVAL_IMAGES, teacher.contract, _EVAL_SEED, console)
     recipe = Recipe.create(
@@ -41,7 +54,7 @@ def run_demo(
             "device": device,
         }
     )
-    done = compress(
+    return compress(
         teacher,
         recipe.faces,
         output,
@@ -52,4 +65,3 @@ def run_demo(
         quiet=quiet,
         caveat=TITLE,
     )
-    return done

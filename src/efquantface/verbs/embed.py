@@ -98,7 +98,7 @@ def embed_faces(
     embedder = Embedder.open(
         model, backend=backend, preprocess=preprocess, device=device, threads=threads
     )
-    console.say(f"{embedder.name} ({embedder.backend}): {embedder.contract.describe()}")
+    console.log(f"{embedder.name} ({embedder.backend}): {embedder.contract.describe()}")
     plan = _Plan(
         file_sha256(resolve(model)),
         str(Path(faces).resolve()),
@@ -112,7 +112,7 @@ def embed_faces(
     parts = _Parts(output.with_name(output.name + ".partial"), plan)
     done = parts.open()
     if done:
-        console.say(f"going on behind the first {done:,} of {len(source):,} images")
+        console.log(f"going on behind the first {done:,} of {len(source):,} images")
     with console.bar("embedding") as advance:
         for start in range(done, len(source), _PART):
             index = np.arange(start, min(start + _PART, len(source)))

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from efquantface.callbacks import Callback
 from efquantface.console import Console
 from efquantface.contract import FaceContract
 from efquantface.embedding.embedder import Embedder
 from efquantface.errors import ContractError
 from efquantface.evaluation.groups import read_groups
 from efquantface.evaluation.items import EvalItem, Options
-from efquantface.evaluation.result import ProtocolResult
-from efquantface.evaluation.run import embed_item, families, load_items, score_item
+from efquantface.evaluation.result import Evaluation
+from efquantface.evaluation.run import embed_item, load_items, score_items
 from efquantface.evaluation.templates import TemplateFlags
 from efquantface.runtime.memory import keep_freed_memory
 
@@ -38,7 +39,8 @@ def evaluate(
     device: str = "cpu",
     threads: int | None = None,
     quiet: bool = False,
-) -> list[ProtocolResult]:
+    callbacks: Sequence[Callback] = (),
+) -> Evaluation:
     """Verification and identification results on one or more sets.
 
     Args:
@@ -52,12 +54,29 @@ def evaluate(
         arcface: also what arcface_torch prints for listed pairs (turns ``flip`` on).
         group_by: a CSV file with the columns name, group; adds the spread between groups.
         templates: how IJB's crops are pooled, for example ``N1D1F1``.
+        resize: scale crops of another size.
+        backend, device, threads: as for :meth:`Embedder.open`.
+        quiet: print nothing.
+        callbacks: told of progress and metrics.
+
+    Returns:
+        One result a protocol and set, with the numbers of ``model`` as the teacher's.
 
     Raises:
         EfqError: a kind of it, saying what was wrong.
+
+    Example:
+        >>> people = EvalSet("mine", faces, None, all_pairs=True)
+        >>> found = evaluate(Embedder.open(network, contract=contract), people)
+        >>> found
+        Evaluation(mine all pairs: TAR@FAR=0.01 ...)
+        >>> found[0].counts["genuine"]
+        72
+        >>> sorted(found.records()[0])[:3]
+        ['genuine', 'impostor', 'loss']
     """
     keep_freed_memory()
-    console = Console(quiet)
+    console = Console(quiet, callbacks)
     options = Options(
         flip,
         threshold,
@@ -83,11 +102,11 @@ def evaluate(
     if any((e.contract.height, e.contract.width) != (first.height, first.width) for e in embedders):
         raise ContractError("the two models take crops of different size; evaluate them apart")
     for embedder in embedders:
-        console.say(f"{embedder.name} ({embedder.backend}): {embedder.contract.describe()}")
+        console.log(f"{embedder.name} ({embedder.backend}): {embedder.contract.describe()}")
     items = load_items([eval] if isinstance(eval, str | EvalItem) else eval, first, resize, console)
-    results: list[ProtocolResult] = []
-    for item in items:
-        embedded = [embed_item(item, e, e.name, options, console) for e in embedders]
-        with console.bar(f"{item.name}: scoring") as advance:
-            results += score_item(item, embedded, options, advance)
-    return results + families(items, results)
+    return score_items(
+        items,
+        lambda item: [embed_item(item, e, e.name, options, console) for e in embedders],
+        options,
+        console,
+    )

@@ -33,12 +33,32 @@ def export_model(
     preprocess: str | None,
     force: bool,
 ) -> list[str]:
-    """Write the file; returns the lines to print.
+    """Write a model as a file, checked.
+
+    Args:
+        model: a run's directory, a checkpoint, or any other model with ``as_float``.
+        output: the file; beside the model, or here for ``as_float``, where None.
+        file_format: one of ``FORMATS``.
+        as_float: write a float network, in the form that runtimes run fastest.
+        packed: weights of few bits packed, for ONNX from opset 21.
+        preprocess: for files that do not say how pixels are normalized.
+        force: replace existing files.
+
+    Returns:
+        Lines to print: what was written, and what runs in integers.
 
     Raises:
         ExportError: an unknown format, or a float network where a student is expected.
         RunError: the output exists and ``force`` is not given.
         ParityError: the file does not compute what the student computes; nothing is replaced.
+
+    Example:
+        >>> path = folder / "teacher.onnx"
+        >>> lines = export_model(
+        ...     str(onnx_file), path, "onnx", as_float=True, preprocess=None, force=False
+        ... )
+        >>> lines[0]
+        'wrote ...teacher.onnx (... MB, ONNX opset ...)'
     """
     if file_format not in FORMATS:
         raise ExportError(f"format {file_format!r} is not known; choose from {', '.join(FORMATS)}")

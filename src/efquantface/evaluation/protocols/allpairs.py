@@ -8,7 +8,13 @@ import numpy.typing as npt
 from efquantface.evaluation.allpairs import BINS, AllPairs, score_all_pairs
 from efquantface.evaluation.groups import people_groups
 from efquantface.evaluation.items import Embedded, Options
-from efquantface.evaluation.metrics import Operating, supported_fars, tar_at_far, unit
+from efquantface.evaluation.metrics import (
+    Operating,
+    supported_fars,
+    tar_at_far,
+    unit,
+    why_left_out,
+)
 from efquantface.evaluation.paired import (
     ACROSS,
     Embeddings,
@@ -66,7 +72,12 @@ def score_people(
             metrics.append(plain_metric(f"{what} at {options.threshold:g}", values))
     if "student" in models:
         metrics.append(
-            Metric("cosine to teacher", mean_cosine(rows), note="mean over the set's images")
+            Metric(
+                "cosine to teacher",
+                None,
+                student=mean_cosine(rows),
+                note="mean over the set's images",
+            )
         )
         metrics += _agreement(rows, first, fars)
         if labelled and fars:
@@ -74,7 +85,10 @@ def score_people(
     if options.groups and labelled and fars:
         points = {n: _point(r, fars[-1]).threshold for n, r in found.items()}
         metrics += people_groups(item.faces, rows, points, fars[-1], options.groups)
-    return ProtocolResult(f"{item.name} all pairs", counts, options.text, metrics, curves)
+    left_out = why_left_out(len(first.genuine), first.impostors)
+    return ProtocolResult(
+        f"{item.name} all pairs", counts, options.text, metrics, curves, left_out=left_out
+    )
 
 
 def _across(
@@ -120,7 +134,9 @@ def _agreement(rows: dict[str, Embeddings], teacher: AllPairs, fars: list[float]
         share = float(((a >= threshold) == (b >= threshold)).mean())
         either = int((accepted | (b >= threshold)).sum())
         note = f"of pairs that either accepts, both accept {both.sum() / max(either, 1):.1%}"
-        metrics.append(Metric(f"same decisions at teacher's FAR={far:g}", share, note=note))
+        metrics.append(
+            Metric(f"same decisions at teacher's FAR={far:g}", None, student=share, note=note)
+        )
     return metrics
 
 

@@ -19,6 +19,7 @@ from efquantface.evaluation.metrics import (
     supported_fars,
     tar_at_far,
     unit,
+    why_left_out,
 )
 from efquantface.evaluation.paired import (
     ACROSS,
@@ -71,7 +72,12 @@ def score_pairs(
     changed: list[tuple[int, int, bool, float, float]] = []
     if "student" in models:
         metrics.append(
-            Metric("cosine to teacher", mean_cosine(rows), note="mean over the set's images")
+            Metric(
+                "cosine to teacher",
+                None,
+                student=mean_cosine(rows),
+                note="mean over the set's images",
+            )
         )
         mixed = {g: pair_scores(rows[g], rows[p], pairs) for g, p in ACROSS}
         metrics += compatibility(
@@ -85,7 +91,15 @@ def score_pairs(
     curves = Curves()
     for name, (g, i) in split.items():
         add_curves(curves, name, g, i, None, histogram(i))
-    return ProtocolResult(f"{item.name} pairs", counts, options.text, metrics, curves, changed)
+    return ProtocolResult(
+        f"{item.name} pairs",
+        counts,
+        options.text,
+        metrics,
+        curves,
+        changed,
+        why_left_out(counts["genuine"], counts["impostor"]),
+    )
 
 
 def pair_scores(first: Embeddings, second: Embeddings, pairs: Pairs) -> Scores:
@@ -118,10 +132,10 @@ def _arcface(models: dict[str, Embedded], pairs: Pairs) -> list[Metric]:
             )
     accuracy = plain_metric("arcface_torch Accuracy-Flip", values)
     accuracy.note = ", ".join(spreads) + "; thresholds 0 to 4 in steps of 0.01"
-    xnorm = [
-        Metric("length, arcface_torch XNorm", lengths["teacher"], student=lengths.get("student"))
-    ]
-    return [accuracy, *(xnorm if lengths else [])]
+    if not lengths:
+        return [accuracy]
+    name = "length, arcface_torch XNorm"
+    return [accuracy, Metric(name, lengths["teacher"], student=lengths.get("student"))]
 
 
 def _tar(split: dict[str, tuple[Scores, Scores]], far: float) -> Metric:

@@ -12,7 +12,7 @@ from efquantface.evaluation.benchmarks.gallery import GallerySet
 from efquantface.evaluation.benchmarks.ijb import TemplateSet
 from efquantface.evaluation.identification import FPIRS, Search, search
 from efquantface.evaluation.items import Embedded, Options
-from efquantface.evaluation.metrics import Scores, supported_fars, tar_at_far, unit
+from efquantface.evaluation.metrics import Scores, supported_fars, tar_at_far, unit, why_left_out
 from efquantface.evaluation.paired import (
     ACROSS,
     Embeddings,
@@ -90,7 +90,10 @@ def verification(item: TemplateSet, rows: Rows, options: Options, flags: str) ->
     ]
     metrics += at_threshold(split, options.threshold)
     if "student" in rows:
-        metrics.append(Metric("cosine to teacher", mean_cosine(rows), note="mean over templates"))
+        cosine = mean_cosine(rows)
+        metrics.append(
+            Metric("cosine to teacher", None, student=cosine, note="mean over templates")
+        )
         mixed = {
             gallery: _divided(score_template_pairs(rows[gallery], rows[probe], a, b), same)
             for gallery, probe in ACROSS
@@ -99,7 +102,8 @@ def verification(item: TemplateSet, rows: Rows, options: Options, flags: str) ->
     curves = Curves()
     for name, (g, i) in split.items():
         add_curves(curves, name, g, i, None, histogram(i))
-    return ProtocolResult(f"{item.name} 1:1", counts, flags, metrics, curves)
+    left_out = why_left_out(counts["genuine"], counts["impostor"])
+    return ProtocolResult(f"{item.name} 1:1", counts, flags, metrics, curves, left_out=left_out)
 
 
 def _divided(scores: Scores, same: npt.NDArray[np.bool_]) -> tuple[Scores, Scores]:
@@ -148,7 +152,8 @@ def identification(
         metrics.append(metric)
     if "student" in models:
         metrics += _across(found, own, open_set)
-    return ProtocolResult(f"{name} 1:N", counts, flags, metrics, Curves())
+    left_out = [] if open_set else ["TPIR@FPIR left out: every probe's identity is enrolled"]
+    return ProtocolResult(f"{name} 1:N", counts, flags, metrics, Curves(), left_out=left_out)
 
 
 def _across(

@@ -1,0 +1,110 @@
+"""What a run is given, read and checked: teacher, faces, evaluation sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from efquantface.contract import FaceContract
+from efquantface.data.align import check_alignment
+from efquantface.data.faces import FaceSet, split
+from efquantface.data.sources import SYNTHETIC, load_source
+from efquantface.evaluation.items import EvalItem
+from efquantface.evaluation.run import load_items
+from efquantface.evaluation.sets import EvalSet
+from efquantface.graph.model import FaceModel
+from efquantface.pipeline.preflight import check_preprocessing, say_notes
+from efquantface.pipeline.run_dir import Run
+from efquantface.pipeline.teacher import Teacher
+
+_SKIPPED_SHOWN = 5
+HELD_OUT = "held-out"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run is given.
+
+    Attributes:
+        faces: all of them, N.
+        train, held: indices of the faces to train on, and of those held out.
+        sets: what teacher and student are evaluated on.
+        alignment: what comparing landmarks with the template gave; empty where it was not asked for.
+    """
+
+    teacher: Teacher
+    faces: FaceSet
+    train: npt.NDArray[np.int64]
+    held: npt.NDArray[np.int64]
+    sets: list[EvalItem]
+    alignment: str
+
+
+def read_inputs(
+    run: Run,
+    teacher: str | Path | nn.Module | FaceModel,
+    faces: str | Path | FaceSet,
+    contract: FaceContract | None,
+    eval_sets: Sequence[EvalItem],
+) -> Inputs:
+    """Read and check everything, and say what was found. Nothing is written.
+
+    Raises:
+        EfqError: a kind of it; what was given cannot be used.
+    """
+    recipe, console = run.recipe, run.console
+    opened = Teacher.open(
+        teacher, contract=contract, preprocess=recipe.preprocess, licence=recipe.licence
+    )
+    say_notes(opened.model, console)
+    face_set = _faces(run, faces, opened.contract)
+    alignment = _alignment(run, faces, face_set, opened.contract)
+    named = load_items(recipe.evaluation.eval, opened.contract, recipe.resize, console)
+    sets = [*eval_sets, *named]
+    check_preprocessing(opened.model, face_set, console)
+    train, held = split(face_set, recipe.hold_out, recipe.seed)
+    if not sets:
+        console.log("no --eval given: all pairs of the held-out faces are the evaluation")
+        sets = [EvalSet(HELD_OUT, face_set.subset(held), None, True)]
+    return Inputs(opened, face_set, train, held, sets, alignment)
+
+
+def _faces(run: Run, faces: str | Path | FaceSet, contract: FaceContract) -> FaceSet:
+    """Load, and say what was found and skipped."""
+    recipe, console = run.recipe, run.console
+    found = load_source(
+        faces,
+        contract,
+        resize=recipe.resize,
+        seed=recipe.seed,
+        limit=recipe.max_images,
+        exclude=None if recipe.exclude is None else Path(recipe.exclude),
+        console=console,
+    )
+    console.log(f"faces: {found.describe()}")
+    if found.people == 1:
+        console.log("all of them lie in one folder: taken as unlabelled")
+        found = found.unlabelled()
+    for name, why in found.skipped[:_SKIPPED_SHOWN]:
+        console.warn(f"skipped {name}: {why}")
+    if len(found.skipped) > _SKIPPED_SHOWN:
+        more = len(found.skipped) - _SKIPPED_SHOWN
+        console.warn(f"skipped {more} more files, listed in metrics.json")
+    return found
+
+
+def _alignment(
+    run: Run, given: str | Path | FaceSet, faces: FaceSet, contract: FaceContract
+) -> str:
+    """What the check of the crops' landmarks says."""
+    made = isinstance(given, FaceSet) or str(given).startswith(SYNTHETIC)
+    if made or not run.recipe.check_alignment:
+        return ""
+    said = check_alignment(faces, contract, run.recipe.seed)
+    run.console.log(said)
+    return said

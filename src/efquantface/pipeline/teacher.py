@@ -1,0 +1,97 @@
+"""The teacher: the user's file and its graph together, opened once on each way of computing it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+from torch import nn
+
+from efquantface.assets import file_sha256
+from efquantface.contract import FaceContract
+from efquantface.embedding.cache import EmbeddingCache
+from efquantface.embedding.embedder import Embedder
+from efquantface.graph.model import FaceModel
+from efquantface.importers.load import load_model
+from efquantface.interfaces import Embeds
+from efquantface.pipeline.preflight import model_digest
+
+
+class Teacher:
+    """A network to compress.
+
+    Attributes:
+        model: its canonical graph.
+        file: the user's own ONNX file, where it is one.
+    """
+
+    def __init__(self, model: FaceModel, file: Path | None = None) -> None:
+        self.model, self.file = model, file
+        self._opened: dict[tuple[bool, str, str, int | None], Embedder] = {}
+
+    @classmethod
+    def open(
+        cls,
+        given: str | Path | nn.Module | FaceModel,
+        *,
+        contract: FaceContract | None = None,
+        preprocess: str | None = None,
+        licence: str = "",
+    ) -> Teacher:
+        """Load what a user calls a teacher.
+
+        Raises:
+            ModelFileError, ContractError: as :func:`~efquantface.importers.load.load_model`.
+        """
+        model = load_model(given, contract=contract, preprocess=preprocess)
+        if licence:
+            model.contract = model.contract.with_licence(licence)
+        is_onnx = isinstance(given, str | Path) and Path(given).suffix == ".onnx"
+        return cls(model, Path(given) if is_onnx else None)  # type: ignore[arg-type]
+
+    @property
+    def contract(self) -> FaceContract:
+        """What it expects of its crops."""
+        return self.model.contract
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all weights and the contract; the key of its cached embeddings."""
+        return model_digest(self.model)
+
+    def embedder(
+        self,
+        *,
+        own: bool = False,
+        backend: str = "onnxruntime",
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> Embedder:
+        """What embeds faces as the teacher does; asked for again, the same one.
+
+        Args:
+            own: the user's ONNX file as it is, where there is one. Otherwise the graph, which is
+                as close and mostly faster.
+            backend: ``onnxruntime`` or ``torch``, for the graph.
+            device: ``cpu`` or ``cuda``.
+            threads: of the runtime; all cores where None.
+        """
+        own = own and self.file is not None
+        key = own, backend, device, threads
+        if key not in self._opened:
+            if own:
+                assert self.file is not None
+                found = Embedder.open(
+                    self.file, contract=self.contract, device=device, threads=threads
+                )
+            else:
+                found = Embedder.open(self.model, backend=backend, device=device, threads=threads)
+            self._opened[key] = found
+        return self._opened[key]
+
+    def remembering(self, embedder: Embedder) -> Embeds:
+        """One of :meth:`embedder` that looks in the user's cache first."""
+        file = file_sha256(embedder.path) if embedder.path is not None else ""
+        key = f"{self.digest} {file} {embedder.backend} {version('onnxruntime')}"
+        return EmbeddingCache(embedder, key)

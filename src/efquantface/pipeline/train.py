@@ -1,0 +1,63 @@
+"""The teacher's embeddings of all faces, and the student trained on them."""
+
+from __future__ import annotations
+
+from efquantface.distill.bank import TeacherBank
+from efquantface.distill.settings import History, TrainData
+from efquantface.distill.trainer import fine_tune
+from efquantface.pipeline import estimate
+from efquantface.pipeline.inputs import Inputs
+from efquantface.pipeline.run_dir import Run
+from efquantface.pipeline.start import Start
+
+
+def teacher_bank(run: Run, inputs: Inputs) -> TeacherBank:
+    """The teacher's embeddings, by the fastest form of the same network; what follows is estimated."""
+    recipe, console, teacher, images = run.recipe, run.console, inputs.teacher, inputs.faces.images
+    embedder = teacher.embedder(
+        backend="torch" if recipe.device.startswith("cuda") else "onnxruntime",
+        device=recipe.device,
+        threads=recipe.threads,
+    )
+    a_face = estimate.seconds_a_face(embedder, images)
+    console.stages.expected = estimate.expected_seconds(run, inputs, a_face)
+    with console.bar("teacher's embeddings") as advance:
+        bank = TeacherBank.build(
+            embedder, images, key=teacher.digest, cache=recipe.cache, progress=advance
+        )
+    if bank.path is not None:
+        console.log(f"teacher embeddings (biometric data, mode 0600) cached in {bank.path}")
+    return bank
+
+
+def train(run: Run, inputs: Inputs, start: Start, bank: TeacherBank) -> History:
+    """Fine-tune the student in place; without epochs, only look at the held-out loss."""
+    recipe, console, faces = run.recipe, run.console, inputs.faces
+    pixels = start.student.contract.pixels(faces.images)
+    data = TrainData.of(pixels, bank, inputs.train, inputs.held, faces.identities)
+    epochs = recipe.training.epochs
+    with (
+        console.stage(estimate.TRAINING),
+        console.bar("fine-tuning" if epochs else "held-out loss") as advance,
+    ):
+
+        def progress(step: int, total: int, loss: float) -> None:
+            advance(step, total, f"loss {loss:.5f}")
+            if epochs:
+                console.step(step, total, loss)
+
+        return fine_tune(
+            start.student,
+            data,
+            recipe.training,
+            run.directory.state,
+            teacher=start.teacher,
+            seed=recipe.seed,
+            device=recipe.device,
+            resume=run.resume,
+            say=console.log,
+            progress=progress,
+            validated=lambda step, loss: console.metrics(
+                estimate.TRAINING, {"step": step, "held-out loss": loss}
+            ),
+        )

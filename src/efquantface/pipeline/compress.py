@@ -28,6 +28,7 @@ from efquantface.pipeline.deliver import export_student, restore_length
 from efquantface.pipeline.dry_run import RunPlan, plan_run
 from efquantface.pipeline.inputs import Inputs, read_inputs
 from efquantface.pipeline.latency import prune_to
+from efquantface.pipeline.paths import check_inputs
 from efquantface.pipeline.run_dir import Run, RunDir
 from efquantface.pipeline.start import Start, calibration_batches, make_start
 from efquantface.pipeline.train import teacher_bank, train
@@ -162,6 +163,7 @@ def compress(
     """
     if recipe is None:
         recipe = Recipe.create({"teacher": _name(teacher), "faces": _name(faces), **options})
+    check_inputs(recipe.model_copy(update={"teacher": _name(teacher), "faces": _name(faces)}))
     run = Run(recipe, Console(quiet, callbacks), RunDir(Path(output)), resume)
     run.directory.check(recipe, force=force, resume=resume)
     check_device(recipe.device)

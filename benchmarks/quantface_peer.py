@@ -4,7 +4,7 @@
     python benchmarks/quantface_peer.py --shared ../shared --out runs/peer --only "y1/w6a6"
 
 Written from its description (arXiv 2206.10526), not from its code: weights of convolutions and linear
-layers by minimum and maximum of every output channel; activations behind PReLU or ReLU only, by the
+layers by minimum and maximum of every output channel; activations behind ops.PReLU or ReLU only, by the
 absolute minimum and maximum of the first 300 steps; straight-through gradients; squared error between
 embeddings. Same images, steps, batch, mirroring and schedule as ours; of three learning rates the one
 with the least held-out error after one epoch, chosen with the first seed. Its networks are float
@@ -36,9 +36,9 @@ from efquantface.embedding.cache import Keeping
 from efquantface.embedding.embedder import Embedder
 from efquantface.evaluation.benchmarks.load import load_eval
 from efquantface.evaluation.run import evaluate_set
+from efquantface.graph import ops
 from efquantface.graph.graph import insert_after, module_nodes
 from efquantface.graph.model import FaceModel
-from efquantface.graph.ops import Clamp, PReLU
 from efquantface.importers.load import load_model
 from efquantface.pipeline.preflight import model_digest
 from efquantface.quantize.scheme import Bits
@@ -110,7 +110,7 @@ def quantized(model: FaceModel, bits: Bits) -> FaceModel:
     for node, module in module_nodes(graph):
         if isinstance(module, nn.Conv2d | nn.Linear):
             graph.set_submodule(str(node.target), MinMaxWeight(module, bits.weight))
-        elif isinstance(module, PReLU | Clamp):
+        elif isinstance(module, ops.PReLU | ops.Clamp):
             insert_after(graph, node, f"{node.target}_act", MinMaxActivation(bits.activation))
     graph.recompile()
     return student

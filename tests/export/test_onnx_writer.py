@@ -24,10 +24,10 @@ from efquantface.export.operators import executed
 from efquantface.export.packing import PACKED_OPSET, stored_bits
 from efquantface.export.parity import check_parity
 from efquantface.export.scales import float_form, write_scales
+from efquantface.graph import ops
 from efquantface.graph.checkpoint import save_checkpoint
 from efquantface.graph.graph import module_nodes, module_of, name_of
 from efquantface.graph.model import FaceModel
-from efquantface.graph.ops import Add, ZeroPad
 from efquantface.importers.load import load_model
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
@@ -86,7 +86,7 @@ PATTERNS: dict[str, tuple[nn.Module, dict[str, int], dict[str, object]]] = {
     ),
     "max pool": (nn.MaxPool2d(3, 2, 1), {"QLinearConv": 1}, {}),
     "average pool": (nn.AvgPool2d(2), {"QLinearConv": 1, "QLinearAveragePool": 1}, {}),
-    "zero pad": (ZeroPad(4, bottom=1, right=1), {"QLinearConv": 1, "Pad": 1}, {"channels": 12}),
+    "zero pad": (ops.ZeroPad(4, bottom=1, right=1), {"QLinearConv": 1, "Pad": 1}, {"channels": 12}),
 }
 EIGHT_BITS = pytest.param(
     "w8a8", marks=pytest.mark.skipif(lacks_vnni(), reason="OpenVINO saturates without VNNI")
@@ -403,7 +403,7 @@ def _quantized_before_sums(model: FaceModel) -> int:
     """Convolutions whose own quantizer stands between them and a sum that alone reads it."""
     graph, found = model.graph, 0
     for node, module in module_nodes(graph):
-        for x in node.args if isinstance(module, Add) else ():
+        for x in node.args if isinstance(module, ops.Add) else ():
             quantized = isinstance(module_of(graph, x), ActivationQuantizer)
             source = module_of(graph, x.args[0]) if quantized else None
             found += isinstance(source, QuantConv2d) and len(x.users) == 1

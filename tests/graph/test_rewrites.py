@@ -18,16 +18,17 @@ from efquantface.data.faces import FaceSet
 from efquantface.errors import ContractError, ModelFileError, UnsupportedOperatorError
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.operators import executed
+from efquantface.graph import ops
 from efquantface.graph.checkpoint import load_checkpoint, save_checkpoint
 from efquantface.graph.graph import module_nodes
 from efquantface.graph.model import FaceModel
-from efquantface.graph.ops import Affine, Clamp, PReLU
 from efquantface.graph.rewrites import canonicalize, prepend_normalize, split_prelu
 from efquantface.importers.load import load_model
 from efquantface.importers.torch_fx import import_module
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme
+from efquantface.quantize.vocabulary import OPERATORS
 
 
 def embeddings(module: nn.Module, contract: FaceContract, faces: FaceSet) -> np.ndarray:
@@ -46,7 +47,7 @@ def test_traced_and_folded_equals_module(
     np.testing.assert_allclose(
         through(model, faces), embeddings(network, contract, faces), atol=2e-5
     )
-    assert not any(isinstance(m, Affine) for _, m in module_nodes(model.graph))
+    assert not any(isinstance(m, ops.Affine) for _, m in module_nodes(model.graph))
 
 
 class PreActivation(nn.Module):
@@ -77,7 +78,7 @@ def test_batchnorm_before_padding_stays(contract: FaceContract, faces: FaceSet) 
     kept = [
         name
         for name, m in ((n.target, m) for n, m in module_nodes(model.graph))
-        if isinstance(m, Affine)
+        if isinstance(m, ops.Affine)
     ]
     assert kept == ["bn1"]  # bn2 and bn3 fold forward, through grouped conv and flatten
     np.testing.assert_allclose(
@@ -95,8 +96,8 @@ def test_split_prelu_is_exact(
     model = load_model(network, contract=contract)
     before = through(model, faces)
     model.graph = split_prelu(copy.deepcopy(model.graph))
-    assert not any(isinstance(m, PReLU) for _, m in module_nodes(model.graph))
-    clamps = [m for _, m in module_nodes(model.graph) if isinstance(m, Clamp)]
+    assert not any(isinstance(m, ops.PReLU) for _, m in module_nodes(model.graph))
+    clamps = [m for _, m in module_nodes(model.graph) if isinstance(m, ops.Clamp)]
     assert any(m.low is None for m in clamps) == steep
     np.testing.assert_allclose(through(model, faces), before, atol=1e-5)
 
@@ -151,12 +152,12 @@ def test_checkpoint_round_trip_and_damage(
     model = load_model(network, contract=contract)
     path = tmp_path / "m.safetensors"
     save_checkpoint(model, path)
-    again = load_checkpoint(path)
+    again = load_checkpoint(path, OPERATORS)
     assert again.contract == contract
     np.testing.assert_array_equal(through(again, faces), through(model, faces))
     (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:-50])
     with pytest.raises(ModelFileError, match="cut"):
-        load_checkpoint(tmp_path / "cut.safetensors")
+        load_checkpoint(tmp_path / "cut.safetensors", OPERATORS)
     save_file(load_file(path), tmp_path / "later.safetensors", {"efquantface.format": "99"})
     with pytest.raises(ModelFileError, match="format 99"):
         load_model(tmp_path / "later.safetensors")

@@ -17,6 +17,7 @@ from efquantface.data.faces import FaceSet
 from efquantface.errors import EfqError, ParityError, RecipeError, RunError
 from efquantface.evaluation.sets import EvalSet
 from efquantface.graph.checkpoint import load_checkpoint
+from efquantface.quantize.vocabulary import OPERATORS
 from efquantface.recipe import Recipe
 from efquantface.verbs.inspect import describe_model
 
@@ -66,7 +67,7 @@ def test_compress_writes_a_whole_run(
     np.testing.assert_allclose(by_checkpoint, by_memory, atol=1e-5)
     cosine = (by_file * by_memory).sum(1) / np.linalg.norm(by_file, axis=1)
     assert (cosine / np.linalg.norm(by_memory, axis=1)).mean() > 0.999
-    assert load_checkpoint(run / "student.safetensors").quantized
+    assert load_checkpoint(run / "student.safetensors", OPERATORS).quantized
 
 
 def test_student_is_close_to_its_teacher(

@@ -13,8 +13,8 @@ from conftest import SmallFaceNet, randomize
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.errors import ModelFileError, RecipeError
+from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes
-from efquantface.graph.ops import Add, Clamp, PReLU
 from efquantface.importers.load import load_model
 from efquantface.quantize.equalize import equalize
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
@@ -227,7 +227,9 @@ def test_steep_slopes_are_turned_where_signs_may_be(
     before = model.embed_pixels(pixels)
     equalize(model.graph, [pixels])
     torch.testing.assert_close(model.embed_pixels(pixels), before, atol=1e-4, rtol=1e-4)
-    largest = [float(m.slope.max()) for _, m in module_nodes(model.graph) if isinstance(m, PReLU)]
+    largest = [
+        float(m.slope.max()) for _, m in module_nodes(model.graph) if isinstance(m, ops.PReLU)
+    ]
     assert [slope > 1 for slope in largest] == [between == "maximum", False]
 
 
@@ -246,7 +248,7 @@ def test_channels_behind_a_relu_get_one_range(
     model = load_model(module.eval(), contract=contract)
     pixels = torch.from_numpy(contract.pixels(faces.images))
     before = model.embed_pixels(pixels)
-    (clamp,) = [m for _, m in module_nodes(model.graph) if isinstance(m, Clamp)]
+    (clamp,) = [m for _, m in module_nodes(model.graph) if isinstance(m, ops.Clamp)]
     seen: list[Tensor] = []
     clamp.register_forward_hook(lambda _m, _x, y: seen.append(y.transpose(0, 1).flatten(1).amax(1)))
     model.embed_pixels(pixels)
@@ -337,7 +339,7 @@ def test_additions_keep_eight_bits(network: nn.Module, contract: FaceContract) -
     """Low bits are for what convolutions read; an addition beside them reads the 8-bit codes."""
     student = quantize(load_model(network, contract=contract), Scheme.parse("w4a4"))
     for node, module in module_nodes(student.graph):
-        if isinstance(module, Add | QuantAffine):
+        if isinstance(module, ops.Add | QuantAffine):
             for source in node.args:
                 reader = student.graph.graph.call_function(torch.add, (source,))
                 assert getattr(quantizer_before(student.graph, reader), "bits", 8) == 8

@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
+from efquantface.graph import ops
 from efquantface.graph.graph import module_of
 from efquantface.graph.model import FaceModel
-from efquantface.graph.ops import Add, Clamp, Multiply, ZeroPad
-from efquantface.quantize.codes import MOVES
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 
@@ -85,13 +84,13 @@ class _Emulator(fx.Interpreter):
             accumulated = _accumulate(module, inputs[0])
             last = any(user.op == "output" for user in n.users)
             return _real(accumulated) if last else accumulated
-        if isinstance(module, Add) and all(isinstance(x, _Codes) for x in inputs):
+        if isinstance(module, ops.Add) and all(isinstance(x, _Codes) for x in inputs):
             return _Sum(inputs[0], inputs[1])
-        if isinstance(module, Multiply) and all(isinstance(x, _Codes) for x in inputs):
+        if isinstance(module, ops.Multiply) and all(isinstance(x, _Codes) for x in inputs):
             first, second = inputs
             scale = torch.tensor(first.step) * torch.tensor(second.step)
             return _Accumulated((first.codes - first.zero) * (second.codes - second.zero), scale)
-        if isinstance(module, MOVES) and isinstance(inputs[0], _Codes):
+        if ops.moves_codes(module) and isinstance(inputs[0], _Codes):
             return _on_codes(module, inputs[0])
         if self.wide:
             return copy.deepcopy(module).double()(*(_real(x).double() for x in inputs)).float()
@@ -162,12 +161,12 @@ def _add(x: _Sum, scale: np.float32, zero: int) -> Tensor:
 
 def _on_codes(module: Any, x: _Codes) -> Any:
     """Operators that hand on codes; a clamp at a value that is no code gives real values."""
-    if isinstance(module, Clamp) and {module.low, module.high} <= {None, 0.0}:
+    if isinstance(module, ops.Clamp) and {module.low, module.high} <= {None, 0.0}:
         low = x.zero if module.low == 0 else None
         high = x.zero if module.high == 0 else None
         return _Codes(x.codes.clamp(low, high), x.step, x.zero)
-    if isinstance(module, ZeroPad):
+    if isinstance(module, ops.ZeroPad):
         return _Codes(module(x.codes - x.zero) + x.zero, x.step, x.zero)
-    if isinstance(module, Clamp):
+    if isinstance(module, ops.Clamp):
         return module(x.real())
     return _Codes(module(x.codes), x.step, x.zero)

@@ -24,7 +24,7 @@ from torch import Tensor, fx, nn
 from efquantface.errors import ParityError
 from efquantface.export.emulate import emulate
 from efquantface.export.operators import Executed, executed
-from efquantface.graph import islands
+from efquantface.graph import ops
 from efquantface.graph.graph import module_of, name_of
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.fake_quant import ActivationQuantizer
@@ -175,7 +175,7 @@ def on_noise(
 
 def has_islands(student: FaceModel) -> bool:
     """Whether anything between the student's layers is computed in float."""
-    return any(module.__module__ == islands.__name__ for module in student.graph.modules())
+    return any(ops.is_island(module) for module in student.graph.modules())
 
 
 def has_signed_codes(student: FaceModel) -> bool:

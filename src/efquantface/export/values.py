@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from torch import Tensor
 
+from efquantface.contract import FaceContract
 from efquantface.errors import ExportError
 from efquantface.export.packing import int4_initializer, six_bit_graph, stored_bits
 
@@ -51,14 +53,22 @@ class Value:
 
 
 @dataclass
-class OnnxBuilder:
-    """Collects nodes and initializers.
+class Writer:
+    """Collects nodes and initializers; what the forms of operators (:mod:`emitters`) write with.
 
     Tensors get short numbered names, since a small network's names would be a tenth of its file;
     nodes keep the layer's name where it tells something. ``packed`` stores weights of few bits in few
     bits; ``opset`` is the file's.
+
+    Attributes:
+        contract: of the file.
+        ranks: number of axes of every node's value, by name.
+        quantized: the network is a student.
     """
 
+    contract: FaceContract
+    ranks: dict[str, int]
+    quantized: bool
     nodes: list[NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
@@ -192,3 +202,8 @@ class OnnxBuilder:
         step, _ = source.constants or self.parameters(source)
         scale = self.node("Mul", (step, steps[0]), "")
         return self.node("DequantizeLinear", (stored, scale), "", axis=0)
+
+
+def array(tensor: Tensor) -> npt.NDArray[Any]:
+    """A tensor's values."""
+    return np.asarray(tensor.detach().cpu().numpy())

@@ -14,6 +14,7 @@ from efquantface.errors import ModelFileError
 from efquantface.files import whole
 from efquantface.graph.graph import NodeSpec, build, output_name, specs_of
 from efquantface.graph.model import FaceModel
+from efquantface.graph.ops import Vocabulary
 
 GRAPH_KEY = "efquantface.graph"
 FORMAT_KEY = "efquantface.format"
@@ -52,8 +53,12 @@ def is_own_checkpoint(path: Path) -> bool:
         raise ModelFileError(f"{path}: not a readable safetensors file ({error})") from None
 
 
-def load_checkpoint(path: Path) -> FaceModel:
+def load_checkpoint(path: Path, vocabulary: Vocabulary) -> FaceModel:
     """Read what :func:`save_checkpoint` wrote.
+
+    Args:
+        path: the file.
+        vocabulary: the operators that it may hold; students need those of :mod:`efquantface.quantize`.
 
     Raises:
         ModelFileError: the file is damaged, foreign, or its weights do not fit its graph.
@@ -80,7 +85,7 @@ def load_checkpoint(path: Path) -> FaceModel:
         contract = FaceContract.from_json(metadata[METADATA_KEY], where)
     except (ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"{path}: the stored graph cannot be read ({error})") from None
-    graph = build(specs, output, where)
+    graph = build(specs, output, where, vocabulary)
     missing, unexpected = graph.load_state_dict(tensors, strict=False)
     if missing or unexpected:
         raise ModelFileError(f"{path}: weights missing {missing}, unexpected {unexpected}")

@@ -10,11 +10,13 @@ gradients are LSQ's (Esser et al. 2020, eq. 3): for ``q = round(x / s)`` inside 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from efquantface.graph import ops
 from efquantface.quantize import native
 
 TINY = 1e-12
@@ -54,7 +56,7 @@ class _FakeQuantize(torch.autograd.Function):
         return grad_x, grad_step, grad_zero, None, None
 
 
-class ActivationQuantizer(nn.Module):
+class ActivationQuantizer(ops.Operator):
     """Fake quantizer of one tensor: ``(clamp(round(x / s) + z, lowest, highest) - z) * s``.
 
     It also stands for a ReLU or ReLU6 in front of it: with the lowest code at the zero point and its
@@ -71,6 +73,7 @@ class ActivationQuantizer(nn.Module):
         lowest, highest: the codes used, integers.
     """
 
+    kind = "quantizer"
     log_step: nn.Parameter
 
     def __init__(
@@ -91,11 +94,16 @@ class ActivationQuantizer(nn.Module):
         self.zero = nn.Parameter(torch.zeros(()), requires_grad=not (rectified or symmetric))
         self.enabled = True
 
+    def attrs(self) -> dict[str, Any]:
+        return {
+            "bits": self.bits,
+            "rectified": self.rectified,
+            "max_value": self.max_value,
+            "symmetric": self.symmetric,
+        }
+
     def extra_repr(self) -> str:
-        return (
-            f"bits={self.bits}, rectified={self.rectified}, max_value={self.max_value}, "
-            f"symmetric={self.symmetric}"
-        )
+        return ", ".join(f"{name}={value}" for name, value in self.attrs().items())
 
     def set_range(self, low: float, high: float) -> None:
         """Make the lowest and highest code stand for about ``low`` and ``high``.
@@ -154,7 +162,7 @@ class ActivationQuantizer(nn.Module):
         return float(self.step()), int(self.zero_point())
 
 
-class InputQuantizer(nn.Module):
+class InputQuantizer(ops.Operator):
     """The fixed quantizer of the pixels; nothing in it is learned.
 
     With a normalization that is the same for all channels the codes are the pixels themselves, and
@@ -170,24 +178,35 @@ class InputQuantizer(nn.Module):
         symmetric: the file holds signed codes with zero point 0: ours minus ``zero_point``, 128.
     """
 
+    kind = "input_quantizer"
     mean: Tensor
     std: Tensor
 
     def __init__(
         self,
-        mean: list[float],
-        std: list[float],
+        mean: Sequence[float],
+        std: Sequence[float],
         step: float,
         zero_point: int,
         pixels: bool,
         symmetric: bool = False,
     ) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+        self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(list(std), dtype=torch.float32))
         self.step_value, self.zero_value, self.pixels = step, zero_point, pixels
         self.symmetric = symmetric
         self.enabled = True
+
+    def attrs(self) -> dict[str, Any]:
+        return {
+            "mean": self.mean.tolist(),
+            "std": self.std.tolist(),
+            "step": self.step_value,
+            "zero_point": self.zero_value,
+            "pixels": self.pixels,
+            "symmetric": self.symmetric,
+        }
 
     def normalized(self, x: Tensor) -> Tensor:
         return (x - self.mean.view(1, -1, 1, 1)) / self.std.view(1, -1, 1, 1)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import fx, nn
+from torch import fx
 
+from efquantface.graph import ops
 from efquantface.graph.graph import insert_after, module_of
-from efquantface.graph.ops import Normalize
 from efquantface.quantize.fake_quant import InputQuantizer
 
 
@@ -15,17 +15,17 @@ def place_input(gm: fx.GraphModule, symmetric: bool) -> None:
     placeholder = next(n for n in gm.graph.nodes if n.op == "placeholder")
     first = next(iter(placeholder.users))
     module = module_of(gm, first)
-    if not isinstance(module, Normalize):
-        first = insert_after(gm, placeholder, "normalize", Normalize([0.0] * 3, [1.0] * 3))
-        module = Normalize([0.0] * 3, [1.0] * 3)
+    if not isinstance(module, ops.Normalize):
+        first = insert_after(gm, placeholder, "normalize", ops.Normalize([0.0] * 3, [1.0] * 3))
+        module = ops.Normalize([0.0] * 3, [1.0] * 3)
     mean, std = module.mean.double(), module.std.double()
     user = next(iter(first.users))
     conv = module_of(gm, user)
-    folds = isinstance(conv, nn.Conv2d) and len(first.users) == 1 and conv.groups == 1
+    folds = isinstance(conv, ops.Conv2d) and len(first.users) == 1 and conv.groups == 1
     padded = not folds or any(int(p) for p in conv.padding)  # type: ignore[union-attr]
     uniform = bool((mean == mean[0]).all() and (std == std[0]).all())
     if folds and (uniform or not padded):
-        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(conv, ops.Conv2d)
         step = float(1 / std.mean())
         zero = 128 if symmetric else int(min(max(round(float(mean.mean())), 0), 255))
         _absorb_normalization(conv, mean, std, step, zero)
@@ -41,7 +41,7 @@ def place_input(gm: fx.GraphModule, symmetric: bool) -> None:
 
 @torch.no_grad()
 def _absorb_normalization(
-    conv: nn.Conv2d, mean: torch.Tensor, std: torch.Tensor, step: float, zero: int
+    conv: ops.Conv2d, mean: torch.Tensor, std: torch.Tensor, step: float, zero: int
 ) -> None:
     """``conv((p - mean) / std) = conv'((p - zero) * step)`` away from a zero-padded border."""
     weight = conv.weight.double()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from efquantface.graph import ops
 from efquantface.quantize.fake_quant import TINY, round_through
 
 BIAS_LIMIT = 2.0**29  # int32 accumulators leave room for the products beside the bias
 _SMALLEST = 1e-30
 
 
-class _IntegerLayer(nn.Module):
+class _IntegerLayer(ops.Operator):
     """What integer layers share: latent weights, and an int32 bias.
 
     Weights are trained in units of their channel's largest weight (``weight = latent * unit``).
@@ -91,10 +94,15 @@ class QuantAffine(_IntegerLayer):
             does (:func:`split_prelu`) has none.
     """
 
+    kind = "quant_affine"
+
     def __init__(self, channels: int, falling: bool = False) -> None:
         super().__init__()
         self.falling = falling
         self._init_latents((channels,), bits=8)
+
+    def attrs(self) -> dict[str, Any]:
+        return {"channels": self.channels, "falling": self.falling}
 
     @property
     def weight(self) -> Tensor:
@@ -190,6 +198,8 @@ class _QuantizedWeight(_IntegerLayer):
 class QuantConv2d(_QuantizedWeight):
     """Convolution with fake-quantized weights; its input is quantized by the operator before it."""
 
+    kind = "quant_conv"
+
     def __init__(
         self,
         in_channels: int,
@@ -210,6 +220,9 @@ class QuantConv2d(_QuantizedWeight):
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         self._init_quantizer((out_channels, in_channels // groups, *kernel_size), bits)
 
+    def attrs(self) -> dict[str, Any]:
+        return {**ops.conv_attrs(self), "bits": self.bits}
+
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(
             x,
@@ -225,10 +238,19 @@ class QuantConv2d(_QuantizedWeight):
 class QuantLinear(_QuantizedWeight):
     """Linear layer with fake-quantized weights; the embedding layer is one with a float output."""
 
+    kind = "quant_linear"
+
     def __init__(self, in_features: int, out_features: int, bits: int) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self._init_quantizer((out_features, in_features), bits)
+
+    def attrs(self) -> dict[str, Any]:
+        return {
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "bits": self.bits,
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.quantized_weight(), self.quantized_bias())

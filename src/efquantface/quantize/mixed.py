@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.nn import functional as F
 
 from efquantface.errors import RecipeError
+from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes, name_of
 from efquantface.quantize.ranges import search_weight_steps
 
@@ -63,7 +64,7 @@ def sensitivities(
         batches: pixels (N,3,H,W).
     """
     reference = _embed(gm, batches)
-    layers = [(n, m) for n, m in module_nodes(gm) if isinstance(m, nn.Conv2d | nn.Linear)]
+    layers = [(n, m) for n, m in module_nodes(gm) if isinstance(m, ops.Conv2d | ops.Linear)]
     found = []
     for index, (node, module) in enumerate(layers):
         original = module.weight.detach().clone()

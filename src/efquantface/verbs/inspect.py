@@ -15,7 +15,7 @@ from efquantface.graph.graph import kind_of, module_nodes, outputs_of, shapes
 from efquantface.graph.macs import macs
 from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model, onnx_contract, resolve
-from efquantface.importers.onnx.graph import load_proto, quantized_operators
+from efquantface.importers.onnx.importer import load_proto, quantized_operators
 from efquantface.pipeline.preflight import AS_FOUND, separations
 
 _FACES = 400  # enough to tell preprocessings apart

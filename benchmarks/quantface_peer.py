@@ -4,7 +4,7 @@
     python benchmarks/quantface_peer.py --shared ../shared --out runs/peer --only "y1/w6a6"
 
 Written from its description (arXiv 2206.10526), not from its code: weights of convolutions and linear
-layers by minimum and maximum of every output channel; activations behind ops.PReLU or ReLU only, by the
+layers by minimum and maximum of every output channel; activations behind PReLU or ReLU only, by the
 absolute minimum and maximum of the first 300 steps; straight-through gradients; squared error between
 embeddings. Same images, steps, batch, mirroring and schedule as ours; of three learning rates the one
 with the least held-out error after one epoch, chosen with the first seed. Its networks are float

@@ -44,7 +44,8 @@ def test_compress_writes_a_whole_run(
     }  # fmt: skip
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["parity"]["problems"] == []
-    assert metrics["parity"]["convolutions"] == metrics["parity"]["integer_convolutions"] > 0
+    executed = metrics["parity"]["executed"]
+    assert executed["convolutions"] == executed["integer_convolutions"] > 0
     assert {row["name"] for row in metrics["speed"]} == {"teacher", "best float form", "student"}
     protocol = metrics["protocols"][0]
     assert protocol["protocol"] == "held-out all pairs"
@@ -274,7 +275,7 @@ def test_pruning_alone_and_with_bits(
     assert pruned["macs"] <= 0.5 * pruned["macs_before"]
     assert any(after < before for _, before, after in pruned["layers"])
     assert metrics["parity"]["problems"] == []
-    assert (metrics["parity"]["integer_convolutions"] > 0) == (bits is not None)
+    assert (metrics["parity"]["executed"]["integer_convolutions"] > 0) == (bits is not None)
     losses = [loss for _, loss in metrics["history"]["steps"]]
     assert losses[-1] < losses[0]  # a fit in closed form is hard to beat on faces held out
     again = Embedder.open(tmp_path / "run")  # stored as data, loaded without code

@@ -20,13 +20,14 @@ from torch import fx
 
 from efquantface.errors import ParityError, RuntimeMissingError
 from efquantface.export.onnx_writer import write_onnx
-from efquantface.export.parity import mean_cosine, on_noise
+from efquantface.export.parity import on_noise
 from efquantface.export.saturation import saturating_layers
 from efquantface.graph import ops
 from efquantface.graph.graph import add_module, module_nodes, module_of, tidy
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d
+from efquantface.rows import mean_cosine
 from efquantface.runtime.processor import lacks_vnni
 from efquantface.runtime.sessions import run_openvino
 

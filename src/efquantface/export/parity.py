@@ -28,6 +28,7 @@ from efquantface.graph import ops
 from efquantface.graph.graph import module_of, name_of
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.fake_quant import ActivationQuantizer
+from efquantface.rows import mean_cosine
 from efquantface.runtime.sessions import onnxruntime_session
 
 QUARTER = 0.25  # of the student's own distance to the teacher
@@ -57,9 +58,7 @@ class Parity:
         student_cosine: mean cosine between student and teacher on the same crops.
         rounding: 1 - mean cosine between two correct computations of the student that round its
             islands of float differently; 0 for a student without.
-        operators: operators that the runtime really executes, by type.
-        convolutions, products: all convolutions and matrix products with weights, and how many of
-            them run in integers.
+        executed: what ONNX Runtime really executes of the file.
     """
 
     layers: tuple[LayerParity, ...]
@@ -68,11 +67,7 @@ class Parity:
     fake_quantized_cosine: float
     student_cosine: float
     rounding: float
-    operators: dict[str, int]
-    convolutions: int
-    integer_convolutions: int
-    products: int
-    integer_products: int
+    executed: Executed
 
     @property
     def problems(self) -> list[str]:
@@ -97,17 +92,6 @@ class Parity:
         """Raise ParityError where there is a problem."""
         if self.problems:
             raise ParityError(f"{path}: fails the parity check: " + "; ".join(self.problems))
-
-    @property
-    def executed(self) -> Executed:
-        """What ONNX Runtime executes of the file."""
-        return Executed(
-            self.operators,
-            self.convolutions,
-            self.integer_convolutions,
-            self.products,
-            self.integer_products,
-        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for metrics.json."""
@@ -134,7 +118,6 @@ def check_parity(
     own = emulate(student, pixels).numpy()
     wide = emulate(student, pixels, wide=True).numpy() if has_islands(student) else own
     floating = student.embed_pixels(pixels).cpu().numpy()
-    found = executed(path)
     return Parity(
         layers=tuple(walker.layers),
         embedding_error=float(np.abs(expected.cpu().numpy() - embedding).max()) / scale,
@@ -142,11 +125,7 @@ def check_parity(
         fake_quantized_cosine=mean_cosine(floating, embedding),
         student_cosine=mean_cosine(own, teacher),
         rounding=1 - mean_cosine(own, wide),
-        operators=found.counts,
-        convolutions=found.convolutions,
-        integer_convolutions=found.integer_convolutions,
-        products=found.products,
-        integer_products=found.integer_products,
+        executed=executed(path),
     )
 
 
@@ -230,9 +209,3 @@ class _Walker(fx.Interpreter):
     def run(self, *args: Any, **kwargs: Any) -> Any:
         with torch.no_grad():
             return super().run(*args, **kwargs)
-
-
-def mean_cosine(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> float:
-    """Mean cosine of the rows of two arrays (N,D)."""
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(((a * b).sum(axis=1) / np.maximum(norms, 1e-12)).mean())

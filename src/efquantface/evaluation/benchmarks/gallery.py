@@ -12,7 +12,7 @@ from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet, load_faces
 from efquantface.errors import DataError
 from efquantface.evaluation.items import Embedded, Embeds, EvalItem, Options, Progress
-from efquantface.evaluation.metrics import unit
+from efquantface.rows import unit
 
 
 @dataclass

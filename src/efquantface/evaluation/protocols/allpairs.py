@@ -8,18 +8,18 @@ import numpy.typing as npt
 from efquantface.evaluation.allpairs import BINS, AllPairs, score_all_pairs
 from efquantface.evaluation.groups import people_groups
 from efquantface.evaluation.items import Embedded, Options, Progress
-from efquantface.evaluation.metrics import Operating, supported_fars, tar_at_far, unit
+from efquantface.evaluation.metrics import Operating, supported_fars, tar_at_far
 from efquantface.evaluation.paired import (
     ACROSS,
     Embeddings,
     add_curves,
     compatibility,
-    mean_cosine,
     plain_metric,
     tar_metric,
 )
 from efquantface.evaluation.result import Curves, Metric, ProtocolResult
 from efquantface.evaluation.sets import EvalSet
+from efquantface.rows import mean_cosine, unit
 
 
 def score_people(
@@ -64,9 +64,8 @@ def score_people(
             values = {n: r[position] for n, r in rates.items()}
             metrics.append(plain_metric(f"{what} at {options.threshold:g}", values))
     if "student" in models:
-        metrics.append(
-            Metric("cosine to teacher", mean_cosine(rows), note="mean over the set's images")
-        )
+        cosine = mean_cosine(rows["teacher"], rows["student"])
+        metrics.append(Metric("cosine to teacher", cosine, note="mean over the set's images"))
         metrics += _agreement(rows, first, fars)
         if labelled and fars:
             metrics += _across(rows, found, identities, fars, progress)

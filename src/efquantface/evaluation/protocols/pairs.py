@@ -18,7 +18,6 @@ from efquantface.evaluation.metrics import (
     fold_accuracy,
     supported_fars,
     tar_at_far,
-    unit,
 )
 from efquantface.evaluation.paired import (
     ACROSS,
@@ -28,13 +27,13 @@ from efquantface.evaluation.paired import (
     compatibility,
     difference,
     histogram,
-    mean_cosine,
     metric_of,
     plain_metric,
     thresholds,
 )
 from efquantface.evaluation.result import Curves, Metric, ProtocolResult
 from efquantface.evaluation.sets import EvalSet, Pairs
+from efquantface.rows import mean_cosine, unit
 
 
 def score_pairs(
@@ -70,9 +69,8 @@ def score_pairs(
     metrics += at_threshold(split, options.threshold)
     changed: list[tuple[int, int, bool, float, float]] = []
     if "student" in models:
-        metrics.append(
-            Metric("cosine to teacher", mean_cosine(rows), note="mean over the set's images")
-        )
+        cosine = mean_cosine(rows["teacher"], rows["student"])
+        metrics.append(Metric("cosine to teacher", cosine, note="mean over the set's images"))
         mixed = {g: pair_scores(rows[g], rows[p], pairs) for g, p in ACROSS}
         metrics += compatibility(
             split,

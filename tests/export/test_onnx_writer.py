@@ -132,7 +132,7 @@ def test_pattern_runs_in_integers(
     faces = make_faces(seed=3).images
     embeddings = teacher.embed_pixels(torch.from_numpy(contract.pixels(faces))).numpy()
     parity = check_parity(student, path, faces, embeddings)
-    assert all(layer.max_steps <= 1 for layer in parity.layers), parity.layers
+    assert all(layer.max_codes <= 1 for layer in parity.layers), parity.layers
     assert parity.embedding_error < 1e-4
     assert parity.cosine > 0.9999
     assert parity.fake_quantized_cosine > 0.999

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from conftest import SIZE, SmallFaceNet, randomize
@@ -19,7 +18,6 @@ from efquantface.errors import ContractError, ModelFileError, UnsupportedOperato
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.operators import executed
 from efquantface.graph import ops
-from efquantface.graph.checkpoint import load_checkpoint, save_checkpoint
 from efquantface.graph.graph import module_nodes
 from efquantface.graph.model import FaceModel
 from efquantface.graph.rewrites import canonicalize, prepend_normalize, split_prelu
@@ -28,7 +26,6 @@ from efquantface.importers.torch_fx import import_module
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme
-from efquantface.quantize.vocabulary import OPERATORS
 
 
 def embeddings(module: nn.Module, contract: FaceContract, faces: FaceSet) -> np.ndarray:
@@ -144,23 +141,6 @@ def test_module_problems(network: nn.Module, contract: FaceContract) -> None:
     broken.fc.weight.data[0, 0] = float("nan")
     with pytest.raises(ModelFileError, match=r"fc\.weight.*not finite"):
         load_model(broken, contract=contract)
-
-
-def test_checkpoint_round_trip_and_damage(
-    tmp_path: Path, network: nn.Module, contract: FaceContract, faces: FaceSet
-) -> None:
-    model = load_model(network, contract=contract)
-    path = tmp_path / "m.safetensors"
-    save_checkpoint(model, path)
-    again = load_checkpoint(path, OPERATORS)
-    assert again.contract == contract
-    np.testing.assert_array_equal(through(again, faces), through(model, faces))
-    (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(ModelFileError, match="cut"):
-        load_checkpoint(tmp_path / "cut.safetensors", OPERATORS)
-    save_file(load_file(path), tmp_path / "later.safetensors", {"efquantface.format": "99"})
-    with pytest.raises(ModelFileError, match="format 99"):
-        load_model(tmp_path / "later.safetensors")
 
 
 def test_unknown_names(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def student(request: pytest.FixtureRequest) -> FaceModel:
     made = quantize(model, Scheme.parse(bits))
     set_ranges(made.graph, [images])
     for name, parameter in made.graph.named_parameters():
-        if name.endswith("_q.log_step"):
+        if name.endswith("_q.log_scale"):
             parameter.data -= 0.2
     return made
 
@@ -99,7 +99,7 @@ def test_same_result_on_any_number_of_threads(
     for count in (1, 2):
         torch.set_num_threads(count)
         y = native.prelu(x, codes, weight, bias, codes, codes)
-        grads = torch.autograd.grad((y * y).sum(), (codes.step, weight, bias))
+        grads = torch.autograd.grad((y * y).sum(), (codes.scale, weight, bias))
         found.append([y.detach(), *grads])
         assert torch.get_num_threads() == count
     for one, two in zip(*found, strict=True):

@@ -51,7 +51,7 @@ class TrainSettings(BaseModel):
         "until the end",
     )
     memory_gb: float = Field(
-        8.0, gt=0, description="training stays below it, by passing a batch in parts"
+        8.0, gt=0, description="training stays below it, in microbatches where it must"
     )
     compile: bool | None = Field(
         None, description="fuse with torch.compile; not told: on CUDA only"

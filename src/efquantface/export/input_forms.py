@@ -19,21 +19,21 @@ def normalize(out: Writer, name: str, m: ops.Normalize, inputs: list[Value]) -> 
 def input_quantizer(out: Writer, name: str, m: InputQuantizer, inputs: list[Value]) -> Value:
     """The codes of the file's input: the pixels themselves, or the normalized input's."""
     source, contract = inputs[0].name, out.contract
-    step, zero = m.qparams()
+    scale, zero_point = m.qparams()
     codes = (-128, 127, True) if m.symmetric else (0, 255, False)
     if not m.pixels:
         source = _renormalized(out, name, m, source)
-        return out.quantize(source, name, step, zero, codes)
+        return out.quantize(source, name, scale, zero_point, codes)
     # codes are the pixels: shift (and, with unequal std, scale) the input back to them
     std = np.asarray(contract.std)
-    offset = np.asarray(contract.mean) - (m.zero_value if m.symmetric else 0)
+    offset = np.asarray(contract.mean) - (m.zero_point_value if m.symmetric else 0)
     if (std == std[0]).all():
         source = _affine(out, source, np.ones(3), offset / std, name)
         pixels = out.quantize(source, name, 1 / float(std[0]), 0, codes)
     else:
         source = _affine(out, source, std, offset, name)
         pixels = out.quantize(source, name, 1.0, 0, codes)
-    return Value(pixels.name, step, zero, *codes)
+    return Value(pixels.name, scale, zero_point, *codes)
 
 
 def _renormalized(out: Writer, name: str, m: ops.Normalize | InputQuantizer, source: str) -> str:

@@ -12,8 +12,8 @@ from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 
 def quantizer(out: Writer, name: str, m: ActivationQuantizer, inputs: list[Value]) -> Value:
     """A quantizer on a float tensor, or on an integer layer's output."""
-    step, zero = m.qparams()
-    return out.quantize(inputs[0].name, name, step, zero, (m.lowest, m.highest, m.symmetric))
+    scale, zero_point = m.qparams()
+    return out.quantize(inputs[0].name, name, scale, zero_point, (m.qmin, m.qmax, m.symmetric))
 
 
 def quant_conv(out: Writer, name: str, m: QuantConv2d, inputs: list[Value]) -> Value:
@@ -30,8 +30,8 @@ def quant_linear(out: Writer, name: str, m: QuantLinear, inputs: list[Value]) ->
 
 def _rows(out: Writer, name: str, m: QuantLinear, inputs: list[Value]) -> Value:
     """Codes times int8 weights, float out (MatMulIntegerToFloat), and a float bias."""
-    codes, steps = (array(t) for t in m.weight_codes())
-    weight, _ = out.weight(np.ascontiguousarray(codes.T), steps, m.bits, axis=1)
+    codes, scales = (array(t) for t in m.weight_codes())
+    weight, _ = out.weight(np.ascontiguousarray(codes.T), scales, m.bits, axis=1)
     product = out.node("MatMul", (out.dequantize(inputs[0]), weight), name)
     return Value(out.node("Add", (product, out.constant(array(m.bias), np.float32)), name))
 
@@ -46,11 +46,11 @@ def _operands(
     out: Writer, name: str, source: Value, m: QuantConv2d | QuantLinear | QuantAffine
 ) -> tuple[str, ...]:
     """Dequantized input, weight and bias of an integer layer."""
-    assert source.step is not None, f"{name} reads a float tensor"
-    codes, steps = (array(t) for t in m.weight_codes())
-    weight, scale = out.weight(codes, steps, m.bits)
+    assert source.scale is not None, f"{name} reads a float tensor"
+    codes, scales = (array(t) for t in m.weight_codes())
+    weight, scale = out.weight(codes, scales, m.bits)
     operands = (out.dequantize(source), weight)
     bias = array(m.bias)
     if not bias.any() and isinstance(m, QuantAffine):  # a PReLU's slopes
         return operands
-    return (*operands, out.bias(bias, source, (scale, steps), name))
+    return (*operands, out.bias(bias, source, (scale, scales), name))

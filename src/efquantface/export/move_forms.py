@@ -13,9 +13,9 @@ def clamp(out: Writer, name: str, m: ops.Clamp, inputs: list[Value]) -> Value:
     """A limit: at the zero point on the codes themselves, elsewhere in float."""
     value = inputs[0]
     if value.is_codes and m.low is None and m.high == 0:
-        return out.clip(value, value.lowest, value.zero_point, name)
+        return out.clip(value, value.qmin, value.zero_point, name)
     if value.is_codes and m.low == 0 and m.high is None:
-        return out.clip(value, value.zero_point, value.highest, name)
+        return out.clip(value, value.zero_point, value.qmax, name)
     source = out.dequantize(value)
     if m.low == 0 and m.high is None:
         return Value(out.node("Relu", (source,), name))

@@ -1,7 +1,7 @@
 """Does the exported file compute what the student computed? Layer by layer, then end to end.
 
 Layer by layer, the runtime's own integers are fed to each operator of the student, whose codes may
-differ from the runtime's by one step at most: the runtimes multiply and round in another order, so
+differ from the runtime's by one at most: the runtimes multiply and round in another order, so
 a value that lies on the edge between two codes may fall to either. End to end the file is compared
 with the student computed in integers (:mod:`emulate`), against what quantization itself cost. The
 student in fake-quantized float32 stands beside it: rounding at the edges of codes cascades there so
@@ -39,10 +39,10 @@ _EMBEDDING_TOLERANCE = 1e-3  # of the largest value, for the float output of the
 
 @dataclass(frozen=True)
 class LayerParity:
-    """One layer fed the runtime's integers: largest difference in steps, share of codes that differ."""
+    """One layer fed the runtime's integers: largest difference in codes, share of codes that differ."""
 
     name: str
-    max_steps: int
+    max_codes: int
     differing: float
 
 
@@ -73,9 +73,9 @@ class Parity:
     def problems(self) -> list[str]:
         """Why the file must not be delivered as good; empty where it is."""
         found = [
-            f"layer {layer.name} differs by {layer.max_steps} steps"
+            f"layer {layer.name} differs by {layer.max_codes} codes"
             for layer in self.layers
-            if layer.max_steps > 1
+            if layer.max_codes > 1
         ]
         if self.embedding_error > _EMBEDDING_TOLERANCE:
             found.append(f"the embedding layer differs by {self.embedding_error:.2g} (relative)")
@@ -133,7 +133,7 @@ def check_layers(student: FaceModel, path: Path, count: int = 16) -> Parity:
     """Layer-by-layer check on random pixels, where no faces are at hand.
 
     Raises:
-        ParityError: a layer differs by more than one step, or the embedding layer differs.
+        ParityError: a layer differs by more than one code, or the embedding layer differs.
     """
     noise, own = on_noise(student, count)
     parity = check_parity(student, path, noise, own)
@@ -201,9 +201,9 @@ class _Walker(fx.Interpreter):
             source: Tensor = self.env[n.args[0]]  # type: ignore[index]
             mine = module.codes(source)
             theirs = torch.from_numpy(self.codes[name_of(n)]).to(mine.device)
-            steps = (mine.int() - theirs.int()).abs()
-            differing = float((steps > 0).float().mean())
-            self.layers.append(LayerParity(name_of(n), int(steps.max()), differing))
+            codes = (mine.int() - theirs.int()).abs()
+            differing = float((codes > 0).float().mean())
+            self.layers.append(LayerParity(name_of(n), int(codes.max()), differing))
             return module.dequantize(theirs)
 
     def run(self, *args: Any, **kwargs: Any) -> Any:

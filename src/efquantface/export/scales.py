@@ -43,7 +43,7 @@ def float_form(student: FaceModel) -> FaceModel:
 
 
 def scales(student: FaceModel) -> dict[str, Any]:
-    """Weights' steps per output channel and activations' step and zero point, by layer name.
+    """Weights' scales per output channel and activations' scale and zero point, by layer name.
 
     An activation belongs to the layer whose output it quantizes, ReLU included; ``requantized`` names
     further codes of the same tensor, which only convolutions read.
@@ -52,15 +52,15 @@ def scales(student: FaceModel) -> dict[str, Any]:
     activations: dict[str, Any] = {}
     for node, module in module_nodes(student.graph):
         if isinstance(module, QuantConv2d | QuantLinear):
-            layers[name_of(node)] = {"bits": module.bits, "scales": module.step().tolist()}
+            layers[name_of(node)] = {"bits": module.bits, "scales": module.scale().tolist()}
         elif isinstance(module, ActivationQuantizer | InputQuantizer):
             source = node.args[0]
             assert isinstance(source, fx.Node)
-            step, zero = module.qparams()
+            scale, zero_point = module.qparams()
             name = name_of(source) if module_of(student.graph, source) else "input"
             activations[name] = {
-                "scale": step,
-                "zero_point": zero,
+                "scale": scale,
+                "zero_point": zero_point,
                 "bits": getattr(module, "bits", 8),
                 "signed": module.symmetric,
             }
@@ -78,7 +78,7 @@ def write_scales(student: FaceModel, target: Path) -> Path:
 def _normalization(module: InputQuantizer) -> ops.Normalize:
     if not module.pixels:
         return ops.Normalize(module.mean.tolist(), module.std.tolist())
-    return ops.Normalize([float(module.zero_value)] * 3, [1 / module.step_value] * 3)
+    return ops.Normalize([float(module.zero_point_value)] * 3, [1 / module.scale_value] * 3)
 
 
 @torch.no_grad()

@@ -83,7 +83,7 @@ def export_student(
     unchecked.replace(target)
     if student.quantized:
         console.say(
-            f"parity passed: {len(parity.layers)} layers equal to one step, cosine "
+            f"parity passed: {len(parity.layers)} layers equal to within a code, cosine "
             f"{parity.cosine:.5f} to the student in integers"
         )
         console.say(parity.executed.describe())

@@ -1,7 +1,7 @@
 """Channels of similar range where float islands meet integer layers.
 
 Transformer-like backbones carry a residual stream in which few channels are a hundred times larger
-than the rest; one step for all channels would round the others away. Where a value crosses from float
+than the rest; one scale for all channels would round the others away. Where a value crosses from float
 to codes or back, a scale per channel costs one multiplication in float, or none: a LayerNorm in front
 takes it into its own weight (Xiao et al. 2023, "SmoothQuant", eq. 3, applied to convolutions as
 well), and a convolution whose result is read in float may give every channel its own range.

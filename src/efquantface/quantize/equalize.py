@@ -3,7 +3,7 @@
 PReLU and ReLU commute with a positive factor per channel, so a channel can be divided by ``r`` in
 the layer that makes it and multiplied by ``r`` in the layer that reads it without changing the
 embedding (Nagel et al. 2019, section 4.1). Per-tensor activation ranges gain where one channel
-dwarfs the others. For a depthwise reader it is free: its weights have one step a channel anyway.
+dwarfs the others. For a depthwise reader it is free: its weights have one scale a channel anyway.
 A dense reader pays with the spread of its weights over input channels, so there only the square
 root of the range is evened out.
 

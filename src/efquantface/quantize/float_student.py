@@ -36,7 +36,7 @@ def trainable(model: FaceModel) -> FaceModel:
         layer: QuantConv2d | QuantLinear | QuantAffine
         if isinstance(module, ops.Conv2d | ops.Linear):
             layer = quantized_layer(module, _BITS)
-            layer.log_step.requires_grad_(False)
+            layer.log_scale.requires_grad_(False)
         elif isinstance(module, ops.Affine):
             layer = QuantAffine(module.channels)
             layer.set_weight(module.weight.detach(), module.bias.detach())

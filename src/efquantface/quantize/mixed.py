@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from efquantface.errors import RecipeError
 from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes, name_of
-from efquantface.quantize.ranges import search_weight_steps
+from efquantface.quantize.ranges import search_weight_scales
 
 CHOICES = (4, 6, 8)
 _UNITS = {"B": 1.0, "KB": 1e3, "MB": 1e6}
@@ -119,8 +119,8 @@ def allocate(
 
 def _rounded(weight: Tensor, bits: int) -> Tensor:
     limit = 2 ** (bits - 1) - 1
-    step = search_weight_steps(weight, limit).view(-1, *(1,) * (weight.dim() - 1))
-    return torch.round(weight / step).clamp(-limit, limit) * step
+    scale = search_weight_scales(weight, limit).view(-1, *(1,) * (weight.dim() - 1))
+    return torch.round(weight / scale).clamp(-limit, limit) * scale
 
 
 def _embed(gm: fx.GraphModule, batches: list[Tensor]) -> Tensor:

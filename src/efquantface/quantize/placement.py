@@ -100,16 +100,16 @@ def output_layer(gm: fx.GraphModule) -> QuantLinear:
 
 
 def refresh_biases(gm: fx.GraphModule) -> list[str]:
-    """Tell every layer the step of its input, which its int32 bias is a multiple of.
+    """Tell every layer the scale of its input, which its int32 bias is a multiple of.
 
-    To be called after input steps have changed (ranges set, an epoch trained). Returns the layers
-    that had nearly dead channels, whose weight step was raised to keep the bias inside int32.
+    To be called after input scales have changed (ranges set, an epoch trained). Returns the layers
+    that had nearly dead channels, whose weight scale was raised to keep the bias inside int32.
     """
     guarded = []
     for node, module in module_nodes(gm):
         if isinstance(module, QuantConv2d | QuantLinear | QuantAffine) and module.enabled:
-            step, _ = quantizer_before(gm, node).qparams()
-            count = module.refresh_bias(step)
+            scale, _ = quantizer_before(gm, node).qparams()
+            count = module.refresh_bias(scale)
             if count:
                 guarded.append(f"{node.target} ({count})")
     return guarded
@@ -164,7 +164,7 @@ def _quantized_affine(layer: ops.Affine) -> QuantAffine:
 
 
 def quantized_layer(layer: nn.Module, bits: int) -> QuantConv2d | QuantLinear:
-    """A convolution or linear layer in its integer form, its step still to be set."""
+    """A convolution or linear layer in its integer form, its scale still to be set."""
     quantized: QuantConv2d | QuantLinear
     if isinstance(layer, ops.Conv2d):
         quantized = QuantConv2d(**ops.conv_attrs(layer), bits=bits)

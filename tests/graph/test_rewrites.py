@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from hypothesis import given
+from torch import fx, nn
 
 from conftest import SIZE, SmallFaceNet, randomize
 from efquantface.backbones.iresnet import IResNet
@@ -26,6 +27,7 @@ from efquantface.importers.torch_fx import import_module
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme
+from random_graphs import crops, graphs
 
 
 def embeddings(module: nn.Module, contract: FaceContract, faces: FaceSet) -> np.ndarray:
@@ -167,3 +169,13 @@ def test_iresnet_in_arcface_names_runs_in_integers(tmp_path: Path) -> None:
     write_onnx(student, tmp_path / "r18.onnx")
     found = executed(tmp_path / "r18.onnx")
     assert found.integer_convolutions == found.convolutions > 21
+
+
+@given(graphs())
+def test_rewrites_keep_the_function(gm: fx.GraphModule) -> None:
+    x = crops()
+    expected = gm(x).detach()
+    for rewrite in (lambda g: canonicalize(g, *x.shape[2:]), split_prelu):
+        found = rewrite(copy.deepcopy(gm))(x)
+        largest = max(float(expected.abs().max()), 1.0)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * largest)

@@ -22,9 +22,9 @@ from efquantface.data.faces import load_faces
 from efquantface.data.strangers import strangers
 from efquantface.distill.bank import TeacherBank
 from efquantface.embedding.embedder import Embedder
-from efquantface.evaluation.metrics import unit
 from efquantface.importers.load import load_model
 from efquantface.pipeline.preflight import model_digest
+from efquantface.rows import unit
 from low_bits import made
 
 TEACHERS = {"y1": None, "mobileface2": None, "foamliu_mobilefacenet": "imagenet"}

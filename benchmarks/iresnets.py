@@ -27,7 +27,6 @@ from efquantface.distill.memory import peak_memory_mb
 from efquantface.distill.settings import TrainData, TrainSettings
 from efquantface.distill.trainer import fine_tune
 from efquantface.export.onnx_writer import write_onnx
-from efquantface.export.operators import executed
 from efquantface.export.parity import check_parity
 from efquantface.importers.load import load_model
 from efquantface.quantize.placement import quantize
@@ -106,7 +105,7 @@ def one(depth: int, args: argparse.Namespace) -> dict[str, object]:
     write_onnx(student, args.out / "student.onnx")
     parity = check_parity(student, args.out / "student.onnx", faces[:4], expected)
     parity.check(args.out / "student.onnx")
-    found = executed(args.out / "student.onnx")
+    found = parity.executed
 
     teacher = rng.normal(size=(len(faces), 512)).astype(np.float32)
     train = slice(0, _STEPS * args.batch)

@@ -36,9 +36,9 @@ from efquantface.embedding.cache import EmbeddingCache
 from efquantface.embedding.embedder import Embedder
 from efquantface.evaluation.benchmarks.load import load_eval
 from efquantface.evaluation.run import evaluate_set
+from efquantface.graph import ops
 from efquantface.graph.graph import insert_after, module_nodes
 from efquantface.graph.model import FaceModel
-from efquantface.graph.ops import Clamp, PReLU
 from efquantface.importers.load import load_model
 from efquantface.pipeline.preflight import model_digest
 from efquantface.quantize.scheme import Bits
@@ -110,7 +110,7 @@ def quantized(model: FaceModel, bits: Bits) -> FaceModel:
     for node, module in module_nodes(graph):
         if isinstance(module, nn.Conv2d | nn.Linear):
             graph.set_submodule(str(node.target), MinMaxWeight(module, bits.weight))
-        elif isinstance(module, PReLU | Clamp):
+        elif isinstance(module, ops.PReLU | ops.Clamp):
             insert_after(graph, node, f"{node.target}_act", MinMaxActivation(bits.activation))
     graph.recompile()
     return student

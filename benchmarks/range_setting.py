@@ -100,7 +100,7 @@ def adaround(
 
 
 def _learn_rounding(layer, x: torch.Tensor, wanted: torch.Tensor, steps: int) -> None:
-    unit = layer.step().detach().view(-1, *(1,) * (layer.latent.dim() - 1))
+    unit = layer.scale().detach().view(-1, *(1,) * (layer.latent.dim() - 1))
     scaled = layer.weight.detach() / unit
     floor = scaled.floor()
     rest = (scaled - floor).clamp(1e-4, 1 - 1e-4)
@@ -136,16 +136,16 @@ def _learn_rounding(layer, x: torch.Tensor, wanted: torch.Tensor, steps: int) ->
 def student_of(way: str, bits: str, model: FaceModel, equal: FaceModel, batches: list) -> FaceModel:
     index = WAYS.index(way)
     teacher = equal if index >= 3 else model
-    searches = ranges.search_range, ranges.search_weight_steps
+    searches = ranges.search_range, ranges.search_weight_scales
     if index == 0:
-        ranges.search_range, ranges.search_weight_steps = min_max, largest
+        ranges.search_range, ranges.search_weight_scales = min_max, largest
     elif index == 1:
         ranges.search_range = percentile
     try:
         student = quantize(teacher, Scheme.parse(bits))
         set_ranges(student.graph, batches)
     finally:
-        ranges.search_range, ranges.search_weight_steps = searches
+        ranges.search_range, ranges.search_weight_scales = searches
     crops = torch.cat(batches)[:192]
     if way.endswith("AdaRound"):
         adaround(student.graph, teacher.graph, crops[:64])

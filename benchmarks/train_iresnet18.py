@@ -32,7 +32,7 @@ from efquantface.distill.bank import TeacherBank
 from efquantface.distill.losses import cosine_loss
 from efquantface.distill.optimizer import schedule
 from efquantface.embedding.embedder import Embedder
-from efquantface.evaluation.metrics import unit
+from efquantface.rows import unit
 from efquantface.runtime.environment import environment
 from efquantface.runtime.memory import keep_freed_memory
 from efquantface.verbs.evaluate import evaluate

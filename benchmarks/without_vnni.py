@@ -27,9 +27,10 @@ from efquantface.evaluation.benchmarks.load import load_eval
 from efquantface.evaluation.run import evaluate_set
 from efquantface.export.emulate import emulate
 from efquantface.export.openvino import write_openvino
-from efquantface.export.parity import mean_cosine
 from efquantface.graph.checkpoint import load_checkpoint
 from efquantface.importers.load import load_model
+from efquantface.quantize.vocabulary import OPERATORS
+from efquantface.rows import mean_cosine
 from efquantface.runtime.environment import environment
 from efquantface.runtime.processor import lacks_vnni
 from efquantface.runtime.sessions import run_onnxruntime
@@ -62,7 +63,7 @@ def main() -> None:
     models = {"best float form": floating}
     rows = {}
     for run in args.runs:
-        student = load_checkpoint(run / "student.safetensors")
+        student = load_checkpoint(run / "student.safetensors", OPERATORS)
         bits = run.name.split("_")[1]
         write_openvino(student, run / "student.xml")
         pixels = torch.from_numpy(student.contract.pixels(faces[:_CROPS]))

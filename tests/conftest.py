@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from efquantface.contract import FaceContract
@@ -15,6 +16,8 @@ from efquantface.data.images import write_image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SIZE = 32
+settings.register_profile("ours", deadline=None, derandomize=True, database=None, max_examples=40)
+settings.load_profile("ours")  # the same examples everywhere, however slow the machine
 torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
 
 

@@ -54,8 +54,8 @@ def test_the_whole_way(name: str, tmp_path: Path) -> None:
     write_onnx(student, tmp_path / "student.onnx")
     parity = check_parity(student, tmp_path / "student.onnx", faces, expected)
     assert not [p for p in parity.problems if not p.startswith("end to end")]
-    assert parity.integer_convolutions == parity.convolutions
-    assert parity.integer_products == parity.products
+    assert parity.executed.integer_convolutions == parity.executed.convolutions
+    assert parity.executed.integer_products == parity.executed.products
     # between islands of float, values on the edge of a code may fall to either side, and the
     # sigmoids of squeeze and excitation differ from processor to processor
     assert parity.cosine > (0.99 if "edgeface" in name else 0.9995 if "-se" in name else 0.9999)

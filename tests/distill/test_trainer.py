@@ -20,7 +20,7 @@ from efquantface.data.strangers import strangers
 from efquantface.distill.bank import TeacherBank
 from efquantface.distill.layerwise import LayerDistillation
 from efquantface.distill.losses import cosine_loss, mse_loss
-from efquantface.distill.memory import part_of, saved_bytes
+from efquantface.distill.memory import microbatch_size, saved_bytes
 from efquantface.distill.optimizer import parameter_groups, rate_for
 from efquantface.distill.settings import TrainData, TrainSettings
 from efquantface.distill.trainer import fine_tune
@@ -107,7 +107,7 @@ def test_the_untrained_start_is_a_candidate(
     history = fine_tune(student, data, wild, tmp_path / "s.pt")
     assert history.best_step == 0
     for key, value in student.graph.state_dict().items():
-        if key.endswith(("latent", "log_step")):
+        if key.endswith(("latent", "log_scale")):
             assert torch.equal(value, before[key]), key
 
 
@@ -201,10 +201,10 @@ def test_without_distillation_the_last_weights_are_kept(
 
 
 @pytest.mark.parametrize("metric", ["none", "ours"])
-def test_a_batch_in_parts_trains_alike(
+def test_a_batch_in_microbatches_trains_alike(
     metric: str, tmp_path: Path, student: FaceModel, data: TrainData
 ) -> None:
-    """Gradients of parts add up to the batch's, also of a loss of pairs that reach across parts."""
+    """Gradients of microbatches add up to the batch's, also of pairs that reach across them."""
     data.identities = np.repeat(np.arange(12), 4)
     ends = []
     for memory_gb in (1e-6, 1e3):
@@ -216,7 +216,7 @@ def test_a_batch_in_parts_trains_alike(
         fine_tune(copied, data, settings, tmp_path / f"{memory_gb}.pt", say=said.append)
         trained = torch.load(tmp_path / f"{memory_gb}.pt", weights_only=True)["model"]
         ends.append({k: v for k, v in trained.items() if "latent" in k})
-        assert any("in 6 parts of 2" in line for line in said) == (memory_gb < 1)
+        assert any("in 6 microbatches of 2" in line for line in said) == (memory_gb < 1)
     before = student.graph.state_dict()
     # in all, because Adam makes whole steps of gradients that are nothing but rounding
     moved, apart = (
@@ -227,14 +227,14 @@ def test_a_batch_in_parts_trains_alike(
     assert apart < 0.05 * moved
 
 
-def test_parts_of_a_batch() -> None:
+def test_microbatches_of_a_batch() -> None:
     # never below nothing: what other tests freed may not be in memory any more
     now = max(psutil.Process().memory_info().rss - freed_memory(), 0) / 2**20
-    assert part_of(64, 2**20, 0, now + 1000)[0] == 64
-    assert part_of(64, 2**20, 0, now + 60)[0] == 32
-    assert part_of(64, 2**20, 0, 1)[0] == 2
-    assert part_of(64, 2**20, 2**20, now + 90)[0] == 16  # nine copies of a million weights
-    assert part_of(7, 2**20, 0, 1)[0] == 7
+    assert microbatch_size(64, 2**20, 0, now + 1000)[0] == 64
+    assert microbatch_size(64, 2**20, 0, now + 60)[0] == 32
+    assert microbatch_size(64, 2**20, 0, 1)[0] == 2
+    assert microbatch_size(64, 2**20, 2**20, now + 90)[0] == 16  # nine copies of a million weights
+    assert microbatch_size(7, 2**20, 0, 1)[0] == 7
     layer = nn.Sequential(nn.Linear(8, 16), nn.Sigmoid(), nn.Linear(16, 4))
     # kept an image: the sigmoid's output, which the second layer reads too, and the input
     watched: list[weakref.ref[torch.Tensor]] = []

@@ -24,7 +24,6 @@ from efquantface.evaluation.metrics import (
     rates_at,
     supported_fars,
     tar_at_far,
-    unit,
 )
 from efquantface.evaluation.run import embedding_lengths, evaluate_set
 from efquantface.evaluation.sets import EvalSet
@@ -98,17 +97,6 @@ def test_supported_fars() -> None:
     assert supported_fars(3000) == [1e-1, 1e-2, 1e-3]
     assert supported_fars(29_600_000)[-1] == 1e-6
     assert supported_fars(10) == []
-
-
-def test_bad_embeddings_are_never_scored() -> None:
-    good = RNG.normal(size=(4, 8)).astype(np.float32)
-    bad = good.copy()
-    bad[2, 0] = np.nan
-    with pytest.raises(EvaluationError, match="embedding 2 is not finite"):
-        unit(bad)
-    bad[2] = 0
-    with pytest.raises(EvaluationError, match="embedding 2 has length zero"):
-        unit(bad)
 
 
 def test_all_pairs_against_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:

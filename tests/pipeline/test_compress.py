@@ -22,6 +22,7 @@ from efquantface.data.faces import FaceSet
 from efquantface.errors import EfqError, ParityError, RecipeError, RunError
 from efquantface.evaluation.sets import EvalSet
 from efquantface.graph.checkpoint import load_checkpoint
+from efquantface.quantize.vocabulary import OPERATORS
 from efquantface.recipe import Recipe
 from efquantface.report.tables import terminal_table
 from efquantface.verbs.inspect import describe_model
@@ -49,7 +50,8 @@ def test_compress_writes_a_whole_run(
     }  # fmt: skip
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["parity"]["problems"] == []
-    assert metrics["parity"]["convolutions"] == metrics["parity"]["integer_convolutions"] > 0
+    executed = metrics["parity"]["executed"]
+    assert executed["convolutions"] == executed["integer_convolutions"] > 0
     assert {row["name"] for row in metrics["speed"]} == {"teacher", "best float form", "student"}
     protocol = metrics["protocols"][0]
     assert protocol["protocol"] == "held-out all pairs"
@@ -72,7 +74,7 @@ def test_compress_writes_a_whole_run(
     np.testing.assert_allclose(by_checkpoint, by_memory, atol=1e-5)
     cosine = (by_file * by_memory).sum(1) / np.linalg.norm(by_file, axis=1)
     assert (cosine / np.linalg.norm(by_memory, axis=1)).mean() > 0.999
-    assert load_checkpoint(run / "student.safetensors").quantized
+    assert load_checkpoint(run / "student.safetensors", OPERATORS).quantized
 
 
 def test_callbacks_and_logging_hear_everything(
@@ -343,7 +345,7 @@ def test_pruning_alone_and_with_bits(
     assert pruned["macs"] <= 0.5 * pruned["macs_before"]
     assert any(after < before for _, before, after in pruned["layers"])
     assert metrics["parity"]["problems"] == []
-    assert (metrics["parity"]["integer_convolutions"] > 0) == (bits is not None)
+    assert (metrics["parity"]["executed"]["integer_convolutions"] > 0) == (bits is not None)
     losses = [loss for _, loss in metrics["history"]["steps"]]
     assert losses[-1] < losses[0]  # a fit in closed form is hard to beat on faces held out
     again = Embedder.open(tmp_path / "run")  # stored as data, loaded without code

@@ -29,6 +29,7 @@ from efquantface.prune.prune import prune
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme
+from efquantface.quantize.vocabulary import OPERATORS
 
 
 @pytest.fixture
@@ -201,7 +202,7 @@ def test_backbones(name: str, tmp_path: Path) -> None:
     assert small.parameters < model.parameters
     assert all(after % 8 == 0 or after == before for _, before, after in pruned.layers)
     save_checkpoint(small, tmp_path / "small.safetensors")
-    again = load_checkpoint(tmp_path / "small.safetensors")
+    again = load_checkpoint(tmp_path / "small.safetensors", OPERATORS)
     np.testing.assert_array_equal(again.embed_pixels(pixels), small.embed_pixels(pixels))
     if name == "edgeface-xs":
         assert any(

@@ -9,9 +9,9 @@ from torch import nn
 from conftest import randomize
 from efquantface.backbones.registry import BACKBONES
 from efquantface.contract import FaceContract
+from efquantface.graph import ops
 from efquantface.graph.macs import macs
 from efquantface.graph.model import FaceModel
-from efquantface.graph.ops import ZeroPad
 from efquantface.importers.load import load_model
 from efquantface.prune.channels import Channels
 from efquantface.prune.prune import prune
@@ -36,8 +36,8 @@ def test_the_function_and_nearly_the_cost_stay(dlib: FaceModel, pixels: torch.Te
     opened = without_zero_channels(dlib.graph, *size)
     with torch.no_grad():
         torch.testing.assert_close(opened(pixels), dlib.graph(pixels))
-    assert not [m for m in opened.modules() if isinstance(m, ZeroPad) and m.channels]
-    had = [m for m in dlib.graph.modules() if isinstance(m, ZeroPad) and m.channels]
+    assert not [m for m in opened.modules() if isinstance(m, ops.ZeroPad) and m.channels]
+    had = [m for m in dlib.graph.modules() if isinstance(m, ops.ZeroPad) and m.channels]
     assert len(had) == 3  # and the graph that was given is as it was
     assert macs(dlib.graph, *size) < macs(opened, *size) < 1.01 * macs(dlib.graph, *size)
 

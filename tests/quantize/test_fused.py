@@ -11,9 +11,9 @@ from torch import nn
 
 from conftest import SmallFaceNet, randomize
 from efquantface.contract import FaceContract
+from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes
 from efquantface.graph.model import FaceModel
-from efquantface.graph.ops import Clamp
 from efquantface.importers.load import load_model
 from efquantface.quantize import kernels, native
 from efquantface.quantize.equalize import equalize
@@ -37,7 +37,7 @@ def student(request: pytest.FixtureRequest) -> FaceModel:
     made = quantize(model, Scheme.parse(bits))
     set_ranges(made.graph, [images])
     for name, parameter in made.graph.named_parameters():
-        if name.endswith("_q.log_step"):
+        if name.endswith("_q.log_scale"):
             parameter.data -= 0.2
     return made
 
@@ -73,7 +73,7 @@ def test_fused_graph_equals_operators(
     whole = [m for _, m in module_nodes(view) if isinstance(m, FusedPReLU)]
     assert len(whole) > 1
     assert all((m.limit > 0) == m.product.rectified for m in whole)
-    assert Clamp not in kinds
+    assert ops.Clamp not in kinds
     assert {id(p) for p in view.parameters()} == {id(p) for p in student.graph.parameters()}
     out, _ = gradients(view, pixels)
     found = {k: p.grad.clone() for k, p in student.graph.named_parameters() if p.grad is not None}
@@ -99,7 +99,7 @@ def test_same_result_on_any_number_of_threads(
     for count in (1, 2):
         torch.set_num_threads(count)
         y = native.prelu(x, codes, weight, bias, codes, codes)
-        grads = torch.autograd.grad((y * y).sum(), (codes.step, weight, bias))
+        grads = torch.autograd.grad((y * y).sum(), (codes.scale, weight, bias))
         found.append([y.detach(), *grads])
         assert torch.get_num_threads() == count
     for one, two in zip(*found, strict=True):

@@ -13,14 +13,14 @@ from conftest import SmallFaceNet, randomize
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.errors import ModelFileError, RecipeError
+from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes
-from efquantface.graph.ops import Add, Clamp, PReLU
 from efquantface.importers.load import load_model
 from efquantface.quantize.equalize import equalize
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 from efquantface.quantize.placement import output_layer, quantize, quantizer_before, refresh_biases
-from efquantface.quantize.ranges import enable, search_range, search_weight_steps, set_ranges
+from efquantface.quantize.ranges import enable, search_range, search_weight_scales, set_ranges
 from efquantface.quantize.scheme import Bits, Scheme
 
 
@@ -70,8 +70,8 @@ def test_weight_rounding_equals_brevitas() -> None:
         conv = QuantConv2d(3, 4, (3, 3), (1, 1), (0, 0), (1, 1), 1, bits=bits)
         weight = torch.randn(4, 3, 3, 3)
         conv.set_weight(weight, torch.zeros(4))
-        conv.set_step(search_weight_steps(weight, conv.limit))
-        scale = conv.step().detach().view(-1, 1, 1, 1)
+        conv.set_scale(search_weight_scales(weight, conv.limit))
+        scale = conv.scale().detach().view(-1, 1, 1, 1)
         width = bit_width.BitWidthConst(bits)()
         expected = oracle(scale, torch.tensor(0.0), width, conv.weight)
         torch.testing.assert_close(conv.quantized_weight(), expected)
@@ -90,8 +90,8 @@ def test_gradients_equal_torchs_learnable_quantizer() -> None:
     (out * weight).sum().backward()
     torch.testing.assert_close(x.grad, y.grad)
     # ours is a logarithm, and a share of the range
-    assert q.log_step.grad.item() == pytest.approx(scale.grad.item() * step, rel=1e-3)
-    assert q.zero.grad.item() == pytest.approx(point.grad.item() * 255, rel=1e-3)
+    assert q.log_scale.grad.item() == pytest.approx(scale.grad.item() * step, rel=1e-3)
+    assert q.zero_share.grad.item() == pytest.approx(point.grad.item() * 255, rel=1e-3)
 
 
 def test_gradient_of_the_step_numerically() -> None:
@@ -102,7 +102,7 @@ def test_gradient_of_the_step_numerically() -> None:
     step, _ = q.qparams()
     codes = np.rint(x.numpy() / step)
     expected = float((codes - x.numpy() / step).sum()) * step
-    assert q.log_step.grad.item() == pytest.approx(expected, abs=1e-5)
+    assert q.log_scale.grad.item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_rectified_quantizer_is_relu6_and_quantizer() -> None:
@@ -123,7 +123,7 @@ def test_weight_codes_and_gradient() -> None:
     conv.set_weight(weight, bias)
     torch.testing.assert_close(conv.weight, weight)
     torch.testing.assert_close(conv.bias, bias)
-    conv.set_step(weight.flatten(1).abs().amax(1) / 127)
+    conv.set_scale(weight.flatten(1).abs().amax(1) / 127)
     codes, step = conv.weight_codes()
     assert codes.dtype == torch.int8
     assert codes.abs().max() == 127
@@ -147,9 +147,9 @@ def test_affine_weights_are_exact() -> None:
 def test_nearly_dead_channel_does_not_overflow_the_bias() -> None:
     conv = QuantConv2d(1, 2, (1, 1), (1, 1), (0, 0), (1, 1), 1, bits=8)
     conv.set_weight(torch.tensor([1.0, 1e-9]).view(2, 1, 1, 1), torch.tensor([0.5, 3.0]))
-    conv.set_step(conv.weight.flatten().abs() / 127)
+    conv.set_scale(conv.weight.flatten().abs() / 127)
     assert conv.refresh_bias(0.01) == 1
-    assert (conv.bias.abs() / (0.01 * conv.step())).max() < 2**31
+    assert (conv.bias.abs() / (0.01 * conv.scale())).max() < 2**31
     x = torch.ones(1, 1, 1, 1)
     torch.testing.assert_close(conv(x).flatten(), torch.tensor([1.5, 3.0]), atol=1e-3, rtol=1e-3)
 
@@ -177,7 +177,7 @@ def test_range_search_is_the_best_of_a_fine_grid() -> None:
 def test_weight_search_is_the_best_of_a_fine_grid() -> None:
     torch.manual_seed(0)
     weight = torch.randn(3, 50)
-    steps = search_weight_steps(weight, 7)
+    steps = search_weight_scales(weight, 7)
 
     def error(step: torch.Tensor) -> torch.Tensor:
         codes = (weight / step[:, None]).round().clamp(-7, 7)
@@ -227,7 +227,9 @@ def test_steep_slopes_are_turned_where_signs_may_be(
     before = model.embed_pixels(pixels)
     equalize(model.graph, [pixels])
     torch.testing.assert_close(model.embed_pixels(pixels), before, atol=1e-4, rtol=1e-4)
-    largest = [float(m.slope.max()) for _, m in module_nodes(model.graph) if isinstance(m, PReLU)]
+    largest = [
+        float(m.slope.max()) for _, m in module_nodes(model.graph) if isinstance(m, ops.PReLU)
+    ]
     assert [slope > 1 for slope in largest] == [between == "maximum", False]
 
 
@@ -246,7 +248,7 @@ def test_channels_behind_a_relu_get_one_range(
     model = load_model(module.eval(), contract=contract)
     pixels = torch.from_numpy(contract.pixels(faces.images))
     before = model.embed_pixels(pixels)
-    (clamp,) = [m for _, m in module_nodes(model.graph) if isinstance(m, Clamp)]
+    (clamp,) = [m for _, m in module_nodes(model.graph) if isinstance(m, ops.Clamp)]
     seen: list[Tensor] = []
     clamp.register_forward_hook(lambda _m, _x, y: seen.append(y.transpose(0, 1).flatten(1).amax(1)))
     model.embed_pixels(pixels)
@@ -305,9 +307,9 @@ def test_unequal_normalization_before_padding_is_quantized_itself(network: nn.Mo
 def test_every_integer_layer_knows_its_input(network: nn.Module, contract: FaceContract) -> None:
     student = quantize(load_model(network, contract=contract), Scheme())
     refresh_biases(student.graph)
-    layers = [m for _, m in module_nodes(student.graph) if hasattr(m, "input_step")]
+    layers = [m for _, m in module_nodes(student.graph) if hasattr(m, "input_scale")]
     assert layers
-    assert all(m.input_step > 0 for m in layers)
+    assert all(m.input_scale > 0 for m in layers)
     assert output_layer(student.graph) is layers[-1]
     with pytest.raises(ModelFileError, match="quantized already"):
         quantize(student, Scheme())
@@ -331,7 +333,7 @@ def test_additions_keep_eight_bits(network: nn.Module, contract: FaceContract) -
     """Low bits are for what convolutions read; an addition beside them reads the 8-bit codes."""
     student = quantize(load_model(network, contract=contract), Scheme.parse("w4a4"))
     for node, module in module_nodes(student.graph):
-        if isinstance(module, Add | QuantAffine):
+        if isinstance(module, ops.Add | QuantAffine):
             for source in node.args:
                 reader = student.graph.graph.call_function(torch.add, (source,))
                 assert getattr(quantizer_before(student.graph, reader), "bits", 8) == 8

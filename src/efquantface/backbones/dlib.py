@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from efquantface.backbones.layers import ConvBN
-from efquantface.graph.ops import ZeroPad
+from efquantface.backbones.blocks import ConvBN
+from efquantface.graph import ops
 
 _STAGES = ((32, 3, False), (64, 4, True), (128, 3, True), (256, 3, True), (256, 1, True))
 
@@ -39,7 +39,7 @@ class _Block(nn.Module):
 def _pad(channels: int, border: int) -> nn.Module:
     if channels == border == 0:
         return nn.Identity()
-    return ZeroPad(channels, bottom=border, right=border)
+    return ops.ZeroPad(channels, bottom=border, right=border)
 
 
 class DlibResNet(nn.Module):

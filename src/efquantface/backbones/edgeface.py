@@ -15,20 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from efquantface.graph.islands import (
-    Concat,
-    Gelu,
-    L2Normalize,
-    LayerNorm,
-    MatMul,
-    Reshape,
-    Scale,
-    Shift,
-    Slice,
-    Softmax,
-    Transpose,
-)
-from efquantface.graph.ops import Add, GlobalAvgPool
+from efquantface.graph import ops
 
 _EPS = 1e-6
 _FOURIER, _TEMPERATURE = 32, 10000.0
@@ -86,8 +73,8 @@ class _LayerNorm2d(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.last, self.norm = Transpose((0, 2, 3, 1)), LayerNorm(channels, _EPS)
-        self.back = Transpose((0, 3, 1, 2))
+        self.last, self.norm = ops.Transpose((0, 2, 3, 1)), ops.LayerNorm(channels, _EPS)
+        self.back = ops.Transpose((0, 3, 1, 2))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.back(self.norm(self.last(x)))
@@ -98,7 +85,7 @@ class _Mlp(nn.Module):
     def __init__(self, channels: int, rank: float) -> None:
         super().__init__()
         self.fc1 = _linear(channels, _EXPANSION * channels, rank)
-        self.act = Gelu()
+        self.act = ops.Gelu()
         self.fc2 = _linear(_EXPANSION * channels, channels, rank)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,10 +99,10 @@ class _ConvBlock(nn.Module):
     def __init__(self, channels: int, kernel: int, rank: float) -> None:
         super().__init__()
         self.conv_dw = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
-        self.last, self.norm = Transpose((0, 2, 3, 1)), LayerNorm(channels, _EPS)
+        self.last, self.norm = ops.Transpose((0, 2, 3, 1)), ops.LayerNorm(channels, _EPS)
         self.mlp = _Mlp(channels, rank)
-        self.gamma = Scale((channels,))
-        self.back, self.add = Transpose((0, 3, 1, 2)), Add()
+        self.gamma = ops.Scale((channels,))
+        self.back, self.add = ops.Transpose((0, 3, 1, 2)), ops.Add()
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.gamma(self.mlp(self.norm(self.last(self.conv_dw(x)))))
@@ -145,9 +132,9 @@ class PositionEncoding(nn.Module):
         projected: Tensor = self.token_projection(fourier[None])[0]
         return projected
 
-    def canonical(self, shape: tuple[int, ...]) -> Shift:
+    def canonical(self, shape: tuple[int, ...]) -> ops.Shift:
         """The operator it is for maps (N,C,H,W)."""
-        shift = Shift(shape[1:])
+        shift = ops.Shift(shape[1:])
         with torch.no_grad():
             shift.bias.copy_(self.encoding(shape[2], shape[3]))
         return shift
@@ -163,18 +150,18 @@ class _TransposedAttention(nn.Module):
         super().__init__()
         each = channels // heads
         self.qkv = _linear(channels, 3 * channels, rank)
-        self.split = Reshape((places, 3 * heads, each))
-        self.channels_first = Transpose((0, 2, 3, 1))
-        self.query = Slice(1, 0, heads)
-        self.key = Slice(1, heads, 2 * heads)
-        self.value = Slice(1, 2 * heads, 3 * heads)
-        self.unit_query, self.unit_key = L2Normalize(1e-12), L2Normalize(1e-12)
-        self.turn = Transpose((0, 1, 3, 2))
-        self.similarity, self.weigh = MatMul(), MatMul()
-        self.temperature = Scale((heads, 1, 1))
-        self.softmax = Softmax()
-        self.places_first = Transpose((0, 3, 1, 2))
-        self.join = Reshape((places, channels))
+        self.split = ops.Reshape((places, 3 * heads, each))
+        self.channels_first = ops.Transpose((0, 2, 3, 1))
+        self.query = ops.Slice(1, 0, heads)
+        self.key = ops.Slice(1, heads, 2 * heads)
+        self.value = ops.Slice(1, 2 * heads, 3 * heads)
+        self.unit_query, self.unit_key = ops.L2Normalize(1e-12), ops.L2Normalize(1e-12)
+        self.turn = ops.Transpose((0, 1, 3, 2))
+        self.similarity, self.weigh = ops.MatMul(), ops.MatMul()
+        self.temperature = ops.Scale((heads, 1, 1))
+        self.softmax = ops.Softmax()
+        self.places_first = ops.Transpose((0, 3, 1, 2))
+        self.join = ops.Reshape((places, channels))
         self.proj = _linear(channels, channels, rank)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -196,23 +183,23 @@ class _AttentionBlock(nn.Module):
         width = -(-channels // scales) if scales > 1 else channels
         starts = [width * i for i in range(scales)]
         self.parts = nn.ModuleList(
-            Slice(1, start, min(start + width, channels)) for start in starts
+            ops.Slice(1, start, min(start + width, channels)) for start in starts
         )
         self.convs = nn.ModuleList(
             nn.Conv2d(width, width, 3, padding=1, groups=width) for _ in starts[:-1]
         )
-        self.sums = nn.ModuleList(Add() for _ in starts[1:-1])
-        self.concat = Concat(1)
+        self.sums = nn.ModuleList(ops.Add() for _ in starts[1:-1])
+        self.concat = ops.Concat(1)
         self.pos_embd: nn.Module = PositionEncoding(channels) if position else nn.Identity()
         places = size * size
-        self.rows, self.places_first = Reshape((channels, places)), Transpose((0, 2, 1))
-        self.norm_xca = LayerNorm(channels, _EPS)
+        self.rows, self.places_first = ops.Reshape((channels, places)), ops.Transpose((0, 2, 1))
+        self.norm_xca = ops.LayerNorm(channels, _EPS)
         self.xca = _TransposedAttention(channels, places, heads, rank)
-        self.gamma_xca, self.add_xca = Scale((channels,)), Add()
-        self.norm, self.mlp = LayerNorm(channels, _EPS), _Mlp(channels, rank)
-        self.gamma = Scale((channels,))
-        self.channels_first = Transpose((0, 2, 1))
-        self.map, self.add = Reshape((channels, size, size)), Add()
+        self.gamma_xca, self.add_xca = ops.Scale((channels,)), ops.Add()
+        self.norm, self.mlp = ops.LayerNorm(channels, _EPS), _Mlp(channels, rank)
+        self.gamma = ops.Scale((channels,))
+        self.channels_first = ops.Transpose((0, 2, 1))
+        self.map, self.add = ops.Reshape((channels, size, size)), ops.Add()
 
     def forward(self, x: Tensor) -> Tensor:
         parts = [part(x) for part in self.parts]
@@ -256,7 +243,7 @@ class _Stage(nn.Module):
 class _Head(nn.Module):
     def __init__(self, width: int, embedding_size: int) -> None:
         super().__init__()
-        self.pool, self.norm = GlobalAvgPool(), _LayerNorm2d(width)
+        self.pool, self.norm = ops.GlobalAvgPool(), _LayerNorm2d(width)
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(width, embedding_size)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from efquantface.backbones.layers import SqueezeExcite
+from efquantface.backbones.blocks import SqueezeExcite
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
 _WIDTHS = (64, 128, 256, 512)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from efquantface.backbones.layers import Bottleneck, ConvAct, ConvBN
+from efquantface.backbones.blocks import Bottleneck, ConvAct, ConvBN
 
 _TAIL = 512
 _MAP = 7  # height and width in front of the global convolution, for crops of 112x112

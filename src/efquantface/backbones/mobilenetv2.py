@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from efquantface.backbones.layers import Bottleneck, ConvAct, ConvBN
+from efquantface.backbones.blocks import Bottleneck, ConvAct, ConvBN
 
 # expansion, channels, blocks, stride of the first; the first halving is the stem's
 STAGES = (

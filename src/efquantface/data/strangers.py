@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from efquantface.rows import unit
+
 Rows = npt.NDArray[np.float32]
 _PAIRS = 20_000
 _FEW = 0.1  # of random pairs: even few people are mostly strangers to each other
@@ -28,7 +30,7 @@ def strangers(rows: Rows) -> float:
         return 0.0
     rng = np.random.default_rng([len(rows), 16])
     a, b = rng.integers(0, len(rows), (2, _PAIRS))
-    first, second = (_of_length_one(rows[index[a != b]]) for index in (a, b))
+    first, second = (unit(rows[index[a != b]], strict=False) for index in (a, b))
     cosines = np.einsum("ij,ij->i", first, second)
     return float(np.median(cosines)) if np.quantile(cosines, _FEW) > _ALIKE else 0.0
 
@@ -42,9 +44,4 @@ def centred(rows: Rows, *others: Rows) -> tuple[Rows, ...]:
     if not strangers(together):
         return (rows, *others)
     mean = together.mean(axis=0)
-    return tuple(_of_length_one(r - mean) for r in (rows, *others))
-
-
-def _of_length_one(rows: Rows) -> Rows:
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
+    return tuple(unit(r - mean, strict=False) for r in (rows, *others))

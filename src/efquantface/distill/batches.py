@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from efquantface.data.strangers import centred
 from efquantface.distill.settings import TrainData, TrainSettings
-from efquantface.evaluation.metrics import unit
+from efquantface.rows import unit
 
 _BLOCK = 2048
 

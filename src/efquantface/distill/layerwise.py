@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
+from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes, module_of, name_of
-from efquantface.graph.ops import Add, Clamp
 from efquantface.quantize.fake_quant import ActivationQuantizer
 
 _SMALLEST = 1e-12
@@ -49,9 +49,9 @@ def _pairs(student: fx.GraphModule, teacher: fx.GraphModule) -> list[tuple[fx.No
     """Nodes of the student and the teacher that hold the same value."""
     by_name = {name_of(node): node for node, _ in module_nodes(student)}
     modules = module_nodes(teacher)
-    chosen = [n for n, m in modules if isinstance(m, Add)]
+    chosen = [n for n, m in modules if isinstance(m, ops.Add)]
     if not chosen:
-        chosen = [n for n, m in modules if isinstance(m, nn.Conv2d)]
+        chosen = [n for n, m in modules if isinstance(m, ops.Conv2d)]
     pairs = []
     for node in chosen:
         quantizers = [
@@ -65,7 +65,7 @@ def _pairs(student: fx.GraphModule, teacher: fx.GraphModule) -> list[tuple[fx.No
         user = next(iter(node.users))
         rectifier = module_of(teacher, user)
         rectified = isinstance(quantizer, ActivationQuantizer) and quantizer.rectified
-        if rectified and isinstance(rectifier, Clamp):
+        if rectified and isinstance(rectifier, ops.Clamp):
             node = user  # the student's quantizer stands for the ReLU as well
         pairs.append((quantizers[0], node))
     return pairs

@@ -54,12 +54,12 @@ def saved_bytes(module: nn.Module, pixels: Tensor) -> float:
     return max(kept(pixels[:4]) - kept(pixels[:2]), 0) / 2
 
 
-def part_of(
+def microbatch_size(
     batch: int, an_image: float, weights: int, limit_mb: float, compiler_mb: float = 0.0
 ) -> tuple[int, float]:
-    """(images of a batch that pass at a time, expected MB) to stay below ``limit_mb``.
+    """(images of a microbatch, expected MB) to stay below ``limit_mb``.
 
-    The parts of a batch are equally large; where even two images are too many it is two.
+    The microbatches of a batch are equally large; where even two images are too many it is two.
 
     Args:
         batch: images a step.
@@ -71,7 +71,7 @@ def part_of(
     in_use = max(psutil.Process().memory_info().rss - freed_memory(), 0)
     fixed = in_use + 4 * weights * _WEIGHTS * _SLACK + compiler_mb * 2**20
     an_image = an_image * _SLACK
-    parts = [n for n in range(batch, 1, -1) if batch % n == 0] or [batch]
-    fitting = [n for n in parts if fixed + n * an_image <= limit_mb * 2**20]
-    chosen = fitting[0] if fitting else parts[-1]
+    sizes = [n for n in range(batch, 1, -1) if batch % n == 0] or [batch]
+    fitting = [n for n in sizes if fixed + n * an_image <= limit_mb * 2**20]
+    chosen = fitting[0] if fitting else sizes[-1]
     return chosen, (fixed + chosen * an_image) / 2**20

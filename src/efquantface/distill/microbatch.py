@@ -1,4 +1,4 @@
-"""Forward and backward passes of a batch, in parts where memory asks for it."""
+"""Forward and backward passes of a batch, in microbatches where memory asks for it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from efquantface.distill.metric_bank import MetricBank
 from efquantface.distill.settings import TrainSettings
 
 
-class Passes:
+class Microbatches:
     """Losses of a batch and their gradients.
 
     Attributes:
-        part: images that pass at a time; a compiled model sees this size only.
+        size: images of a microbatch; a compiled model sees this size only.
         metric: the metric loss beside the distillation, where one is wanted.
         layer_weight: of the layers' error, as it stands now.
     """
 
-    def __init__(self, settings: TrainSettings, fabric: Fabric, part: int) -> None:
-        self.settings, self.fabric, self.part = settings, fabric, part
+    def __init__(self, settings: TrainSettings, fabric: Fabric, size: int) -> None:
+        self.settings, self.fabric, self.size = settings, fabric, size
         self.loss = LOSSES[settings.loss]
         self.metric: MetricBank | None = None
         self.layer_weight = settings.layer_weight
 
     def distil(self, model: Any, pixels: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of one part's embeddings, and while it lasts of the layers; the embeddings."""
+        """The loss of one microbatch's embeddings, and while it lasts of the layers; the embeddings."""
         if not self.settings.layer_weight:
             embedding = model(pixels)
             return self.loss(embedding, teacher), embedding
@@ -38,25 +38,25 @@ class Passes:
         return self.loss(embedding, teacher) + self.layer_weight * layers, embedding
 
     def embed(self, model: Any, pixels: Tensor) -> Tensor:
-        """Embeddings (B,D) without gradients; B is a multiple of ``part``."""
-        outs = (model(part) for part in torch.split(pixels, self.part))
+        """Embeddings (B,D) without gradients; B is a multiple of ``size``."""
+        outs = (model(x) for x in torch.split(pixels, self.size))
         first = bool(self.settings.layer_weight)
         return torch.cat([(out[0] if first else out).detach() for out in outs])
 
     def backward(
         self, model: Any, pixels: Tensor, teacher: Tensor, identities: Tensor | None
     ) -> float:
-        """The loss of a batch (B,3,H,W); its gradients are added up part by part.
+        """The loss of a batch (B,3,H,W); its gradients are added up over its microbatches.
 
         Only a metric loss asks for ``identities`` (B,).
         """
-        xs, ts = torch.split(pixels, self.part), torch.split(teacher, self.part)
+        xs, ts = torch.split(pixels, self.size), torch.split(teacher, self.size)
         value, slopes = 0.0, None
         if self.metric is not None and len(xs) > 1:
-            # pairs reach across parts: embed all, take the loss's slope, and hand it out
+            # pairs reach across microbatches: embed all, take the loss's slope, and hand it out
             embedding = self.embed(model, pixels).requires_grad_()
             pairs = self._pairs(embedding, teacher, identities)
-            slopes = torch.split(torch.autograd.grad(pairs, embedding)[0], self.part)
+            slopes = torch.split(torch.autograd.grad(pairs, embedding)[0], self.size)
             value = float(pairs.detach())
         for index, (x, t) in enumerate(zip(xs, ts, strict=True)):
             loss, embedding = self.distil(model, x, t)

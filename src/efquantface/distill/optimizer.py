@@ -30,22 +30,22 @@ def rate_for(loss: float, batch: int = _BATCH) -> float:
 
 
 def parameter_groups(graph: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
-    """Weights, biases, and steps and zero points, each with what concerns them.
+    """Weights, biases, and scales and zero points, each with what concerns them.
 
     The rate of weights and biases (``base_lr`` None) is filled in once the start's loss is known.
 
-    The fewer the codes, the less a quantizer's step has to say about each of them, and the faster it
-    may move: steps learn faster by ``sqrt(2^(8 - bits))``, as in LSQ, whose gradients are scaled by
+    The fewer the codes, the less a quantizer's scale has to say about each of them, and the faster it
+    may move: scales learn faster by ``sqrt(2^(8 - bits))``, as in LSQ, whose gradients are scaled by
     the root of the number of codes (Esser et al. 2020, section 2.2).
     """
     weights, biases = [], []
-    steps: dict[int, list[nn.Parameter]] = {}
+    scales: dict[int, list[nn.Parameter]] = {}
     for module in graph.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
-            if name in ("log_step", "zero"):
-                steps.setdefault(int(module.bits), []).append(parameter)  # type: ignore[arg-type]
+            if name in ("log_scale", "zero_share"):
+                scales.setdefault(int(module.bits), []).append(parameter)  # type: ignore[arg-type]
             elif name == "latent_bias":
                 biases.append(parameter)
             else:
@@ -59,7 +59,7 @@ def parameter_groups(graph: nn.Module, settings: TrainSettings) -> list[dict[str
                 "base_lr": settings.range_lr * 2 ** ((8 - bits) / 2),
                 "weight_decay": 0.0,
             }
-            for bits, parameters in sorted(steps.items())
+            for bits, parameters in sorted(scales.items())
         ),
     ]
 

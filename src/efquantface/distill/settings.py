@@ -78,7 +78,7 @@ class TrainSettings(BaseModel):
     memory_gb: float = Field(
         8.0,
         gt=0,
-        description="training stays below it, passing a batch in parts where it must",
+        description="training stays below it, in microbatches where it must",
         json_schema_extra=_TUNING,
     )
     compile: bool | None = Field(

@@ -22,14 +22,16 @@ def read_state(path: Path, total: int) -> dict[str, Any]:
     """What was saved by a run of ``total`` steps.
 
     Raises:
-        RunError: the file cannot be read, or another run saved it.
+        RunError: the file cannot be read, or another run or another version saved it.
     """
     try:
         # trained on CUDA, it can be read where there is none
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state["total"] != total:
             raise RunError(f"{path}: was saved by a run of {state['total']} steps")
-        return dict(state, part=int(state["part"]))
+        if "microbatch" not in state:
+            raise RunError(f"{path}: was saved by another version; start anew, without --resume")
+        return dict(state, microbatch=int(state["microbatch"]))
     except (RuntimeError, KeyError, ValueError, EOFError, OSError, UnpicklingError) as error:
         raise unusable(path, error) from None
 

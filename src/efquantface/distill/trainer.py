@@ -19,9 +19,9 @@ from efquantface.data.strangers import strangers
 from efquantface.distill.batches import Batches
 from efquantface.distill.layerwise import LayerDistillation
 from efquantface.distill.losses import LOSSES
-from efquantface.distill.memory import COMPILER_MB, part_of, peak_memory_mb, saved_bytes
+from efquantface.distill.memory import COMPILER_MB, microbatch_size, peak_memory_mb, saved_bytes
 from efquantface.distill.metric_bank import MetricBank, fill_bank
-from efquantface.distill.microbatch import Passes
+from efquantface.distill.microbatch import Microbatches
 from efquantface.distill.optimizer import parameter_groups, rate_for, schedule
 from efquantface.distill.settings import History, Plan, TrainData, TrainSettings
 from efquantface.distill.state import read_state, unusable, write_state
@@ -110,9 +110,9 @@ class _Trainer:
         graph = self.student.graph
         found = resume and self.state_path.is_file()
         state = read_state(self.state_path, self.total) if found else None
-        # the same parts again, or sums would round differently
-        part = self._fitting_part() if state is None else state["part"]
-        self.passes = Passes(self.settings, self.fabric, part)
+        # the same microbatches again, or sums would round differently
+        size = self._fitting_size() if state is None else state["microbatch"]
+        self.microbatches = Microbatches(self.settings, self.fabric, size)
         optimizer = torch.optim.AdamW(parameter_groups(graph, self.settings), eps=1e-12)
         model = self._prepared(optimizer)
         if state is None:
@@ -120,9 +120,9 @@ class _Trainer:
         else:
             self._take(state, optimizer)
         if self.settings.metric != "none" and self.step < self.total:
-            self.passes.metric = self._metric_bank(model)
+            self.microbatches.metric = self._metric_bank(model)
             if state is not None:
-                self.passes.metric.restore(state["metric"])
+                self.microbatches.metric.restore(state["metric"])
         if self.step < self.total:
             device = self.fabric.device
             cuda = device.type == "cuda"
@@ -177,8 +177,8 @@ class _Trainer:
         compiled: Any = torch.compile(self.module, dynamic=False)
         try:
             pixels, teacher = self._batch_at(0)
-            part = self.passes.part
-            loss, _ = self.passes.distil(compiled, pixels[:part], teacher[:part])
+            size = self.microbatches.size
+            loss, _ = self.microbatches.distil(compiled, pixels[:size], teacher[:size])
             torch.autograd.backward(loss)
         except Exception as error:  # compilers fail in many ways, and none of them is fatal here
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -193,12 +193,14 @@ class _Trainer:
         """The metric loss, with the student's present embeddings."""
 
         def embed(index: npt.NDArray[np.int64]) -> Tensor:
-            return self.passes.embed(model, _input(self.data.pixels[index], self.fabric.device))
+            return self.microbatches.embed(
+                model, _input(self.data.pixels[index], self.fabric.device)
+            )
 
         return fill_bank(embed, self.data, self.batches, self.settings.metric, self.say)
 
-    def _fitting_part(self) -> int:
-        """Images that pass at a time, so that a step stays below the memory it may take."""
+    def _fitting_size(self) -> int:
+        """Images of a microbatch, so that a step stays below the memory it may take."""
         if not self.settings.epochs:
             return self.batch
         pixels = _input(self.data.pixels[:4], torch.device("cpu"))
@@ -206,13 +208,13 @@ class _Trainer:
         weights = sum(p.numel() for p in self.student.graph.parameters())
         limit = self.settings.memory_gb * 2**10
         compiler = COMPILER_MB if self._may_compile() else 0.0
-        part, expected = part_of(self.batch, an_image, weights, limit, compiler)
-        cut = "" if part == self.batch else f", in {self.batch // part} parts of {part}"
+        size, expected = microbatch_size(self.batch, an_image, weights, limit, compiler)
+        cut = "" if size == self.batch else f", in {self.batch // size} microbatches of {size}"
         self.say(
             f"a batch of {self.batch} images{cut} takes about {expected / 2**10:.1f} GB of memory "
             f"({an_image / 2**20:.0f} MB an image)"
         )
-        return part
+        return size
 
     def _set_rate(self, optimizer: torch.optim.Optimizer) -> None:
         """The weights' learning rate: as told, or by the held-out loss before training."""
@@ -248,10 +250,10 @@ class _Trainer:
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         identities = None
-        if self.passes.metric is not None:
+        if self.microbatches.metric is not None:
             identities = torch.from_numpy(self.batches.identities()[self._mine(self.step)[0]])
-        self.passes.layer_weight = self.settings.layer_weight * (1 - self.step / self.total)
-        value = self.passes.backward(model, *self._batch_at(self.step), identities)
+        self.microbatches.layer_weight = self.settings.layer_weight * (1 - self.step / self.total)
+        value = self.microbatches.backward(model, *self._batch_at(self.step), identities)
         if not math.isfinite(value):
             raise TrainingError(f"the loss is {value} at step {self.step}; try a smaller --lr")
         norm = nn.utils.clip_grad_norm_(self.student.graph.parameters(), self.settings.clip)
@@ -268,17 +270,19 @@ class _Trainer:
         """Held-out loss with the exact biases of the file; keeps the best weights."""
         refresh_biases(self.student.graph)
         total, count = 0.0, 0
-        for start in range(0, len(self.data.held_pixels), self.passes.part):
-            pixels = self.data.held_pixels[start : start + self.passes.part]
-            missing = self.passes.part - len(pixels)
+        for start in range(0, len(self.data.held_pixels), self.microbatches.size):
+            pixels = self.data.held_pixels[start : start + self.microbatches.size]
+            missing = self.microbatches.size - len(pixels)
             if missing:  # one compiled shape: fill up, and leave the filling out of the loss
                 pixels = np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)])
-            teacher = torch.from_numpy(self.data.held_teacher[start : start + self.passes.part])
+            teacher = torch.from_numpy(
+                self.data.held_teacher[start : start + self.microbatches.size]
+            )
             # a compiled graph keeps its gradients: without them it would be compiled a second time
             with torch.set_grad_enabled(self.history.compiled):
                 out = model(_input(pixels, self.fabric.device))
             embedding = out[0] if self.settings.layer_weight else out
-            kept = embedding.detach()[: self.passes.part - missing]
+            kept = embedding.detach()[: self.microbatches.size - missing]
             total += float(self.held_loss(kept, teacher.to(kept.device))) * len(kept)
             count += len(kept)
             if not self.settings.epochs:
@@ -301,9 +305,11 @@ class _Trainer:
         """Time a step that changes nothing (compiling on the way), and look at the memory."""
         for _ in range(2):
             began = time.monotonic()
-            pixels, teacher = (torch.split(v, self.passes.part) for v in self._batch_at(self.step))
+            pixels, teacher = (
+                torch.split(v, self.microbatches.size) for v in self._batch_at(self.step)
+            )
             for x, t in zip(pixels, teacher, strict=True):
-                self.fabric.backward(self.passes.distil(model, x, t)[0])
+                self.fabric.backward(self.microbatches.distil(model, x, t)[0])
             self.module.zero_grad(set_to_none=True)
             seconds = time.monotonic() - began
         # optimizer moments come on top of what is in use now
@@ -315,7 +321,7 @@ class _Trainer:
         state = {
             "step": self.step,
             "total": self.total,
-            "part": self.passes.part,
+            "microbatch": self.microbatches.size,
             "model": self.student.graph.state_dict(),
             "optimizer": optimizer.state_dict(),
             "best": self.best,
@@ -324,7 +330,9 @@ class _Trainer:
             "held_out": [list(x) for x in self.history.held_out],
             "seconds": self.history.seconds,
             "device": self.history.device,
-            "metric": None if self.passes.metric is None else self.passes.metric.state(),
+            "metric": None
+            if self.microbatches.metric is None
+            else self.microbatches.metric.state(),
         }
         write_state(self.state_path, state)
 

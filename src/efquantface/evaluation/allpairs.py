@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from efquantface.evaluation.metrics import Scores, unit
+from efquantface.evaluation.metrics import Scores
 from efquantface.interfaces import Progress
+from efquantface.rows import unit
 
 BINS = 4000  # of the histogram over [-1, 1]
 _BLOCK = 2048

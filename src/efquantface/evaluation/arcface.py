@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from efquantface.data.verification_bin import FOLDS, contiguous_folds
-from efquantface.evaluation.metrics import unit
+from efquantface.rows import unit
 
 _GRID = np.arange(0, 4, 0.01)
 

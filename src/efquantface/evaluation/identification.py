@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from efquantface.errors import EvaluationError
-from efquantface.evaluation.metrics import unit
+from efquantface.rows import unit
 
 FPIRS = (0.01, 0.1)
 _BLOCK = 4096

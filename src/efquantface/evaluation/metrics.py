@@ -15,22 +15,6 @@ MIN_FALSE_ACCEPTS = 3  # a FAR is reported where at least so many impostor pairs
 LOOKED_FOR = (1e-1, 1e-2, 1e-3, 1e-4)  # FARs whose absence is explained
 
 
-def unit(embeddings: npt.NDArray[np.float32], what: str = "embeddings") -> npt.NDArray[np.float32]:
-    """Rows (N,D) scaled to length 1.
-
-    Raises:
-        EvaluationError: a row is not finite or has no length; it is never scored in silence.
-    """
-    bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
-    if len(bad):
-        raise EvaluationError(f"{what}: embedding {int(bad[0])} is not finite")
-    norms = np.linalg.norm(embeddings, axis=1)
-    zero = np.flatnonzero(norms < 1e-12)
-    if len(zero):
-        raise EvaluationError(f"{what}: embedding {int(zero[0])} has length zero")
-    return np.asarray(embeddings / norms[:, None], np.float32)
-
-
 @dataclass(frozen=True)
 class Operating:
     """TAR at a FAR.

@@ -73,11 +73,6 @@ def thresholds(values: dict[str, float]) -> str:
     return "thresholds " + ", ".join(f"{n} {value:.4f}" for n, value in values.items())
 
 
-def mean_cosine(rows: dict[str, Embeddings]) -> float:
-    """Mean cosine between teacher and student, of rows of length 1."""
-    return float((rows["teacher"] * rows["student"]).sum(axis=1).mean())
-
-
 def histogram(scores: Scores) -> npt.NDArray[np.int64]:
     """Counts over [-1, 1] in ``BINS`` bins."""
     bins = np.clip(((scores + 1) * (BINS / 2)).astype(np.int32), 0, BINS - 1)

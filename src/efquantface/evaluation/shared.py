@@ -9,8 +9,8 @@ from efquantface.console import Console
 from efquantface.data.checking import Impostors, shared_people
 from efquantface.data.faces import FaceSet
 from efquantface.data.strangers import centred
-from efquantface.evaluation.metrics import unit
 from efquantface.evaluation.sets import EvalSet
+from efquantface.rows import unit
 
 
 def people_in_both(

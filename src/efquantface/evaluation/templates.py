@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from efquantface.errors import EvaluationError, RecipeError
-from efquantface.evaluation.metrics import unit
+from efquantface.rows import unit
 
 _BLOCK = 200_000  # pairs scored at a time
 

@@ -2,7 +2,7 @@
 
 Fake quantization computes the same function in float32, where a value that lies on the edge between
 two codes may round differently: a few codes in a million. Through a hundred quantized tensors each
-such step grows into rounding noise of its own, so two correct computations of one student end up
+such difference grows into rounding noise of its own, so two correct computations of one student end up
 about 0.001 apart in cosine. Here accumulators are exact integers and are multiplied by the same
 float32 factor as in the runtime (``round(float(acc) * (s_x s_w / s_y)) + z``), so that a file can be
 told right or wrong far below that noise.
@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
+from efquantface.graph import ops
 from efquantface.graph.graph import module_of
 from efquantface.graph.model import FaceModel
-from efquantface.graph.ops import Add, Clamp, Multiply, ZeroPad
-from efquantface.quantize.codes import MOVES
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 
@@ -31,14 +30,14 @@ _Layer = QuantAffine | QuantConv2d | QuantLinear
 
 @dataclass(frozen=True)
 class _Codes:
-    """Integer codes (float64 tensor) with float32 step and integer zero point."""
+    """Integer codes (float64 tensor) with float32 scale and integer zero point."""
 
     codes: Tensor
-    step: np.float32
-    zero: int
+    scale: np.float32
+    zero_point: int
 
     def real(self) -> Tensor:
-        return (self.codes - self.zero) * float(self.step)
+        return (self.codes - self.zero_point) * float(self.scale)
 
 
 @dataclass(frozen=True)
@@ -85,13 +84,15 @@ class _Emulator(fx.Interpreter):
             accumulated = _accumulate(module, inputs[0])
             last = any(user.op == "output" for user in n.users)
             return _real(accumulated) if last else accumulated
-        if isinstance(module, Add) and all(isinstance(x, _Codes) for x in inputs):
+        if isinstance(module, ops.Add) and all(isinstance(x, _Codes) for x in inputs):
             return _Sum(inputs[0], inputs[1])
-        if isinstance(module, Multiply) and all(isinstance(x, _Codes) for x in inputs):
+        if isinstance(module, ops.Multiply) and all(isinstance(x, _Codes) for x in inputs):
             first, second = inputs
-            scale = torch.tensor(first.step) * torch.tensor(second.step)
-            return _Accumulated((first.codes - first.zero) * (second.codes - second.zero), scale)
-        if isinstance(module, MOVES) and isinstance(inputs[0], _Codes):
+            scale = torch.tensor(first.scale) * torch.tensor(second.scale)
+            return _Accumulated(
+                (first.codes - first.zero_point) * (second.codes - second.zero_point), scale
+            )
+        if ops.moves_codes(module) and isinstance(inputs[0], _Codes):
             return _on_codes(module, inputs[0])
         if self.wide:
             return copy.deepcopy(module).double()(*(_real(x).double() for x in inputs)).float()
@@ -109,19 +110,23 @@ def _real(x: Any) -> Tensor:
 
 
 def _input(module: InputQuantizer, pixels: Tensor) -> _Codes:
-    step, zero = module.qparams()
+    scale, zero_point = module.qparams()
     if module.pixels:
         codes = pixels.double().round().clamp(0, 255)
     else:
-        codes = (module.normalized(pixels) / step).round().add(module.zero_value).clamp(0, 255)
-    return _Codes(codes.double() - (module.zero_value - zero), np.float32(step), zero)
+        codes = (
+            (module.normalized(pixels) / scale).round().add(module.zero_point_value).clamp(0, 255)
+        )
+    return _Codes(
+        codes.double() - (module.zero_point_value - zero_point), np.float32(scale), zero_point
+    )
 
 
 def _accumulate(module: _Layer, x: _Codes) -> _Accumulated:
-    codes, steps = module.weight_codes()
-    scale = (torch.tensor(x.step) * steps).float()
+    codes, scales = module.weight_codes()
+    scale = (torch.tensor(x.scale) * scales).float()
     bias = torch.round(module.bias.double() / scale.double())
-    values, weight = x.codes - x.zero, codes.double()
+    values, weight = x.codes - x.zero_point, codes.double()
     if isinstance(module, QuantLinear):
         return _Accumulated(F.linear(values, weight, bias), scale)
     if isinstance(module, QuantAffine):
@@ -134,40 +139,40 @@ def _accumulate(module: _Layer, x: _Codes) -> _Accumulated:
 
 
 def _requantize(module: ActivationQuantizer, x: Any) -> _Codes:
-    step, zero = module.qparams()
-    scale = np.float32(step)
+    stored, zero_point = module.qparams()
+    scale = np.float32(stored)
     if isinstance(x, _Accumulated):
         factor = x.scale / torch.tensor(scale)
         rounded = (x.values.float() * factor).round().double()
     elif isinstance(x, _Sum):
-        rounded = _add(x, scale, zero) - zero
+        rounded = _add(x, scale, zero_point) - zero_point
     else:
         rounded = (x.float() / torch.tensor(scale)).round().double()
-    return _Codes((rounded + zero).clamp(module.lowest, module.highest), scale, zero)
+    return _Codes((rounded + zero_point).clamp(module.qmin, module.qmax), scale, zero_point)
 
 
-def _add(x: _Sum, scale: np.float32, zero: int) -> Tensor:
+def _add(x: _Sum, scale: np.float32, zero_point: int) -> Tensor:
     """``z + ra (a - za) + rb (b - zb)``, the constants summed first.
 
     The order and the fused multiply-adds are those of ONNX Runtime's AVX2 kernel, found by trying
     all codes under thousands of scales: any other order rounds some sums to the other side, and
     where two frequent codes meet so, thousands of values differ.
     """
-    ratio_a, ratio_b = x.first.step / scale, x.second.step / scale
-    second = np.float32(ratio_b * np.float32(x.second.zero))
-    fixed = np.float32(zero) - np.float32(float(ratio_a) * x.first.zero + float(second))
+    ratio_a, ratio_b = x.first.scale / scale, x.second.scale / scale
+    second = np.float32(ratio_b * np.float32(x.second.zero_point))
+    fixed = np.float32(zero_point) - np.float32(float(ratio_a) * x.first.zero_point + float(second))
     total = (x.second.codes * float(ratio_b) + float(fixed)).float().double()
     return (x.first.codes * float(ratio_a) + total).float().round().double()
 
 
 def _on_codes(module: Any, x: _Codes) -> Any:
     """Operators that hand on codes; a clamp at a value that is no code gives real values."""
-    if isinstance(module, Clamp) and {module.low, module.high} <= {None, 0.0}:
-        low = x.zero if module.low == 0 else None
-        high = x.zero if module.high == 0 else None
-        return _Codes(x.codes.clamp(low, high), x.step, x.zero)
-    if isinstance(module, ZeroPad):
-        return _Codes(module(x.codes - x.zero) + x.zero, x.step, x.zero)
-    if isinstance(module, Clamp):
+    if isinstance(module, ops.Clamp) and {module.low, module.high} <= {None, 0.0}:
+        low = x.zero_point if module.low == 0 else None
+        high = x.zero_point if module.high == 0 else None
+        return _Codes(x.codes.clamp(low, high), x.scale, x.zero_point)
+    if isinstance(module, ops.ZeroPad):
+        return _Codes(module(x.codes - x.zero_point) + x.zero_point, x.scale, x.zero_point)
+    if isinstance(module, ops.Clamp):
         return module(x.real())
-    return _Codes(module(x.codes), x.step, x.zero)
+    return _Codes(module(x.codes), x.scale, x.zero_point)

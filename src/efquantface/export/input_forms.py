@@ -2,59 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from torch import nn
 
-from efquantface.contract import FaceContract
-from efquantface.export.values import OnnxBuilder, Value
-from efquantface.graph.ops import Normalize
+from efquantface.export.values import Value, Writer
+from efquantface.graph import ops
 from efquantface.quantize.fake_quant import InputQuantizer
 
 
-def _normalize(
-    out: OnnxBuilder, contract: FaceContract, name: str, m: Normalize, source: str
-) -> Value:
-    return Value(_renormalized(out, contract, name, m, source))
+def normalize(out: Writer, name: str, m: ops.Normalize, inputs: list[Value]) -> Value:
+    """The normalization that is left where the file's input is normalized already."""
+    return Value(_renormalized(out, name, m, inputs[0].name))
 
 
-def _input_quantizer(
-    out: OnnxBuilder, contract: FaceContract, name: str, m: InputQuantizer, source: str
-) -> Value:
-    step, zero = m.qparams()
+def input_quantizer(out: Writer, name: str, m: InputQuantizer, inputs: list[Value]) -> Value:
+    """The codes of the file's input: the pixels themselves, or the normalized input's."""
+    source, contract = inputs[0].name, out.contract
+    scale, zero_point = m.qparams()
     codes = (-128, 127, True) if m.symmetric else (0, 255, False)
     if not m.pixels:
-        source = _renormalized(out, contract, name, m, source)
-        return out.quantize(source, name, step, zero, codes)
+        source = _renormalized(out, name, m, source)
+        return out.quantize(source, name, scale, zero_point, codes)
     # codes are the pixels: shift (and, with unequal std, scale) the input back to them
     std = np.asarray(contract.std)
-    offset = np.asarray(contract.mean) - (m.zero_value if m.symmetric else 0)
+    offset = np.asarray(contract.mean) - (m.zero_point_value if m.symmetric else 0)
     if (std == std[0]).all():
         source = _affine(out, source, np.ones(3), offset / std, name)
         pixels = out.quantize(source, name, 1 / float(std[0]), 0, codes)
     else:
         source = _affine(out, source, std, offset, name)
         pixels = out.quantize(source, name, 1.0, 0, codes)
-    return Value(pixels.name, step, zero, *codes)
+    return Value(pixels.name, scale, zero_point, *codes)
 
 
-def _renormalized(
-    out: OnnxBuilder,
-    contract: FaceContract,
-    name: str,
-    m: Normalize | InputQuantizer,
-    source: str,
-) -> str:
+def _renormalized(out: Writer, name: str, m: ops.Normalize | InputQuantizer, source: str) -> str:
     """From ``(p - mean) / std`` of the contract to the graph's own."""
     mean, std = np.asarray(m.mean.cpu()), np.asarray(m.std.cpu())
-    weight = np.asarray(contract.std) / std
-    bias = (np.asarray(contract.mean) - mean) / std
+    weight = np.asarray(out.contract.std) / std
+    bias = (np.asarray(out.contract.mean) - mean) / std
     return _affine(out, source, weight, bias, name)
 
 
-def _affine(out: OnnxBuilder, source: str, weight: Any, bias: Any, name: str) -> str:
+def _affine(out: Writer, source: str, weight: Any, bias: Any, name: str) -> str:
     """``source * weight + bias`` per channel, leaving out what does nothing."""
     weight, bias = (np.asarray(v, np.float64).reshape(1, 3, 1, 1) for v in (weight, bias))
     if not np.allclose(weight, 1, rtol=1e-6, atol=0):
@@ -62,9 +52,3 @@ def _affine(out: OnnxBuilder, source: str, weight: Any, bias: Any, name: str) ->
     if not np.allclose(bias, 0, rtol=0, atol=1e-7):
         source = out.node("Add", (source, out.constant(bias, np.float32)), f"{name}_offset")
     return source
-
-
-INPUT_FORMS: dict[type[nn.Module], Callable[[OnnxBuilder, FaceContract, str, Any, str], Value]] = {
-    Normalize: _normalize,
-    InputQuantizer: _input_quantizer,
-}

@@ -20,13 +20,14 @@ from torch import fx
 
 from efquantface.errors import ParityError, RuntimeMissingError
 from efquantface.export.onnx_writer import write_onnx
-from efquantface.export.parity import mean_cosine, on_noise
+from efquantface.export.parity import on_noise
 from efquantface.export.saturation import saturating_layers
+from efquantface.graph import ops
 from efquantface.graph.graph import add_module, module_nodes, module_of, tidy
 from efquantface.graph.model import FaceModel
-from efquantface.graph.ops import Add, Clamp, PReLU
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d
+from efquantface.rows import mean_cosine
 from efquantface.runtime.processor import lacks_vnni
 from efquantface.runtime.sessions import run_openvino
 
@@ -44,11 +45,11 @@ def for_openvino(student: FaceModel) -> tuple[FaceModel, int]:
     gm = copy.deepcopy(student.graph)
     count = 0
     for node, module in module_nodes(gm):
-        found = _integer_prelu(gm, node) if isinstance(module, Add) else None
+        found = _integer_prelu(gm, node) if isinstance(module, ops.Add) else None
         if found is None:
             continue
         convolution, product = found
-        prelu = PReLU(product.channels)
+        prelu = ops.PReLU(product.channels)
         with torch.no_grad():
             prelu.slope.copy_(1 + product.quantized_weight())
         name = add_module(gm, f"{node.target}_prelu", prelu)
@@ -57,7 +58,7 @@ def for_openvino(student: FaceModel) -> tuple[FaceModel, int]:
         node.replace_all_uses_with(fused)
         count += 1
     for node, module in module_nodes(gm):
-        for codes in node.all_input_nodes if isinstance(module, Add) else ():
+        for codes in node.all_input_nodes if isinstance(module, ops.Add) else ():
             source = _quantized_convolution(gm, codes)
             if source is not None and len(codes.users) == len(source.users) == 1:
                 codes.replace_all_uses_with(source)
@@ -138,7 +139,7 @@ def _integer_prelu(gm: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, QuantAff
         assert isinstance(quantizer, ActivationQuantizer)
         assert isinstance(affine, QuantAffine)
         clamp = module_of(gm, source)
-        if isinstance(clamp, Clamp) and clamp.high == 0:
+        if isinstance(clamp, ops.Clamp) and clamp.high == 0:
             whole = source.args[0] is x
         elif not quantizer.rectified or bool((affine.quantized_weight() > 0).any()):
             continue  # not a PReLU's

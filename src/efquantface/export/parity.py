@@ -1,7 +1,7 @@
 """Does the exported file compute what the student computed? Layer by layer, then end to end.
 
 Layer by layer, the runtime's own integers are fed to each operator of the student, whose codes may
-differ from the runtime's by one step at most: the runtimes multiply and round in another order, so
+differ from the runtime's by one at most: the runtimes multiply and round in another order, so
 a value that lies on the edge between two codes may fall to either. End to end the file is compared
 with the student computed in integers (:mod:`emulate`), against what quantization itself cost. The
 student in fake-quantized float32 stands beside it: rounding at the edges of codes cascades there so
@@ -24,10 +24,11 @@ from torch import Tensor, fx, nn
 from efquantface.errors import ParityError
 from efquantface.export.emulate import emulate
 from efquantface.export.operators import Executed, executed
-from efquantface.graph import islands
+from efquantface.graph import ops
 from efquantface.graph.graph import module_of, name_of
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.fake_quant import ActivationQuantizer
+from efquantface.rows import mean_cosine
 from efquantface.runtime.sessions import onnxruntime_session
 
 QUARTER = 0.25  # of the student's own distance to the teacher
@@ -38,10 +39,10 @@ _EMBEDDING_TOLERANCE = 1e-3  # of the largest value, for the float output of the
 
 @dataclass(frozen=True)
 class LayerParity:
-    """One layer fed the runtime's integers: largest difference in steps, share of codes that differ."""
+    """One layer fed the runtime's integers: largest difference in codes, share of codes that differ."""
 
     name: str
-    max_steps: int
+    max_codes: int
     differing: float
 
 
@@ -57,9 +58,7 @@ class Parity:
         student_cosine: mean cosine between student and teacher on the same crops.
         rounding: 1 - mean cosine between two correct computations of the student that round its
             islands of float differently; 0 for a student without.
-        operators: operators that the runtime really executes, by type.
-        convolutions, products: all convolutions and matrix products with weights, and how many of
-            them run in integers.
+        executed: what ONNX Runtime really executes of the file.
     """
 
     layers: tuple[LayerParity, ...]
@@ -68,19 +67,15 @@ class Parity:
     fake_quantized_cosine: float
     student_cosine: float
     rounding: float
-    operators: dict[str, int]
-    convolutions: int
-    integer_convolutions: int
-    products: int
-    integer_products: int
+    executed: Executed
 
     @property
     def problems(self) -> list[str]:
         """Why the file must not be delivered as good; empty where it is."""
         found = [
-            f"layer {layer.name} differs by {layer.max_steps} steps"
+            f"layer {layer.name} differs by {layer.max_codes} codes"
             for layer in self.layers
-            if layer.max_steps > 1
+            if layer.max_codes > 1
         ]
         if self.embedding_error > _EMBEDDING_TOLERANCE:
             found.append(f"the embedding layer differs by {self.embedding_error:.2g} (relative)")
@@ -97,17 +92,6 @@ class Parity:
         """Raise ParityError where there is a problem."""
         if self.problems:
             raise ParityError(f"{path}: fails the parity check: " + "; ".join(self.problems))
-
-    @property
-    def executed(self) -> Executed:
-        """What ONNX Runtime executes of the file."""
-        return Executed(
-            self.operators,
-            self.convolutions,
-            self.integer_convolutions,
-            self.products,
-            self.integer_products,
-        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for metrics.json."""
@@ -134,7 +118,6 @@ def check_parity(
     own = emulate(student, pixels).numpy()
     wide = emulate(student, pixels, wide=True).numpy() if has_islands(student) else own
     floating = student.embed_pixels(pixels).cpu().numpy()
-    found = executed(path)
     return Parity(
         layers=tuple(walker.layers),
         embedding_error=float(np.abs(expected.cpu().numpy() - embedding).max()) / scale,
@@ -142,11 +125,7 @@ def check_parity(
         fake_quantized_cosine=mean_cosine(floating, embedding),
         student_cosine=mean_cosine(own, teacher),
         rounding=1 - mean_cosine(own, wide),
-        operators=found.counts,
-        convolutions=found.convolutions,
-        integer_convolutions=found.integer_convolutions,
-        products=found.products,
-        integer_products=found.integer_products,
+        executed=executed(path),
     )
 
 
@@ -154,7 +133,7 @@ def check_layers(student: FaceModel, path: Path, count: int = 16) -> Parity:
     """Layer-by-layer check on random pixels, where no faces are at hand.
 
     Raises:
-        ParityError: a layer differs by more than one step, or the embedding layer differs.
+        ParityError: a layer differs by more than one code, or the embedding layer differs.
     """
     noise, own = on_noise(student, count)
     parity = check_parity(student, path, noise, own)
@@ -175,7 +154,7 @@ def on_noise(
 
 def has_islands(student: FaceModel) -> bool:
     """Whether anything between the student's layers is computed in float."""
-    return any(module.__module__ == islands.__name__ for module in student.graph.modules())
+    return any(ops.is_island(module) for module in student.graph.modules())
 
 
 def has_signed_codes(student: FaceModel) -> bool:
@@ -222,17 +201,11 @@ class _Walker(fx.Interpreter):
             source: Tensor = self.env[n.args[0]]  # type: ignore[index]
             mine = module.codes(source)
             theirs = torch.from_numpy(self.codes[name_of(n)]).to(mine.device)
-            steps = (mine.int() - theirs.int()).abs()
-            differing = float((steps > 0).float().mean())
-            self.layers.append(LayerParity(name_of(n), int(steps.max()), differing))
+            codes = (mine.int() - theirs.int()).abs()
+            differing = float((codes > 0).float().mean())
+            self.layers.append(LayerParity(name_of(n), int(codes.max()), differing))
             return module.dequantize(theirs)
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         with torch.no_grad():
             return super().run(*args, **kwargs)
-
-
-def mean_cosine(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> float:
-    """Mean cosine of the rows of two arrays (N,D)."""
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(((a * b).sum(axis=1) / np.maximum(norms, 1e-12)).mean())

@@ -36,7 +36,7 @@ def saturating_layers(student: FaceModel) -> list[str]:
         if before.symmetric:
             continue  # signed codes take another kernel
         codes, _ = module.weight_codes()
-        if _largest_pair(codes) * int(getattr(before, "highest", 255)) > _INT16:
+        if _largest_pair(codes) * int(getattr(before, "qmax", 255)) > _INT16:
             found.append(name_of(node))
     return found
 

@@ -15,9 +15,9 @@ import torch
 from torch import fx, nn
 
 from efquantface.export.onnx_writer import write_onnx
-from efquantface.graph.graph import conv_attrs, module_nodes, module_of, name_of, tidy, tuples
+from efquantface.graph import ops
+from efquantface.graph.graph import module_nodes, module_of, name_of, tidy
 from efquantface.graph.model import FaceModel
-from efquantface.graph.ops import Affine, Clamp, Normalize
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 
@@ -28,7 +28,7 @@ def float_form(student: FaceModel) -> FaceModel:
     for node, module in module_nodes(gm):
         if isinstance(module, ActivationQuantizer):
             if module.rectified:
-                gm.set_submodule(str(node.target), Clamp(0.0, module.max_value))
+                gm.set_submodule(str(node.target), ops.Clamp(0.0, module.max_value))
             else:
                 source = node.args[0]
                 assert isinstance(source, fx.Node)
@@ -43,7 +43,7 @@ def float_form(student: FaceModel) -> FaceModel:
 
 
 def scales(student: FaceModel) -> dict[str, Any]:
-    """Weights' steps per output channel and activations' step and zero point, by layer name.
+    """Weights' scales per output channel and activations' scale and zero point, by layer name.
 
     An activation belongs to the layer whose output it quantizes, ReLU included; ``requantized`` names
     further codes of the same tensor, which only convolutions read.
@@ -52,15 +52,15 @@ def scales(student: FaceModel) -> dict[str, Any]:
     activations: dict[str, Any] = {}
     for node, module in module_nodes(student.graph):
         if isinstance(module, QuantConv2d | QuantLinear):
-            layers[name_of(node)] = {"bits": module.bits, "scales": module.step().tolist()}
+            layers[name_of(node)] = {"bits": module.bits, "scales": module.scale().tolist()}
         elif isinstance(module, ActivationQuantizer | InputQuantizer):
             source = node.args[0]
             assert isinstance(source, fx.Node)
-            step, zero = module.qparams()
+            scale, zero_point = module.qparams()
             name = name_of(source) if module_of(student.graph, source) else "input"
             activations[name] = {
-                "scale": step,
-                "zero_point": zero,
+                "scale": scale,
+                "zero_point": zero_point,
                 "bits": getattr(module, "bits", 8),
                 "signed": module.symmetric,
             }
@@ -75,21 +75,21 @@ def write_scales(student: FaceModel, target: Path) -> Path:
     return beside
 
 
-def _normalization(module: InputQuantizer) -> Normalize:
+def _normalization(module: InputQuantizer) -> ops.Normalize:
     if not module.pixels:
-        return Normalize(module.mean.tolist(), module.std.tolist())
-    return Normalize([float(module.zero_value)] * 3, [1 / module.step_value] * 3)
+        return ops.Normalize(module.mean.tolist(), module.std.tolist())
+    return ops.Normalize([float(module.zero_point_value)] * 3, [1 / module.scale_value] * 3)
 
 
 @torch.no_grad()
 def _float_layer(module: QuantConv2d | QuantLinear | QuantAffine) -> nn.Module:
-    made: nn.Conv2d | nn.Linear | Affine
+    made: ops.Conv2d | ops.Linear | ops.Affine
     if isinstance(module, QuantAffine):
-        made = Affine(module.channels)
+        made = ops.Affine(module.channels)
     elif isinstance(module, QuantLinear):
-        made = nn.Linear(module.in_features, module.out_features)
+        made = ops.Linear(module.in_features, module.out_features)
     else:
-        made = nn.Conv2d(**tuples(conv_attrs(module)))
+        made = ops.Conv2d(**ops.conv_attrs(module))
     made.weight.copy_(module.quantized_weight())
     assert made.bias is not None
     made.bias.copy_(module.quantized_bias())

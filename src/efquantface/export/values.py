@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from torch import Tensor
 
+from efquantface.contract import FaceContract
 from efquantface.errors import ExportError
 from efquantface.export.packing import int4_initializer, six_bit_graph, stored_bits
 
@@ -18,27 +20,27 @@ _UNSATURATED = 7  # bits; ONNX Runtime leaves such weights signed (session.x64qu
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the file: float, or codes (uint8, int8 if signed) with step and zero point.
+    """A tensor of the file: float, or codes (uint8, int8 if signed) with scale and zero point.
 
     Attributes:
         name: tensor name in the file.
-        step, zero_point: None for a float tensor.
-        lowest, highest: the codes used.
+        scale, zero_point: None for a float tensor.
+        qmin, qmax: the codes used.
         signed: int8 codes.
-        constants: the initializers of step and zero point, shared by all readers.
+        constants: the initializers of scale and zero point, shared by all readers.
     """
 
     name: str
-    step: float | None = None
+    scale: float | None = None
     zero_point: int = 0
-    lowest: int = 0
-    highest: int = 255
+    qmin: int = 0
+    qmax: int = 255
     signed: bool = False
-    constants: tuple[str, str] | None = None  # names of step and zero point in the file
+    constants: tuple[str, str] | None = None  # names of scale and zero point in the file
 
     @property
     def is_codes(self) -> bool:
-        return self.step is not None
+        return self.scale is not None
 
     @property
     def dtype(self) -> Any:
@@ -51,14 +53,22 @@ class Value:
 
 
 @dataclass
-class OnnxBuilder:
-    """Collects nodes and initializers.
+class Writer:
+    """Collects nodes and initializers; what the forms of operators (:mod:`emitters`) write with.
 
     Tensors get short numbered names, since a small network's names would be a tenth of its file;
     nodes keep the layer's name where it tells something. ``packed`` stores weights of few bits in few
     bits; ``opset`` is the file's.
+
+    Attributes:
+        contract: of the file.
+        ranks: number of axes of every node's value, by name.
+        quantized: the network is a student.
     """
 
+    contract: FaceContract
+    ranks: dict[str, int]
+    quantized: bool
     nodes: list[NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
@@ -91,25 +101,25 @@ class OnnxBuilder:
         return output
 
     def quantize(
-        self, source: str, name: str, step: float, zero_point: int, codes: tuple[int, int, bool]
+        self, source: str, name: str, scale: float, zero_point: int, codes: tuple[int, int, bool]
     ) -> Value:
-        """Float tensor to codes (lowest, highest, signed).
+        """Float tensor to codes (qmin, qmax, signed).
 
         Where not all codes of the type are used, they are limited by an integer Clip.
         """
-        lowest, highest, signed = codes
-        value = Value("", step, zero_point, lowest, highest, signed)
+        qmin, qmax, signed = codes
+        value = Value("", scale, zero_point, qmin, qmax, signed)
         constants = self.parameters(value)
         quantized = self.node("QuantizeLinear", (source, *constants), name)
         value = replace(value, name=quantized, constants=constants)
         limits = np.iinfo(value.dtype)
-        whole = (lowest, highest) == (limits.min, limits.max)
-        return value if whole else self.clip(value, lowest, highest, name)
+        whole = (qmin, qmax) == (limits.min, limits.max)
+        return value if whole else self.clip(value, qmin, qmax, name)
 
     def parameters(self, value: Value) -> tuple[str, str]:
-        """Initializers of a value's step and zero point."""
+        """Initializers of a value's scale and zero point."""
         return (
-            self.constant(np.float32(value.step or 0), np.float32),
+            self.constant(np.float32(value.scale or 0), np.float32),
             self.constant(value.zero_point, value.dtype),
         )
 
@@ -129,18 +139,18 @@ class OnnxBuilder:
         return self.node("DequantizeLinear", (value.name, *constants), "")
 
     def weight(
-        self, codes: npt.NDArray[np.int8], steps: npt.NDArray[np.float32], bits: int, axis: int = 0
+        self, codes: npt.NDArray[np.int8], scales: npt.NDArray[np.float32], bits: int, axis: int = 0
     ) -> tuple[str, str]:
-        """int8 weight codes with one step an output channel, which lie along ``axis``.
+        """int8 weight codes with one scale an output channel, which lie along ``axis``.
 
-        Returns the names of the dequantized weight and of its steps. The zero points are zeros. A
+        Returns the names of the dequantized weight and of its scales. The zero points are zeros. A
         convolution is fused without them, a Gemm is not; and weights that ONNX Runtime makes unsigned
         where there is no VNNI need zero points of their own.
         """
-        scale = self.constant(steps, np.float32)
+        scale = self.constant(scales, np.float32)
         operands = [self._stored(codes, bits), scale]
         if codes.ndim == 2 or bits > _UNSATURATED:
-            operands.append(self.constant(np.zeros(len(steps)), np.int8))
+            operands.append(self.constant(np.zeros(len(scales)), np.int8))
         return self.node("DequantizeLinear", operands, "", axis=axis), scale
 
     def _stored(self, codes: npt.NDArray[np.int8], bits: int) -> str:
@@ -167,28 +177,33 @@ class OnnxBuilder:
         self,
         bias: npt.NDArray[np.float32],
         source: Value,
-        steps: tuple[str, npt.NDArray[np.float32]],
+        scales: tuple[str, npt.NDArray[np.float32]],
         name: str,
     ) -> str:
-        """int32 bias in units of input step times weight step, dequantized.
+        """int32 bias in units of input scale times weight scale, dequantized.
 
-        The product of the steps is left to the runtime, which folds it at load: stored, it would be
+        The product of the scales is left to the runtime, which folds it at load: stored, it would be
         a third of what a layer takes beside its weights.
 
         Args:
             bias: real-valued (O,).
             source: the codes that the layer reads.
-            steps: the weight's steps (O,), their name in the file first.
+            scales: the weight's scales (O,), their name in the file first.
             name: the layer's, for the error.
 
         Raises:
             ExportError: a code does not fit into int32.
         """
-        product = np.float32(source.step or 0) * steps[1].astype(np.float32)
+        product = np.float32(source.scale or 0) * scales[1].astype(np.float32)
         codes = np.rint(bias.astype(np.float64) / product.astype(np.float64))
         if np.abs(codes).max(initial=0) >= 2**31:
             raise ExportError(f"the bias of {name} overflows int32; refresh_biases was not called")
         stored = self.constant(codes, np.int32)
-        step, _ = source.constants or self.parameters(source)
-        scale = self.node("Mul", (step, steps[0]), "")
+        input_scale, _ = source.constants or self.parameters(source)
+        scale = self.node("Mul", (input_scale, scales[0]), "")
         return self.node("DequantizeLinear", (stored, scale), "", axis=0)
+
+
+def array(tensor: Tensor) -> npt.NDArray[Any]:
+    """A tensor's values."""
+    return np.asarray(tensor.detach().cpu().numpy())

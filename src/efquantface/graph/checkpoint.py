@@ -12,12 +12,15 @@ from safetensors.torch import save_file
 from efquantface.contract import METADATA_KEY, FaceContract
 from efquantface.errors import ModelFileError
 from efquantface.files import whole
+from efquantface.graph.format_one import translated_nodes, translated_tensors
 from efquantface.graph.graph import NodeSpec, build, output_name, specs_of
 from efquantface.graph.model import FaceModel
+from efquantface.graph.ops import Vocabulary
 
 GRAPH_KEY = "efquantface.graph"
 FORMAT_KEY = "efquantface.format"
-FORMAT = "1"
+FORMAT = "2"
+_OLD_FORMAT = "1"
 
 
 def save_checkpoint(model: FaceModel, path: Path) -> None:
@@ -52,8 +55,12 @@ def is_own_checkpoint(path: Path) -> bool:
         raise ModelFileError(f"{path}: not a readable safetensors file ({error})") from None
 
 
-def load_checkpoint(path: Path) -> FaceModel:
+def load_checkpoint(path: Path, vocabulary: Vocabulary) -> FaceModel:
     """Read what :func:`save_checkpoint` wrote.
+
+    Args:
+        path: the file.
+        vocabulary: the operators that it may hold; students need those of :mod:`efquantface.quantize`.
 
     Raises:
         ModelFileError: the file is damaged, foreign, or its weights do not fit its graph.
@@ -64,23 +71,25 @@ def load_checkpoint(path: Path) -> FaceModel:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path}: not a readable safetensors file ({error})") from None
-    if metadata.get(FORMAT_KEY) != FORMAT:
+    written = metadata.get(FORMAT_KEY)
+    if written not in (FORMAT, _OLD_FORMAT):
         raise ModelFileError(
-            f"{path}: a graph of format {metadata.get(FORMAT_KEY)}, this version reads {FORMAT}; "
+            f"{path}: a graph of format {written}, this version reads {_OLD_FORMAT} and {FORMAT}; "
             "export it with the version that wrote it"
         )
     where = str(path)
     try:
         raw = json.loads(metadata[GRAPH_KEY])
-        specs = [
-            NodeSpec(n["name"], n["kind"], tuple(n["inputs"]), n["attrs"]) for n in raw["nodes"]
-        ]
+        nodes = raw["nodes"]
+        if written == _OLD_FORMAT:
+            nodes, tensors = translated_nodes(nodes), translated_tensors(tensors)
+        specs = [NodeSpec(n["name"], n["kind"], tuple(n["inputs"]), n["attrs"]) for n in nodes]
         output, quantized, names = raw["output"], bool(raw["quantized"]), raw["node_names"]
         channels = {str(k): int(v) for k, v in raw.get("channels", {}).items()}
         contract = FaceContract.from_json(metadata[METADATA_KEY], where)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelFileError(f"{path}: the stored graph cannot be read ({error})") from None
-    graph = build(specs, output, where)
+    graph = build(specs, output, where, vocabulary)
     missing, unexpected = graph.load_state_dict(tensors, strict=False)
     if missing or unexpected:
         raise ModelFileError(f"{path}: weights missing {missing}, unexpected {unexpected}")

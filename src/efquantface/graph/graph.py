@@ -7,7 +7,7 @@ file) is how every network is kept on disk: no code, no pickle.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,25 +15,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from efquantface.errors import ModelFileError
-from efquantface.graph import islands
-from efquantface.graph.ops import (
-    Add,
-    Affine,
-    Clamp,
-    Flatten,
-    GlobalAvgPool,
-    Multiply,
-    Normalize,
-    PReLU,
-    ZeroPad,
-)
+from efquantface.graph import ops
 
 INPUT = "pixels"
 
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One operator of a graph: a unique name, its kind, the names it reads, its attributes."""
+    """One operator of a graph: a unique name, its kind, the names it reads, its arguments."""
 
     name: str
     kind: str
@@ -41,108 +30,15 @@ class NodeSpec:
     attrs: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class OpKind:
-    """How one kind of operator becomes data and back."""
-
-    module: type[nn.Module]
-    attrs: Callable[[Any], dict[str, Any]]
-    make: Callable[..., nn.Module]
-
-
-def conv_attrs(m: Any) -> dict[str, Any]:
-    """Configuration of a convolution, float or quantized."""
-    return {
-        "in_channels": m.in_channels,
-        "out_channels": m.out_channels,
-        "kernel_size": list(m.kernel_size),
-        "stride": list(m.stride),
-        "padding": list(m.padding),
-        "dilation": list(m.dilation),
-        "groups": m.groups,
-    }
-
-
-def pool_attrs(m: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
-    """Configuration of a pooling, its sizes as pairs."""
-    return {
-        "kernel_size": _pair(m.kernel_size),
-        "stride": _pair(m.stride),
-        "padding": _pair(m.padding),
-        "ceil_mode": m.ceil_mode,
-    }
-
-
-def _pair(value: Any) -> list[int]:
-    return [int(v) for v in value] if isinstance(value, tuple | list) else [int(value)] * 2
-
-
-def tuples(attrs: dict[str, Any]) -> dict[str, Any]:
-    """JSON's lists back to the tuples that PyTorch's modules take."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in attrs.items()}
-
-
-KINDS: dict[str, OpKind] = {
-    "normalize": OpKind(
-        Normalize, lambda m: {"mean": m.mean.tolist(), "std": m.std.tolist()}, Normalize
-    ),
-    "conv": OpKind(nn.Conv2d, conv_attrs, lambda **a: nn.Conv2d(**tuples(a))),
-    "linear": OpKind(
-        nn.Linear,
-        lambda m: {"in_features": m.in_features, "out_features": m.out_features},
-        nn.Linear,
-    ),
-    "affine": OpKind(Affine, lambda m: {"channels": m.channels}, Affine),
-    "prelu": OpKind(PReLU, lambda m: {"channels": m.channels}, PReLU),
-    "clamp": OpKind(Clamp, lambda m: {"low": m.low, "high": m.high}, Clamp),
-    "add": OpKind(Add, lambda m: {}, Add),
-    "multiply": OpKind(Multiply, lambda m: {}, Multiply),
-    "sigmoid": OpKind(nn.Sigmoid, lambda m: {}, nn.Sigmoid),
-    "pad": OpKind(
-        ZeroPad,
-        lambda m: {k: getattr(m, k) for k in ("channels", "top", "bottom", "left", "right")},
-        ZeroPad,
-    ),
-    "maxpool": OpKind(nn.MaxPool2d, pool_attrs, lambda **a: nn.MaxPool2d(**tuples(a))),
-    "avgpool": OpKind(
-        nn.AvgPool2d,
-        lambda m: {**pool_attrs(m), "count_include_pad": m.count_include_pad},
-        lambda **a: nn.AvgPool2d(**tuples(a)),
-    ),
-    "globalavgpool": OpKind(GlobalAvgPool, lambda m: {}, GlobalAvgPool),
-    "flatten": OpKind(Flatten, lambda m: {}, Flatten),
-    "reshape": OpKind(islands.Reshape, lambda m: {"shape": list(m.shape)}, islands.Reshape),
-    "transpose": OpKind(islands.Transpose, lambda m: {"order": list(m.order)}, islands.Transpose),
-    "slice": OpKind(
-        islands.Slice,
-        lambda m: {"axis": m.axis, "start": m.start, "stop": m.stop},
-        islands.Slice,
-    ),
-    "concat": OpKind(islands.Concat, lambda m: {"axis": m.axis}, islands.Concat),
-    "layernorm": OpKind(
-        islands.LayerNorm,
-        lambda m: {"features": m.features, "eps": m.eps},
-        islands.LayerNorm,
-    ),
-    "gelu": OpKind(islands.Gelu, lambda m: {}, islands.Gelu),
-    "softmax": OpKind(islands.Softmax, lambda m: {}, islands.Softmax),
-    "l2normalize": OpKind(islands.L2Normalize, lambda m: {"eps": m.eps}, islands.L2Normalize),
-    "matmul": OpKind(islands.MatMul, lambda m: {}, islands.MatMul),
-    "scale": OpKind(islands.Scale, lambda m: {"shape": list(m.weight.shape)}, islands.Scale),
-    "shift": OpKind(islands.Shift, lambda m: {"shape": list(m.bias.shape)}, islands.Shift),
-}
-
-
 def kind_of(module: nn.Module) -> str:
-    """The kind of an operator's module (exact type).
+    """The kind of an operator's module.
 
     Raises:
-        KeyError: for a module outside the vocabulary.
+        KeyError: for a module that is no operator.
     """
-    for kind, entry in KINDS.items():
-        if type(module) is entry.module:
-            return kind
-    raise KeyError(type(module).__name__)
+    if not isinstance(module, ops.Operator):
+        raise KeyError(type(module).__name__)
+    return module.kind
 
 
 def safe_name(name: str) -> str:
@@ -236,13 +132,14 @@ def specs_of(gm: fx.GraphModule) -> list[NodeSpec]:
     """The plain-data form of a canonical graph.
 
     Raises:
-        KeyError: for a module outside the vocabulary.
+        KeyError: for a module that is no operator.
     """
     specs = []
     for node, module in module_nodes(gm):
-        kind = kind_of(module)
+        if not isinstance(module, ops.Operator):
+            raise KeyError(type(module).__name__)
         inputs = tuple(name_of(a) for a in node.args if isinstance(a, fx.Node))
-        specs.append(NodeSpec(name_of(node), kind, inputs, KINDS[kind].attrs(module)))
+        specs.append(NodeSpec(name_of(node), module.kind, inputs, module.attrs()))
     return specs
 
 
@@ -264,22 +161,30 @@ def outputs_of(module: nn.Module) -> int | None:
     return out if isinstance(out, int) else None
 
 
-def build(specs: Iterable[NodeSpec], output: str, where: str) -> fx.GraphModule:
+def build(
+    specs: Iterable[NodeSpec], output: str, where: str, vocabulary: ops.Vocabulary
+) -> fx.GraphModule:
     """A graph from its plain-data form, weights still to be loaded.
+
+    Args:
+        specs: in execution order.
+        output: name of the node that gives the embedding.
+        where: the file, for errors.
+        vocabulary: the operators that the graph may hold.
 
     Raises:
         ModelFileError: naming ``where``, for an unknown kind, bad attributes or a missing input.
     """
     builder = GraphBuilder()
     for spec in specs:
-        entry = KINDS.get(spec.kind)
-        if entry is None:
+        operator = vocabulary.get(spec.kind)
+        if operator is None:
             raise ModelFileError(f"{where}: operator kind {spec.kind!r} ({spec.name}) is not known")
         missing = [i for i in spec.inputs if i not in builder.nodes]
         if missing:
             raise ModelFileError(f"{where}: {spec.name} reads {missing}, which come later or never")
         try:
-            module = entry.make(**spec.attrs)
+            module = operator(**_tuples(spec.attrs))
         except (TypeError, ValueError, RuntimeError) as error:
             raise ModelFileError(f"{where}: {spec.name} cannot be built ({error})") from None
         if builder.add(spec.name, module, *spec.inputs) != spec.name:
@@ -307,3 +212,8 @@ def shapes(gm: fx.GraphModule, height: int, width: int) -> dict[str, tuple[int, 
     _Recorder(gm).run(torch.zeros(1, 3, height, width, device=device))
     gm.train(was_training)
     return found
+
+
+def _tuples(attrs: dict[str, Any]) -> dict[str, Any]:
+    """JSON's lists back to the tuples that PyTorch's modules take."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in attrs.items()}

@@ -50,9 +50,9 @@ class FaceModel:
 
     @property
     def parameters(self) -> int:
-        """Number of trained values, quantizer steps not counted."""
+        """Number of trained values, quantizers' scales and zero points not counted."""
         return sum(
             p.numel()
             for name, p in self.graph.named_parameters()
-            if not name.endswith(("log_step", ".zero"))
+            if not name.endswith(("log_scale", ".zero_share"))
         )

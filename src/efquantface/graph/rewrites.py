@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from efquantface.graph import islands
+from efquantface.graph import ops
 from efquantface.graph.graph import (
     add_module,
     insert_after,
@@ -14,7 +14,6 @@ from efquantface.graph.graph import (
     shapes,
     tidy,
 )
-from efquantface.graph.ops import Add, Affine, Clamp, Flatten, Normalize, PReLU, linear_from
 
 
 def canonicalize(gm: fx.GraphModule, height: int, width: int) -> fx.GraphModule:
@@ -35,7 +34,7 @@ def prepend_normalize(
 ) -> fx.GraphModule:
     """Put ``(x - mean) / std`` in front, so that the graph takes pixels 0..255."""
     placeholder = next(n for n in gm.graph.nodes if n.op == "placeholder")
-    insert_after(gm, placeholder, "normalize", Normalize(mean, std))
+    insert_after(gm, placeholder, "normalize", ops.Normalize(mean, std))
     return tidy(gm)
 
 
@@ -46,25 +45,25 @@ def split_prelu(gm: fx.GraphModule) -> fx.GraphModule:
     a quantizer.
     """
     for node, module in module_nodes(gm):
-        if not isinstance(module, PReLU):
+        if not isinstance(module, ops.PReLU):
             continue
         source = node.args[0]
         assert isinstance(source, fx.Node)
         name = str(node.target)
-        product = Affine(module.channels)
+        product = ops.Affine(module.channels)
         with torch.no_grad():
             product.weight.copy_(module.slope - 1)
         product.bias.requires_grad_(False)  # a PReLU has none
         parts: list[tuple[str, nn.Module]] = [(f"{name}_product", product)]
         if bool((module.slope <= 1).all()):
-            parts.append((f"{name}_positive", Clamp(0.0, None)))
+            parts.append((f"{name}_positive", ops.Clamp(0.0, None)))
         else:
-            parts.insert(0, (f"{name}_negative", Clamp(None, 0.0)))
+            parts.insert(0, (f"{name}_negative", ops.Clamp(None, 0.0)))
         at = source
         with gm.graph.inserting_before(node):
             for part, child in parts:
                 at = gm.graph.call_module(add_module(gm, part, child), (at,))
-            total = gm.graph.call_module(add_module(gm, f"{name}_sum", Add()), (source, at))
+            total = gm.graph.call_module(add_module(gm, f"{name}_sum", ops.Add()), (source, at))
         node.replace_all_uses_with(total)
         gm.graph.erase_node(node)
     return tidy(gm)
@@ -74,25 +73,25 @@ def _fold_affines(gm: fx.GraphModule, height: int, width: int) -> None:
     """Repeat single folds until none applies (each changes the graph, so start over after one)."""
     found = shapes(gm, height, width)
     while any(
-        (isinstance(module, Affine) and _fold_one(gm, node, module, found))
-        or (isinstance(module, islands.Scale | islands.Shift) and _fold_last(gm, node, module))
+        (isinstance(module, ops.Affine) and _fold_one(gm, node, module, found))
+        or (isinstance(module, ops.Scale | ops.Shift) and _fold_last(gm, node, module))
         for node, module in module_nodes(gm)
     ):
         pass
 
 
 @torch.no_grad()
-def _fold_last(gm: fx.GraphModule, node: fx.Node, module: islands.Scale | islands.Shift) -> bool:
+def _fold_last(gm: fx.GraphModule, node: fx.Node, module: ops.Scale | ops.Shift) -> bool:
     """A scale or shift of the last axis into the linear layer or LayerNorm before it."""
     source = node.args[0]
     assert isinstance(source, fx.Node)
     before = module_of(gm, source)
-    if len(source.users) != 1 or not isinstance(before, nn.Linear | islands.LayerNorm):
+    if len(source.users) != 1 or not isinstance(before, ops.Linear | ops.LayerNorm):
         return False
-    values = module.weight if isinstance(module, islands.Scale) else module.bias
+    values = module.weight if isinstance(module, ops.Scale) else module.bias
     if values.numel() != before.bias.numel() or values.shape[-1] != values.numel():
         return False
-    if isinstance(module, islands.Shift):
+    if isinstance(module, ops.Shift):
         before.bias.add_(values.flatten())
     else:
         factor = values.flatten()
@@ -105,12 +104,12 @@ def _fold_last(gm: fx.GraphModule, node: fx.Node, module: islands.Scale | island
 
 @torch.no_grad()
 def _fold_one(
-    gm: fx.GraphModule, node: fx.Node, affine: Affine, found: dict[str, tuple[int, ...]]
+    gm: fx.GraphModule, node: fx.Node, affine: ops.Affine, found: dict[str, tuple[int, ...]]
 ) -> bool:
     source = node.args[0]
     assert isinstance(source, fx.Node)
     before = module_of(gm, source)
-    if isinstance(before, nn.Linear) and len(found.get(str(source.target), ())) != 2:
+    if isinstance(before, ops.Linear) and len(found.get(str(source.target), ())) != 2:
         return False  # the channels that an affine scales are not this layer's outputs
     if len(source.users) == 1 and before is not None and _fold_backward(before, affine):
         node.replace_all_uses_with(source)
@@ -120,14 +119,14 @@ def _fold_one(
         return False
     user = next(iter(node.users))
     after = module_of(gm, user)
-    if isinstance(after, nn.Linear) and len(found.get(str(source.target), ())) != 2:
+    if isinstance(after, ops.Linear) and len(found.get(str(source.target), ())) != 2:
         return False
     spread = 1
-    if isinstance(after, Flatten) and len(user.users) == 1:
+    if isinstance(after, ops.Flatten) and len(user.users) == 1:
         shape = found.get(str(source.target), ())
         spread = shape[2] * shape[3] if len(shape) == 4 else 1
         after = module_of(gm, next(iter(user.users)))
-        if not isinstance(after, nn.Linear):
+        if not isinstance(after, ops.Linear):
             return False
     if after is not None and _fold_forward(after, affine, spread):
         node.replace_all_uses_with(source)
@@ -136,19 +135,19 @@ def _fold_one(
     return False
 
 
-def _fold_backward(before: nn.Module, affine: Affine) -> bool:
+def _fold_backward(before: nn.Module, affine: ops.Affine) -> bool:
     """Into the layer whose output the affine reads; changes ``before`` in place."""
     weight, bias = affine.weight, affine.bias
-    if isinstance(before, nn.Conv2d | nn.Linear):
+    if isinstance(before, ops.Conv2d | ops.Linear):
         assert before.bias is not None
         before.weight.mul_(weight.view(-1, *(1,) * (before.weight.dim() - 1)))
         before.bias.mul_(weight).add_(bias)
         return True
-    if isinstance(before, Affine):
+    if isinstance(before, ops.Affine):
         before.weight.mul_(weight)
         before.bias.mul_(weight).add_(bias)
         return True
-    if isinstance(before, Normalize) and bool((weight > 0).all()):
+    if isinstance(before, ops.Normalize) and bool((weight > 0).all()):
         # (x - m) / s * w + b = (x - (m - b s / w)) / (s / w)
         before.mean.sub_(bias * before.std / weight)
         before.std.div_(weight)
@@ -156,15 +155,15 @@ def _fold_backward(before: nn.Module, affine: Affine) -> bool:
     return False
 
 
-def _fold_forward(after: nn.Module, affine: Affine, spread: int) -> bool:
+def _fold_forward(after: nn.Module, affine: ops.Affine, spread: int) -> bool:
     """Into the layer that reads the affine; exact only where no zero padding lies between."""
-    if isinstance(after, nn.Linear):
+    if isinstance(after, ops.Linear):
         weight = affine.weight.repeat_interleave(spread)
         bias = affine.bias.repeat_interleave(spread)
         after.bias.add_(after.weight @ bias)
         after.weight.mul_(weight)
         return True
-    if isinstance(after, nn.Conv2d) and not any(int(p) for p in after.padding):
+    if isinstance(after, ops.Conv2d) and not any(int(p) for p in after.padding):
         assert after.bias is not None
         weight = _by_input_channel(affine.weight, after)
         bias = _by_input_channel(affine.bias, after)
@@ -174,7 +173,7 @@ def _fold_forward(after: nn.Module, affine: Affine, spread: int) -> bool:
     return False
 
 
-def _by_input_channel(values: Tensor, conv: nn.Conv2d) -> Tensor:
+def _by_input_channel(values: Tensor, conv: ops.Conv2d) -> Tensor:
     """Per-input-channel values laid out like the weight of a (grouped) convolution."""
     grouped = values.view(conv.groups, 1, -1)
     rows = conv.out_channels // conv.groups
@@ -186,7 +185,7 @@ def _linear_tail(gm: fx.GraphModule, height: int, width: int) -> None:
     """``conv 1x1 on a 1x1 map -> flatten`` becomes ``flatten -> linear``."""
     found = shapes(gm, height, width)
     for node, module in module_nodes(gm):
-        if not isinstance(module, nn.Conv2d) or len(node.users) != 1 or module.groups != 1:
+        if not isinstance(module, ops.Conv2d) or len(node.users) != 1 or module.groups != 1:
             continue
         user = next(iter(node.users))
         source = node.args[0]
@@ -194,9 +193,9 @@ def _linear_tail(gm: fx.GraphModule, height: int, width: int) -> None:
         shape = found.get(str(source.target), ())
         if shape[2:] != tuple(module.kernel_size) or found[str(node.target)][2:] != (1, 1):
             continue
-        if not isinstance(module_of(gm, user), Flatten) or any(int(p) for p in module.padding):
+        if not isinstance(module_of(gm, user), ops.Flatten) or any(int(p) for p in module.padding):
             continue
-        linear = linear_from(module.weight.flatten(1), module.bias)
+        linear = ops.linear_from(module.weight.flatten(1), module.bias)
         user.replace_input_with(node, source)
         insert_after(gm, user, f"{node.target}_linear", linear)
         gm.graph.erase_node(node)

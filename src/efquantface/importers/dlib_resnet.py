@@ -12,22 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import fx, nn
+from torch import fx
 
 from efquantface.contract import FaceContract
 from efquantface.errors import ModelFileError
+from efquantface.graph import ops
 from efquantface.graph.graph import INPUT, GraphBuilder
-from efquantface.graph.ops import (
-    Add,
-    Affine,
-    Clamp,
-    Flatten,
-    GlobalAvgPool,
-    Normalize,
-    ZeroPad,
-    conv_from,
-    linear_from,
-)
 from efquantface.importers.dlib_format import DlibLayer, DlibNet, read_dlib
 
 _INPUT_STD = 256.0  # dlib divides the mean-free pixel by 256
@@ -63,7 +53,9 @@ class _Assembler:
     def __init__(self, net: DlibNet, path: Path) -> None:
         self.layers, self.path, self.next = net.layers, path, 0
         self.builder = GraphBuilder()
-        self.at = self.builder.add("normalize", Normalize(net.input_mean, (_INPUT_STD,) * 3), INPUT)
+        self.at = self.builder.add(
+            "normalize", ops.Normalize(net.input_mean, (_INPUT_STD,) * 3), INPUT
+        )
         # channels, size of the tensor at ``self.at``: dlib's add pads by these
         self.channels, self.size = 3, net.input_size[0]
 
@@ -78,12 +70,12 @@ class _Assembler:
         if self.peek() != "avg_pool_2":
             raise self.fail("global average pooling")
         self.pop("avg_pool_2")
-        self.at = self.builder.add("pool", GlobalAvgPool(), self.at)
-        self.at = self.builder.add("flatten", Flatten(), self.at)
+        self.at = self.builder.add("pool", ops.GlobalAvgPool(), self.at)
+        self.at = self.builder.add("flatten", ops.Flatten(), self.at)
         layer = self.pop("fc_2")
         shape = (int(layer.attrs["inputs"]), int(layer.attrs["outputs"]))
         weight = torch.from_numpy(np.ascontiguousarray(layer.params.reshape(shape).T))
-        self.at = self.builder.add("embedding", linear_from(weight, None), self.at)
+        self.at = self.builder.add("embedding", ops.linear_from(weight, None), self.at)
         if self.next != len(self.layers):
             raise self.fail("the end of the network")
         return self.builder.finish(self.at)
@@ -115,11 +107,11 @@ class _Assembler:
         split = a["filters"] * a["in_channels"] * a["nr"] * a["nc"]
         weight = params[:split].view(a["filters"], a["in_channels"], a["nr"], a["nc"])
         stride, padding = (a["stride_y"], a["stride_x"]), (a["padding_y"], a["padding_x"])
-        conv = conv_from(weight, params[split:], stride=stride, padding=padding)
+        conv = ops.conv_from(weight, params[split:], stride=stride, padding=padding)
         self.at = self.builder.add(name, conv, self.at)
         self.channels = a["filters"]
         self.size = (self.size + 2 * padding[0] - a["nr"]) // stride[0] + 1
-        affine = Affine(self.channels)
+        affine = ops.Affine(self.channels)
         gamma_beta = torch.from_numpy(self.pop("affine_").params).view(2, self.channels)
         with torch.no_grad():
             affine.weight.copy_(gamma_beta[0])
@@ -128,11 +120,11 @@ class _Assembler:
 
     def relu(self, name: str) -> None:
         self.pop("relu_")
-        self.at = self.builder.add(name, Clamp(0.0, None), self.at)
+        self.at = self.builder.add(name, ops.Clamp(0.0, None), self.at)
 
     def max_pool(self, name: str) -> None:
         a = {k: int(v) for k, v in self.pop("max_pool_2").attrs.items()}
-        pool = nn.MaxPool2d((a["nr"], a["nc"]), (a["stride_y"], a["stride_x"]))
+        pool = ops.MaxPool2d((a["nr"], a["nc"]), (a["stride_y"], a["stride_x"]))
         self.at = self.builder.add(name, pool, self.at)
         self.size = (self.size - a["nr"]) // a["stride_y"] + 1
 
@@ -144,7 +136,7 @@ class _Assembler:
         self.convolution(f"{name}_conv2")
         if self.peek() == "avg_pool_2":
             a = {k: int(v) for k, v in self.pop("avg_pool_2").attrs.items()}
-            pool = nn.AvgPool2d((a["nr"], a["nc"]), (a["stride_y"], a["stride_x"]))
+            pool = ops.AvgPool2d((a["nr"], a["nc"]), (a["stride_y"], a["stride_x"]))
             shortcut = self.builder.add(f"{name}_shortcut", pool, shortcut)
             shortcut_size = (shortcut_size - a["nr"]) // a["stride_y"] + 1
         self.pop("add_prev_")
@@ -156,11 +148,11 @@ class _Assembler:
             channels - shortcut_channels,
             size - shortcut_size,
         )
-        self.at = self.builder.add(f"{name}_add", Add(), main, shortcut)
+        self.at = self.builder.add(f"{name}_add", ops.Add(), main, shortcut)
         self.channels, self.size = channels, size
         self.relu(f"{name}_relu2")
 
     def padded(self, name: str, source: str, channels: int, size: int) -> str:
         if channels == 0 and size == 0:
             return source
-        return self.builder.add(name, ZeroPad(channels, bottom=size, right=size), source)
+        return self.builder.add(name, ops.ZeroPad(channels, bottom=size, right=size), source)

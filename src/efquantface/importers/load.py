@@ -16,11 +16,11 @@ from efquantface.graph.rewrites import canonicalize, prepend_normalize
 from efquantface.importers.contracts import find_contract, resolve
 from efquantface.importers.dlib_resnet import load_dlib_resnet
 from efquantface.importers.foreign import foreign_format
-from efquantface.importers.onnx.graph import import_onnx
+from efquantface.importers.onnx.importer import import_onnx
 from efquantface.importers.recognize import recognize
 from efquantface.importers.state_dicts import SUFFIXES
 from efquantface.importers.torch_fx import import_module
-from efquantface.quantize import kinds as _quantized_kinds  # noqa: F401  makes them loadable
+from efquantface.quantize.vocabulary import OPERATORS
 
 
 def load_model(
@@ -58,7 +58,7 @@ def load_model(
         graph, found = load_dlib_resnet(path)
         return FaceModel(canonicalize(graph, found.height, found.width), found, path)
     if path.suffix == ".safetensors" and is_own_checkpoint(path):
-        return load_checkpoint(path)
+        return load_checkpoint(path, OPERATORS)
     foreign = foreign_format(path)
     if foreign is not None:
         raise ModelFileError(f"{path}: {foreign}")

@@ -13,20 +13,11 @@ from torch.nn import functional as F
 
 from efquantface.contract import FaceContract
 from efquantface.errors import ModelFileError, UnsupportedOperatorError
-from efquantface.graph import islands, ops
+from efquantface.graph import ops
 from efquantface.graph.graph import INPUT, GraphBuilder
-from efquantface.graph.ops import (
-    Add,
-    Affine,
-    Clamp,
-    Flatten,
-    GlobalAvgPool,
-    Multiply,
-    PReLU,
-    conv_from,
-    linear_from,
-)
 from efquantface.importers.onnx.context import Context, NotCanonical
+
+_CANONICAL = frozenset(ops.OPERATORS.values())
 
 
 class _Tracer(fx.Tracer):
@@ -40,7 +31,7 @@ class _Tracer(fx.Tracer):
 
 def _is_canonical(module: nn.Module) -> bool:
     """Whether a module is in the vocabulary already, or says itself what it is there."""
-    return module.__module__ in (ops.__name__, islands.__name__) or hasattr(module, "canonical")
+    return type(module) in _CANONICAL or hasattr(module, "canonical")
 
 
 def import_module(module: nn.Module, contract: FaceContract) -> fx.GraphModule:
@@ -130,7 +121,7 @@ def _module(context: Context, node: fx.Node, child: nn.Module, values: dict[fx.N
 def _conv(m: Any, shape: tuple[int, ...]) -> nn.Module:
     if isinstance(m.padding, str) or m.padding_mode != "zeros":
         raise NotCanonical(f"padding {m.padding!r}, {m.padding_mode}")
-    return conv_from(
+    return ops.conv_from(
         m.weight.detach(),
         None if m.bias is None else m.bias.detach(),
         stride=m.stride,
@@ -141,7 +132,7 @@ def _conv(m: Any, shape: tuple[int, ...]) -> nn.Module:
 
 
 def _batch_norm(m: Any, shape: tuple[int, ...]) -> nn.Module:
-    affine = Affine(m.num_features)
+    affine = ops.Affine(m.num_features)
     if m.running_mean is None:
         raise NotCanonical("BatchNorm without running statistics")
     with torch.no_grad():
@@ -154,7 +145,7 @@ def _batch_norm(m: Any, shape: tuple[int, ...]) -> nn.Module:
 
 
 def _prelu(m: Any, shape: tuple[int, ...]) -> nn.Module:
-    module = PReLU(shape[1])
+    module = ops.PReLU(shape[1])
     slope = m.weight if isinstance(m, nn.PReLU) else torch.tensor(m.negative_slope)
     with torch.no_grad():
         module.slope.copy_(slope.detach().expand(shape[1]))
@@ -165,7 +156,19 @@ def _adaptive(m: Any, shape: tuple[int, ...]) -> nn.Module:
     size = m.output_size if isinstance(m.output_size, tuple) else (m.output_size,) * 2
     if size != (1, 1):
         raise NotCanonical(f"adaptive pooling to {size}")
-    return GlobalAvgPool()
+    return ops.GlobalAvgPool()
+
+
+def _max_pool(m: Any, shape: tuple[int, ...]) -> nn.Module:
+    if m.dilation not in (1, (1, 1)) or m.return_indices:
+        raise NotCanonical("dilated pooling, or with indices")
+    return ops.MaxPool2d(m.kernel_size, m.stride, m.padding, ceil_mode=m.ceil_mode)
+
+
+def _avg_pool(m: Any, shape: tuple[int, ...]) -> nn.Module:
+    if m.divisor_override is not None:
+        raise NotCanonical("average pooling with a divisor of its own")
+    return ops.AvgPool2d(m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad)
 
 
 def _copy(m: Any, shape: tuple[int, ...]) -> nn.Module:
@@ -176,7 +179,7 @@ def _copy(m: Any, shape: tuple[int, ...]) -> nn.Module:
 def _gelu(m: Any, shape: tuple[int, ...]) -> nn.Module:
     if m.approximate != "none":
         raise NotCanonical(f"GELU approximated by {m.approximate}")
-    return islands.Gelu()
+    return ops.Gelu()
 
 
 def _nothing(m: Any, shape: tuple[int, ...]) -> None:
@@ -184,7 +187,7 @@ def _nothing(m: Any, shape: tuple[int, ...]) -> None:
 
 
 def _linear(m: Any, shape: tuple[int, ...]) -> nn.Module:
-    return linear_from(m.weight.detach(), None if m.bias is None else m.bias.detach())
+    return ops.linear_from(m.weight.detach(), None if m.bias is None else m.bias.detach())
 
 
 _MODULES: dict[type[nn.Module], Callable[[Any, tuple[int, ...]], nn.Module | None]] = {
@@ -194,15 +197,15 @@ _MODULES: dict[type[nn.Module], Callable[[Any, tuple[int, ...]], nn.Module | Non
     nn.BatchNorm1d: _batch_norm,
     nn.PReLU: _prelu,
     nn.LeakyReLU: _prelu,
-    nn.ReLU6: lambda m, s: Clamp(0.0, 6.0),
-    nn.Hardtanh: lambda m, s: Clamp(float(m.min_val), float(m.max_val)),
-    nn.ReLU: lambda m, s: Clamp(0.0, None),
-    nn.Sigmoid: lambda m, s: nn.Sigmoid(),
+    nn.ReLU6: lambda m, s: ops.Clamp(0.0, 6.0),
+    nn.Hardtanh: lambda m, s: ops.Clamp(float(m.min_val), float(m.max_val)),
+    nn.ReLU: lambda m, s: ops.Clamp(0.0, None),
+    nn.Sigmoid: lambda m, s: ops.Sigmoid(),
     nn.GELU: _gelu,
-    nn.MaxPool2d: _copy,
-    nn.AvgPool2d: _copy,
+    nn.MaxPool2d: _max_pool,
+    nn.AvgPool2d: _avg_pool,
     nn.AdaptiveAvgPool2d: _adaptive,
-    nn.Flatten: lambda m, s: None if len(s) == 2 else Flatten(),
+    nn.Flatten: lambda m, s: None if len(s) == 2 else ops.Flatten(),
     nn.Dropout: _nothing,
     nn.Dropout2d: _nothing,
     nn.Identity: _nothing,
@@ -225,18 +228,18 @@ def _call(context: Context, node: fx.Node, values: dict[fx.Node, str]) -> str:
         first, second = (values[a] for a in operands)
         if context.examples[first].shape != context.examples[second].shape:
             raise NotCanonical("an addition of different shapes")
-        return context.add(name, Add(), first, second)
+        return context.add(name, ops.Add(), first, second)
     if target in (operator.mul, torch.mul, "mul"):
         operands = [a for a in node.args if isinstance(a, fx.Node)]
         if len(operands) != 2 or node.kwargs:
             raise NotCanonical("a product that is not of two tensors")
-        return context.add(name, Multiply(), *(values[a] for a in operands))
+        return context.add(name, ops.Multiply(), *(values[a] for a in operands))
     if target in (F.relu, torch.relu, torch.relu_, "relu", "relu_"):
-        return context.add(name, Clamp(0.0, None), source)
+        return context.add(name, ops.Clamp(0.0, None), source)
     if target in (F.sigmoid, torch.sigmoid, "sigmoid"):
-        return context.add(name, nn.Sigmoid(), source)
+        return context.add(name, ops.Sigmoid(), source)
     if target is F.relu6:
-        return context.add(name, Clamp(0.0, 6.0), source)
+        return context.add(name, ops.Clamp(0.0, 6.0), source)
     if target in (torch.flatten, "flatten", "view", "reshape", torch.reshape, "squeeze"):
         return _reshape(context, node, source, shape)
     if target in (F.adaptive_avg_pool2d, torch.mean, "mean"):
@@ -258,16 +261,16 @@ def _reshape(context: Context, node: fx.Node, source: str, shape: tuple[int, ...
     reshaped = node.target in ("view", "reshape", torch.reshape) and last in (-1, features)
     if not (flat or squeezed or reshaped):
         raise NotCanonical(f"a reshape of {shape} by {node.args[1:]}")
-    return source if len(shape) == 2 else context.add(node.name, Flatten(), source)
+    return source if len(shape) == 2 else context.add(node.name, ops.Flatten(), source)
 
 
 def _mean(context: Context, node: fx.Node, source: str, shape: tuple[int, ...]) -> str:
     if node.target is F.adaptive_avg_pool2d:
         if node.args[1] not in (1, (1, 1), [1, 1]):
             raise NotCanonical(f"adaptive pooling to {node.args[1]}")
-        return context.add(node.name, GlobalAvgPool(), source)
+        return context.add(node.name, ops.GlobalAvgPool(), source)
     dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
     if not isinstance(dims, tuple | list) or sorted(int(str(d)) % 4 for d in dims) != [2, 3]:
         raise NotCanonical(f"a mean over {dims}")
-    pooled = context.add(node.name, GlobalAvgPool(), source)
-    return pooled if node.kwargs.get("keepdim") else context.add(node.name, Flatten(), pooled)
+    pooled = context.add(node.name, ops.GlobalAvgPool(), source)
+    return pooled if node.kwargs.get("keepdim") else context.add(node.name, ops.Flatten(), pooled)

@@ -16,10 +16,11 @@ from efquantface.evaluation.run import length_ratio
 from efquantface.export import saturation
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.operators import executed
-from efquantface.export.parity import Parity, check_parity, mean_cosine
+from efquantface.export.parity import Parity, check_parity
 from efquantface.graph.graph import module_of, output_node
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.placement import output_layer, refresh_biases
+from efquantface.rows import mean_cosine
 
 _LENGTH_FACES = 256
 _PARITY_FACES = 64
@@ -82,7 +83,7 @@ def export_student(
     unchecked.replace(target)
     if student.quantized:
         console.log(
-            f"parity passed: {len(parity.layers)} layers equal to one step, cosine "
+            f"parity passed: {len(parity.layers)} layers equal to within a code, cosine "
             f"{parity.cosine:.5f} to the student in integers"
         )
         console.log(parity.executed.describe())
@@ -95,7 +96,7 @@ def export_student(
 def _float_parity(student: FaceModel, path: Path, faces: Faces, teacher: Rows) -> Parity:
     own = Embedder.open(student).embed(faces)
     file = Embedder.open(path).embed(faces)
-    cosine, found = mean_cosine(own, file), executed(path)
+    cosine = mean_cosine(own, file)
     if cosine < _FLOAT_PARITY:
         raise ParityError(f"{path}: its embeddings have cosine {cosine:.5f} to the student's")
     return Parity(
@@ -105,9 +106,5 @@ def _float_parity(student: FaceModel, path: Path, faces: Faces, teacher: Rows) -
         fake_quantized_cosine=cosine,
         student_cosine=mean_cosine(own, teacher),
         rounding=0.0,
-        operators=found.counts,
-        convolutions=found.convolutions,
-        integer_convolutions=found.integer_convolutions,
-        products=found.products,
-        integer_products=found.integer_products,
+        executed=executed(path),
     )

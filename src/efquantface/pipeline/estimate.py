@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from efquantface.distill.losses import LOSSES
-from efquantface.distill.memory import part_of, saved_bytes
+from efquantface.distill.memory import microbatch_size, saved_bytes
 from efquantface.distill.settings import Plan
 from efquantface.embedding.embedder import Embedder
 from efquantface.evaluation.benchmarks.gallery import GallerySet
@@ -107,7 +107,9 @@ def training_plan(run: Run, inputs: Inputs) -> Plan:
     module = fused(student.graph).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = pixels.float().contiguous(memory_format=torch.channels_last)
     weights = sum(p.numel() for p in student.graph.parameters())
-    part, memory = part_of(size, saved_bytes(module, x[:4]), weights, settings.memory_gb * 2**10)
+    part, memory = microbatch_size(
+        size, saved_bytes(module, x[:4]), weights, settings.memory_gb * 2**10
+    )
     module.to(recipe.device)
     x = x.to(recipe.device)
     target = torch.randn(size, model.contract.embedding_size, generator=torch.Generator())

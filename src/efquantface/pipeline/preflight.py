@@ -12,8 +12,9 @@ from efquantface.console import Console
 from efquantface.contract import ASSUMED, PREPROCESS, FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.embedding.embedder import Embedder
-from efquantface.evaluation.metrics import area_under_roc, unit
+from efquantface.evaluation.metrics import area_under_roc
 from efquantface.graph.model import FaceModel
+from efquantface.rows import unit
 
 AS_FOUND = "as found"
 _IMAGES = 160

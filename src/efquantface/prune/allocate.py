@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from efquantface.errors import RecipeError
+from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes, name_of, shapes
 from efquantface.graph.macs import macs
 from efquantface.prune.channels import ChannelGroup
@@ -35,7 +36,7 @@ class Cost:
         cost = cls()
         for node, module in module_nodes(gm):
             name = name_of(node)
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, ops.Conv2d):
                 places = float(found[name][2] * found[name][3])
                 kernel = module.kernel_size[0] * module.kernel_size[1]
                 if module.groups == module.in_channels > 1:
@@ -45,7 +46,7 @@ class Cost:
                 inside = reads.get(name, (module.in_channels // module.groups, 1))
                 outside = writes.get(name, module.out_channels)
                 cost.each.append((inside[0], outside, inside[1], places * kernel))
-            elif isinstance(module, nn.Linear):
+            elif isinstance(module, ops.Linear):
                 places = float(torch.Size(found[name][1:-1]).numel())
                 inside = reads.get(name, (module.in_features, 1))
                 outside = writes.get(name, module.out_features)

@@ -18,24 +18,23 @@ import torch_pruning
 from torch import fx, nn
 
 from efquantface.errors import ModelFileError
+from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes, module_of, name_of, output_name, tidy
-from efquantface.graph.islands import Gelu
-from efquantface.graph.ops import (
-    Add,
-    Affine,
-    Clamp,
-    Flatten,
-    GlobalAvgPool,
-    Multiply,
-    Normalize,
-    PReLU,
-    ZeroPad,
-)
 from efquantface.prune.shortcuts import without_zero_channels
 
 _LAYERS = nn.Conv2d | nn.Linear
 _PASSES_CHANNELS = (
-    *(Add, Affine, Clamp, Flatten, GlobalAvgPool, Multiply, PReLU, Gelu, ZeroPad),
+    *(
+        ops.Add,
+        ops.Affine,
+        ops.Clamp,
+        ops.Flatten,
+        ops.GlobalAvgPool,
+        ops.Multiply,
+        ops.PReLU,
+        ops.Gelu,
+        ops.ZeroPad,
+    ),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.Sigmoid),
 )
 
@@ -144,10 +143,10 @@ def _twin(gm: fx.GraphModule) -> fx.GraphModule:
     for node, module in module_nodes(twin):
         replacement: nn.Module | None = None
         with torch.no_grad():
-            if isinstance(module, PReLU):
+            if isinstance(module, ops.PReLU):
                 replacement = nn.PReLU(module.channels)
                 replacement.weight.copy_(module.slope)
-            elif isinstance(module, Affine):
+            elif isinstance(module, ops.Affine):
                 replacement = nn.BatchNorm2d(module.channels, eps=0.0)
                 replacement.weight.copy_(module.weight)
                 replacement.bias.copy_(module.bias)
@@ -161,11 +160,11 @@ def _canonical(twin: fx.GraphModule) -> fx.GraphModule:
     for node, module in module_nodes(gm):
         with torch.no_grad():
             if isinstance(module, nn.PReLU):
-                prelu = PReLU(module.weight.numel())
+                prelu = ops.PReLU(module.weight.numel())
                 prelu.slope.copy_(module.weight)
                 gm.set_submodule(str(node.target), prelu)
             elif isinstance(module, nn.BatchNorm2d):
-                affine = Affine(module.weight.numel())
+                affine = ops.Affine(module.weight.numel())
                 affine.weight.copy_(module.weight)
                 affine.bias.copy_(module.bias)
                 gm.set_submodule(str(node.target), affine)
@@ -206,7 +205,7 @@ def _whole(gm: fx.GraphModule) -> dict[str, str]:
             _spread(gm, node, "a grouped convolution that is not depthwise", reasons)
         elif not isinstance(
             module,
-            (*_PASSES_CHANNELS, Normalize, nn.Conv2d, nn.Linear, nn.PReLU, nn.BatchNorm2d),
+            (*_PASSES_CHANNELS, ops.Normalize, nn.Conv2d, nn.Linear, nn.PReLU, nn.BatchNorm2d),
         ):
             _spread(gm, node, f"{type(module).__name__} needs all channels", reasons)
     return reasons

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from efquantface.graph import ops
 from efquantface.prune.channels import ChannelGroup
 
 _DIRECTIONS = 2  # random directions of the embedding a batch
@@ -73,7 +74,7 @@ def _gate(gates: dict[str, Tensor], name: str, spread: int) -> Callable[..., Any
     def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x = inputs[0]
         gate = gates[name].repeat_interleave(spread, dim=1)
-        if isinstance(module, nn.Linear):  # channels are the last axis
+        if isinstance(module, ops.Linear):  # channels are the last axis
             shape = (len(x), *(1,) * (x.dim() - 2), -1)
         else:
             shape = (len(x), -1, *(1,) * (x.dim() - 2))

@@ -8,8 +8,9 @@ near the teacher's (He et al. 2017, eq. 5, without the selection).
 from __future__ import annotations
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
+from efquantface.graph import ops
 from efquantface.graph.fitting import Stepper, fit
 from efquantface.graph.graph import name_of
 
@@ -38,18 +39,18 @@ def refit(
     ours, theirs = Stepper(pruned, pixels), Stepper(teacher, pixels)
     while (at := ours.step()) is not None:
         node, module = at
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, ops.Conv2d | ops.Linear):
             wanted = theirs.until(name_of(node))
             numbers = kept.get(name_of(node))
             if numbers is not None:
-                axis = 1 if isinstance(module, nn.Conv2d) else -1
+                axis = 1 if isinstance(module, ops.Conv2d) else -1
                 wanted = wanted.index_select(axis, torch.tensor(numbers))
             _fit(module, ours.inputs(node)[0], wanted, generator)
         ours.finish(node, module)
 
 
 def _fit(
-    layer: nn.Conv2d | nn.Linear, x: Tensor, wanted: Tensor, generator: torch.Generator
+    layer: ops.Conv2d | ops.Linear, x: Tensor, wanted: Tensor, generator: torch.Generator
 ) -> None:
     found = fit(layer, x, wanted, generator)
     if found is None:

@@ -12,8 +12,8 @@ import copy
 import torch
 from torch import fx
 
+from efquantface.graph import ops
 from efquantface.graph.graph import insert_after, module_nodes, shapes, tidy
-from efquantface.graph.ops import ZeroPad, conv_from
 
 
 def without_zero_channels(gm: fx.GraphModule, height: int, width: int) -> fx.GraphModule:
@@ -25,17 +25,17 @@ def without_zero_channels(gm: fx.GraphModule, height: int, width: int) -> fx.Gra
         gm: canonical float graph, which is not changed.
         height, width: of a crop.
     """
-    if not any(isinstance(m, ZeroPad) and m.channels for m in gm.modules()):
+    if not any(isinstance(m, ops.ZeroPad) and m.channels for m in gm.modules()):
         return gm
     found = shapes(gm, height, width)
     opened = copy.deepcopy(gm)
     for node, pad in module_nodes(opened):
-        if isinstance(pad, ZeroPad) and pad.channels:
+        if isinstance(pad, ops.ZeroPad) and pad.channels:
             name = str(node.target)
             outputs = found[name][1]
             weight = torch.eye(outputs, outputs - pad.channels)[:, :, None, None]
-            opened.set_submodule(name, conv_from(weight, None))
+            opened.set_submodule(name, ops.conv_from(weight, None))
             border = (pad.top, pad.bottom, pad.left, pad.right)
             if any(border):
-                insert_after(opened, node, f"{name}_border", ZeroPad(0, *border))
+                insert_after(opened, node, f"{name}_border", ops.ZeroPad(0, *border))
     return tidy(opened).eval()

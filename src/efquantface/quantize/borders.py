@@ -1,7 +1,7 @@
 """Channels of similar range where float islands meet integer layers.
 
 Transformer-like backbones carry a residual stream in which few channels are a hundred times larger
-than the rest; one step for all channels would round the others away. Where a value crosses from float
+than the rest; one scale for all channels would round the others away. Where a value crosses from float
 to codes or back, a scale per channel costs one multiplication in float, or none: a LayerNorm in front
 takes it into its own weight (Xiao et al. 2023, "SmoothQuant", eq. 3, applied to convolutions as
 well), and a convolution whose result is read in float may give every channel its own range.
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
+from efquantface.graph import ops
 from efquantface.graph.graph import (
     add_module,
     insert_after,
@@ -26,8 +27,7 @@ from efquantface.graph.graph import (
     shapes,
     tidy,
 )
-from efquantface.graph.islands import LayerNorm, Scale, Transpose
-from efquantface.quantize.codes import MOVES, codes_in
+from efquantface.quantize.codes import codes_in
 from efquantface.quantize.equalize import channel_ranges
 
 _DENSE_POWER = 0.5  # the rest of the spread goes to the weights
@@ -38,7 +38,7 @@ _LEAST = 1e-3  # of the largest channel's range
 class _Border:
     """A layer on the edge of an island, and the value that crosses (its channels by their axis)."""
 
-    layer: nn.Conv2d | nn.Linear
+    layer: ops.Conv2d | ops.Linear
     node: fx.Node
     into: bool  # the layer reads float; otherwise its result is read in float
 
@@ -47,7 +47,7 @@ class _Border:
         """Name of the value that crosses, and the axis of its channels."""
         crossing = self.node.args[0] if self.into else self.node
         assert isinstance(crossing, fx.Node)
-        return name_of(crossing), 1 if isinstance(self.layer, nn.Conv2d) else -1
+        return name_of(crossing), 1 if isinstance(self.layer, ops.Conv2d) else -1
 
 
 @torch.no_grad()
@@ -89,7 +89,7 @@ def _find(gm: fx.GraphModule, codes: set[fx.Node]) -> list[_Border]:
     found = []
     output = output_node(gm)
     for node, module in module_nodes(gm):
-        if not isinstance(module, nn.Conv2d | nn.Linear):
+        if not isinstance(module, ops.Conv2d | ops.Linear):
             continue
         source = node.args[0]
         if source not in codes:
@@ -109,14 +109,14 @@ def _read_in_float(gm: fx.GraphModule, user: fx.Node, codes: set[fx.Node]) -> bo
     if user.op == "output":
         return False
     if user not in codes:
-        return not isinstance(module, nn.Linear)
-    return isinstance(module, MOVES) and any(_read_in_float(gm, u, codes) for u in user.users)
+        return not isinstance(module, ops.Linear)
+    return ops.moves_codes(module) and any(_read_in_float(gm, u, codes) for u in user.users)
 
 
 def _scale_input(gm: fx.GraphModule, border: _Border, share: Tensor) -> None:
     layer, node = border.layer, border.node
-    depthwise = isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels
-    if isinstance(layer, nn.Conv2d) and not depthwise and layer.groups != 1:
+    depthwise = isinstance(layer, ops.Conv2d) and layer.groups == layer.in_channels
+    if isinstance(layer, ops.Conv2d) and not depthwise and layer.groups != 1:
         return
     factor = share if depthwise else share**_DENSE_POWER
     if depthwise:
@@ -144,21 +144,21 @@ def _scale_output(gm: fx.GraphModule, border: _Border, share: Tensor) -> None:
     insert_after(gm, border.node, f"{border.node.target}_scaled", _scale(share, layer))
 
 
-def _scale(factor: Tensor, layer: nn.Conv2d | nn.Linear) -> Scale:
-    shape = (len(factor), 1, 1) if isinstance(layer, nn.Conv2d) else (len(factor),)
-    scale = Scale(shape)
+def _scale(factor: Tensor, layer: ops.Conv2d | ops.Linear) -> ops.Scale:
+    shape = (len(factor), 1, 1) if isinstance(layer, ops.Conv2d) else (len(factor),)
+    scale = ops.Scale(shape)
     scale.weight.copy_(factor.view(shape))
     return scale
 
 
-def _norm_before(gm: fx.GraphModule, node: fx.Node, channels: int) -> LayerNorm | None:
+def _norm_before(gm: fx.GraphModule, node: fx.Node, channels: int) -> ops.LayerNorm | None:
     """The LayerNorm that only this layer reads, perhaps through a transposition."""
     at = node.args[0]
     while isinstance(at, fx.Node) and len(at.users) == 1:
         module: Any = module_of(gm, at)
-        if isinstance(module, LayerNorm):
+        if isinstance(module, ops.LayerNorm):
             return module if module.features == channels else None
-        if not isinstance(module, Transpose):
+        if not isinstance(module, ops.Transpose):
             return None
         at = at.args[0]
     return None

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from torch import fx, nn
+from torch import fx
 
+from efquantface.graph import ops
 from efquantface.graph.graph import module_of, name_of
-from efquantface.graph.islands import Reshape, Slice, Transpose
-from efquantface.graph.ops import (
-    Add,
-    Affine,
-    Clamp,
-    Flatten,
-    GlobalAvgPool,
-    Multiply,
-    Normalize,
-    PReLU,
-    ZeroPad,
-)
 from efquantface.quantize.fake_quant import InputQuantizer
 
-MOVES = nn.MaxPool2d | Flatten | ZeroPad | Clamp | Reshape | Slice | Transpose
-_IF_INPUTS_ARE = nn.AvgPool2d | GlobalAvgPool | Add | Multiply | nn.Sigmoid | PReLU
-_ALWAYS = nn.Conv2d | Affine | Normalize | InputQuantizer
+_IF_INPUTS_ARE = (
+    ops.AvgPool2d | ops.GlobalAvgPool | ops.Add | ops.Multiply | ops.Sigmoid | ops.PReLU
+)
+_ALWAYS = ops.Conv2d | ops.Affine | ops.Normalize | InputQuantizer
 
 
 def codes_in(gm: fx.GraphModule, ranks: dict[str, int]) -> set[fx.Node]:
@@ -42,8 +32,8 @@ def codes_in(gm: fx.GraphModule, ranks: dict[str, int]) -> set[fx.Node]:
         if (
             node.op == "placeholder"
             or isinstance(module, _ALWAYS)
-            or (isinstance(module, _IF_INPUTS_ARE | MOVES) and inputs_are)
-            or (isinstance(module, nn.Linear) and ranks[name_of(node)] <= 2)
+            or ((ops.moves_codes(module) or isinstance(module, _IF_INPUTS_ARE)) and inputs_are)
+            or (isinstance(module, ops.Linear) and ranks[name_of(node)] <= 2)
         ):
             found.add(node)
     return found

@@ -3,7 +3,7 @@
 PReLU and ReLU commute with a positive factor per channel, so a channel can be divided by ``r`` in
 the layer that makes it and multiplied by ``r`` in the layer that reads it without changing the
 embedding (Nagel et al. 2019, section 4.1). Per-tensor activation ranges gain where one channel
-dwarfs the others. For a depthwise reader it is free: its weights have one step a channel anyway.
+dwarfs the others. For a depthwise reader it is free: its weights have one scale a channel anyway.
 A dense reader pays with the spread of its weights over input channels, so there only the square
 root of the range is evened out.
 
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes, module_of, name_of, shapes
-from efquantface.graph.ops import Affine, Clamp, Flatten, PReLU
 
 _DENSE_POWER = 0.5
 _MAX_FACTOR = 1e3  # channels that are (nearly) always zero are not blown up further
@@ -32,22 +32,22 @@ _MAX_CAPPED_FACTOR = 16.0  # behind ReLU6 they could not come back
 
 @dataclass(frozen=True)
 class _Chain:
-    maker: nn.Conv2d | nn.Linear | Affine
+    maker: ops.Conv2d | ops.Linear | ops.Affine
     tensors: tuple[str, ...]  # names of the values that scale with the maker's channels
-    reader: nn.Conv2d | nn.Linear
+    reader: ops.Conv2d | ops.Linear
     spread: int  # reader inputs per channel (a flattened map)
     bends: tuple[nn.Module, ...]  # what is not linear between maker and reader
 
     @property
-    def prelu(self) -> PReLU | None:
+    def prelu(self) -> ops.PReLU | None:
         """The PReLU, where nothing else between the layers would mind a negative factor."""
         (only,) = self.bends if len(self.bends) == 1 else (None,)
-        return only if isinstance(only, PReLU) else None
+        return only if isinstance(only, ops.PReLU) else None
 
     @property
     def capped(self) -> bool:
         """Whether the channels stop at a value, as those of a ReLU6 do."""
-        return any(isinstance(b, Clamp) and b.high is not None for b in self.bends)
+        return any(isinstance(b, ops.Clamp) and b.high is not None for b in self.bends)
 
 
 @torch.no_grad()
@@ -96,25 +96,25 @@ def _turn_steep_channels(chain: _Chain) -> None:
     prelu.slope.copy_(torch.where(steep, 1 / prelu.slope, prelu.slope))
 
 
-def _scale_outputs(maker: nn.Conv2d | nn.Linear | Affine, factor: Tensor) -> None:
+def _scale_outputs(maker: ops.Conv2d | ops.Linear | ops.Affine, factor: Tensor) -> None:
     """Multiply the channels (C,) that a layer makes."""
     maker.weight.mul_(factor.view(-1, *(1,) * (maker.weight.dim() - 1)))
     assert maker.bias is not None
     maker.bias.mul_(factor)
 
 
-def _scale_inputs(reader: nn.Conv2d | nn.Linear, factor: Tensor, spread: int) -> None:
+def _scale_inputs(reader: ops.Conv2d | ops.Linear, factor: Tensor, spread: int) -> None:
     """Let a layer read its input channels times ``factor`` (C,)."""
     if _is_depthwise(reader):
         reader.weight.mul_(factor.view(-1, 1, 1, 1))
-    elif isinstance(reader, nn.Conv2d):
+    elif isinstance(reader, ops.Conv2d):
         reader.weight.mul_(factor.view(1, -1, 1, 1))
     else:
         reader.weight.mul_(factor.repeat_interleave(spread))
 
 
 def _is_depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels
+    return isinstance(layer, ops.Conv2d) and layer.groups == layer.in_channels
 
 
 def _find_chains(gm: fx.GraphModule, ranks: dict[str, int]) -> list[_Chain]:
@@ -124,35 +124,35 @@ def _find_chains(gm: fx.GraphModule, ranks: dict[str, int]) -> list[_Chain]:
     """
     chains = []
     for node, maker in module_nodes(gm):
-        if not isinstance(maker, nn.Conv2d | nn.Linear | Affine):
+        if not isinstance(maker, ops.Conv2d | ops.Linear | ops.Affine):
             continue
-        if isinstance(maker, nn.Linear) and ranks[name_of(node)] > 2:
+        if isinstance(maker, ops.Linear) and ranks[name_of(node)] > 2:
             continue
         tensors, at, spread = [name_of(node)], node, 1
         bends: list[nn.Module] = []
         while len(at.users) == 1:
             at = next(iter(at.users))
             module = module_of(gm, at)
-            if isinstance(module, PReLU):
+            if isinstance(module, ops.PReLU):
                 tensors.append(name_of(at))
                 bends.append(module)
-            elif isinstance(module, Clamp) and module.low == 0:
+            elif isinstance(module, ops.Clamp) and module.low == 0:
                 tensors = [name_of(at)]  # a quantizer takes it in: no code is made in front of it
                 bends.append(module)
-            elif isinstance(module, Flatten):
+            elif isinstance(module, ops.Flatten):
                 spread = -1  # known only from the reader
-            elif isinstance(module, nn.Linear):
+            elif isinstance(module, ops.Linear):
                 channels = maker.weight.shape[0]
                 width = module.in_features // channels if spread < 0 else 1
                 chains.append(_Chain(maker, tuple(tensors), module, width, tuple(bends)))
                 break
-            elif isinstance(module, nn.Conv2d) and module.groups in (1, module.in_channels):
+            elif isinstance(module, ops.Conv2d) and module.groups in (1, module.in_channels):
                 if module.groups == 1 or module.out_channels == module.in_channels:
                     chains.append(_Chain(maker, tuple(tensors), module, 1, tuple(bends)))
                 break
-            elif isinstance(module, nn.MaxPool2d):
+            elif isinstance(module, ops.MaxPool2d):
                 bends.append(module)
-            elif not isinstance(module, nn.AvgPool2d):
+            elif not isinstance(module, ops.AvgPool2d):
                 break
     return chains
 

@@ -1,20 +1,21 @@
-"""Fake quantizers: integer arithmetic played in float, with gradients for the steps (LSQ).
+"""Fake quantizers: integer arithmetic played in float, with gradients for the scales (LSQ).
 
-On the CPU kernels compute them (:mod:`efquantface.quantize.native`); elsewhere plain operators do, which
-``torch.compile`` fuses with what surrounds them. Steps
-are stored as logarithms, so that an optimizer moves them by ratios and they stay positive. The
-gradients are LSQ's (Esser et al. 2020, eq. 3): for ``q = round(x / s)`` inside the range
-``dy/ds = q - x / s``, outside the clipped code.
+On the CPU kernels compute them (:mod:`efquantface.quantize.native`); elsewhere plain operators do,
+which ``torch.compile`` fuses with what surrounds them. Scales are stored as logarithms, so that an
+optimizer moves them by ratios and they stay positive. The gradients are LSQ's (Esser et al. 2020, eq.
+3): for ``q = round(x / s)`` inside the range ``dy/ds = q - x / s``, outside the clipped code.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from efquantface.graph import ops
 from efquantface.quantize import native
 
 TINY = 1e-12
@@ -26,7 +27,7 @@ def round_through(x: Tensor) -> Tensor:
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """``(clamp(round(x / s) + z, low, high) - z) * s`` with LSQ's gradients, written out.
+    """``(clamp(round(x / s) + z, qmin, qmax) - z) * s`` with LSQ's gradients, written out.
 
     For codes inside the range ``dy/dx = 1``, ``dy/ds = q - z - x / s``, ``dy/dz = 0``; for clipped
     ones ``0``, ``q - z`` and ``-s``. Written out, the compiled backward pass is one kernel with two
@@ -34,30 +35,32 @@ class _FakeQuantize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Tensor, zero: Tensor, low: int, high: int) -> Tensor:
-        ctx.save_for_backward(x, step, zero)
-        ctx.low, ctx.high = low, high
-        codes = torch.clamp(torch.round(x / step) + zero, low, high)
-        return (codes - zero) * step
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: int
+    ) -> Tensor:
+        ctx.save_for_backward(x, scale, zero_point)
+        ctx.qmin, ctx.qmax = qmin, qmax
+        codes = torch.clamp(torch.round(x / scale) + zero_point, qmin, qmax)
+        return (codes - zero_point) * scale
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
         (grad,) = grads
-        x, step, zero = ctx.saved_tensors
-        ratio = x / step
-        unclipped = torch.round(ratio) + zero
-        codes = torch.clamp(unclipped, ctx.low, ctx.high)
+        x, scale, zero_point = ctx.saved_tensors
+        ratio = x / scale
+        unclipped = torch.round(ratio) + zero_point
+        codes = torch.clamp(unclipped, ctx.qmin, ctx.qmax)
         inside = unclipped == codes
         grad_x = torch.where(inside, grad, 0.0)
-        grad_step = (grad * (codes - zero - torch.where(inside, ratio, 0.0))).sum()
-        grad_zero = -torch.where(inside, 0.0, grad).sum() * step
-        return grad_x, grad_step, grad_zero, None, None
+        grad_scale = (grad * (codes - zero_point - torch.where(inside, ratio, 0.0))).sum()
+        grad_zero_point = -torch.where(inside, 0.0, grad).sum() * scale
+        return grad_x, grad_scale, grad_zero_point, None, None
 
 
-class ActivationQuantizer(nn.Module):
-    """Fake quantizer of one tensor: ``(clamp(round(x / s) + z, lowest, highest) - z) * s``.
+class ActivationQuantizer(ops.Operator):
+    """Fake quantizer of one tensor: ``(clamp(round(x / s) + z, qmin, qmax) - z) * s``.
 
-    It also stands for a ReLU or ReLU6 in front of it: with the lowest code at the zero point and its
+    It also stands for a ReLU or ReLU6 in front of it: with ``qmin`` at the zero point and its
     range limited to ``max_value``, the clamp of the codes is exactly the activation.
 
     Args:
@@ -68,10 +71,11 @@ class ActivationQuantizer(nn.Module):
             0 to 2^b - 1, with a trained zero point.
 
     Attributes:
-        lowest, highest: the codes used, integers.
+        qmin, qmax: the codes used, integers.
     """
 
-    log_step: nn.Parameter
+    kind = "quantizer"
+    log_scale: nn.Parameter
 
     def __init__(
         self,
@@ -84,44 +88,49 @@ class ActivationQuantizer(nn.Module):
         self.bits, self.rectified, self.max_value = bits, rectified, max_value
         self.symmetric = symmetric
         half: int = 2 ** (bits - 1)
-        self.lowest: int = -half if symmetric and not rectified else 0
-        self.highest: int = half - 1 if symmetric else 2 * half - 1
-        self.log_step = nn.Parameter(torch.zeros(()))
+        self.qmin: int = -half if symmetric and not rectified else 0
+        self.qmax: int = half - 1 if symmetric else 2 * half - 1
+        self.log_scale = nn.Parameter(torch.zeros(()))
         # share of the range below zero; the zero point is its nearest code
-        self.zero = nn.Parameter(torch.zeros(()), requires_grad=not (rectified or symmetric))
+        self.zero_share = nn.Parameter(torch.zeros(()), requires_grad=not (rectified or symmetric))
         self.enabled = True
 
+    def attrs(self) -> dict[str, Any]:
+        return {
+            "bits": self.bits,
+            "rectified": self.rectified,
+            "max_value": self.max_value,
+            "symmetric": self.symmetric,
+        }
+
     def extra_repr(self) -> str:
-        return (
-            f"bits={self.bits}, rectified={self.rectified}, max_value={self.max_value}, "
-            f"symmetric={self.symmetric}"
-        )
+        return ", ".join(f"{name}={value}" for name, value in self.attrs().items())
 
     def set_range(self, low: float, high: float) -> None:
-        """Make the lowest and highest code stand for about ``low`` and ``high``.
+        """Make ``qmin`` and ``qmax`` stand for about ``low`` and ``high``.
 
         Zero is always a code; symmetric codes reach as far as the larger of both ends asks.
         """
         low, high = (0.0 if self.rectified else min(low, 0.0)), max(high, 0.0)
         if self.symmetric:
-            step, zero = max(-low, high) / self.highest, 0.0
+            scale, share = max(-low, high) / self.qmax, 0.0
         else:
-            step = (high - low) / self.highest
-            zero = -low / max(step, TINY) / self.highest
+            scale = (high - low) / self.qmax
+            share = -low / max(scale, TINY) / self.qmax
         with torch.no_grad():
-            self.log_step.fill_(math.log(max(step, TINY)))
-            self.zero.fill_(zero)
+            self.log_scale.fill_(math.log(max(scale, TINY)))
+            self.zero_share.fill_(share)
 
-    def step(self) -> Tensor:
-        """The step s, a float32 scalar."""
-        step = self.log_step.exp()
+    def scale(self) -> Tensor:
+        """The scale s, a float32 scalar."""
+        scale = self.log_scale.exp()
         if self.max_value is not None:
-            step = step.clamp(max=self.max_value / self.highest)
-        return step
+            scale = scale.clamp(max=self.max_value / self.qmax)
+        return scale
 
     def zero_point(self) -> Tensor:
         """The zero point z, an integer in the range of codes, as a float scalar."""
-        return round_through((self.zero * self.highest).clamp(0, self.highest))
+        return round_through((self.zero_share * self.qmax).clamp(0, self.qmax))
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.enabled:
@@ -133,74 +142,85 @@ class ActivationQuantizer(nn.Module):
         return quantized
 
     def now(self) -> native.Codes:
-        """Step, zero point and codes as they stand."""
-        return native.Codes(self.step(), self.zero_point(), self.lowest, self.highest)
+        """Scale, zero point and codes as they stand."""
+        return native.Codes(self.scale(), self.zero_point(), self.qmin, self.qmax)
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
         """Integer codes of ``x``, uint8 or (symmetric) int8."""
-        codes = torch.round(x / self.step()) + self.zero_point()
-        codes = codes.clamp(self.lowest, self.highest)
+        codes = torch.round(x / self.scale()) + self.zero_point()
+        codes = codes.clamp(self.qmin, self.qmax)
         return codes.to(torch.int8 if self.symmetric else torch.uint8)
 
     @torch.no_grad()
     def dequantize(self, codes: Tensor) -> Tensor:
         """The float32 values that integer codes stand for."""
-        return (codes.float() - self.zero_point()) * self.step()
+        return (codes.float() - self.zero_point()) * self.scale()
 
     @torch.no_grad()
     def qparams(self) -> tuple[float, int]:
-        """(step, zero point) as they are written to a file."""
-        return float(self.step()), int(self.zero_point())
+        """(scale, zero point) as they are written to a file."""
+        return float(self.scale()), int(self.zero_point())
 
 
-class InputQuantizer(nn.Module):
+class InputQuantizer(ops.Operator):
     """The fixed quantizer of the pixels; nothing in it is learned.
 
     With a normalization that is the same for all channels the codes are the pixels themselves, and
-    ``(code - zero_point) * step`` misses ``(pixel - mean) / std`` by the constant
+    ``(code - zero_point) * scale`` misses ``(pixel - mean) / std`` by the constant
     ``(mean - zero_point) / std``, which the first layer's bias absorbs - exactly inside, and with
     half a grey level's error in the padded border where the mean is 127.5. Otherwise the
     normalized input is quantized, its zero point standing for the padding value.
 
     Args:
         mean, std: the normalization in grey levels, one value a channel.
-        step, zero_point: of unsigned codes.
+        scale, zero_point: of unsigned codes.
         pixels: True where the codes are the pixels.
         symmetric: the file holds signed codes with zero point 0: ours minus ``zero_point``, 128.
     """
 
+    kind = "input_quantizer"
     mean: Tensor
     std: Tensor
 
     def __init__(
         self,
-        mean: list[float],
-        std: list[float],
-        step: float,
+        mean: Sequence[float],
+        std: Sequence[float],
+        scale: float,
         zero_point: int,
         pixels: bool,
         symmetric: bool = False,
     ) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
-        self.step_value, self.zero_value, self.pixels = step, zero_point, pixels
+        self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(list(std), dtype=torch.float32))
+        self.scale_value, self.zero_point_value, self.pixels = scale, zero_point, pixels
         self.symmetric = symmetric
         self.enabled = True
+
+    def attrs(self) -> dict[str, Any]:
+        return {
+            "mean": self.mean.tolist(),
+            "std": self.std.tolist(),
+            "scale": self.scale_value,
+            "zero_point": self.zero_point_value,
+            "pixels": self.pixels,
+            "symmetric": self.symmetric,
+        }
 
     def normalized(self, x: Tensor) -> Tensor:
         return (x - self.mean.view(1, -1, 1, 1)) / self.std.view(1, -1, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.pixels:
-            return (torch.round(x).clamp(0, 255) - self.zero_value) * self.step_value
+            return (torch.round(x).clamp(0, 255) - self.zero_point_value) * self.scale_value
         normal = self.normalized(x)
         if not self.enabled:
             return normal
-        codes = torch.round(normal / self.step_value) + self.zero_value
-        return (codes.clamp(0, 255) - self.zero_value) * self.step_value
+        codes = torch.round(normal / self.scale_value) + self.zero_point_value
+        return (codes.clamp(0, 255) - self.zero_point_value) * self.scale_value
 
     def qparams(self) -> tuple[float, int]:
-        """(step, zero point) of the first layer's input, as they are written to a file."""
-        return self.step_value, 0 if self.symmetric else self.zero_value
+        """(scale, zero point) of the first layer's input, as they are written to a file."""
+        return self.scale_value, 0 if self.symmetric else self.zero_point_value

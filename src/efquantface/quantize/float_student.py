@@ -10,11 +10,11 @@ import copy
 import dataclasses
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from efquantface.graph.graph import conv_attrs, module_nodes, tidy, tuples
+from efquantface.graph import ops
+from efquantface.graph.graph import module_nodes, tidy
 from efquantface.graph.model import FaceModel
-from efquantface.graph.ops import Affine, PReLU, conv_from, linear_from
 from efquantface.quantize import native
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 from efquantface.quantize.placement import quantized_layer
@@ -22,7 +22,7 @@ from efquantface.quantize.placement import quantized_layer
 _BITS = 8  # of layers that are switched off; only their form matters
 
 
-class TrainedPReLU(PReLU):
+class TrainedPReLU(ops.PReLU):
     """A PReLU with a training step of one pass over memory."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,13 +34,13 @@ def trainable(model: FaceModel) -> FaceModel:
     gm = copy.deepcopy(model.graph)
     for node, module in module_nodes(gm):
         layer: QuantConv2d | QuantLinear | QuantAffine
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, ops.Conv2d | ops.Linear):
             layer = quantized_layer(module, _BITS)
-            layer.log_step.requires_grad_(False)
-        elif isinstance(module, Affine):
+            layer.log_scale.requires_grad_(False)
+        elif isinstance(module, ops.Affine):
             layer = QuantAffine(module.channels)
             layer.set_weight(module.weight.detach(), module.bias.detach())
-        elif isinstance(module, PReLU):
+        elif isinstance(module, ops.PReLU):
             gm.set_submodule(str(node.target), _prelu(TrainedPReLU, module))
             continue
         else:
@@ -58,22 +58,22 @@ def plain(model: FaceModel) -> FaceModel:
     for node, module in module_nodes(gm):
         name = str(node.target)
         if isinstance(module, QuantConv2d):
-            attrs = tuples(conv_attrs(module))
+            attrs = ops.conv_attrs(module)
             shape = {k: attrs[k] for k in ("stride", "padding", "dilation", "groups")}
-            gm.set_submodule(name, conv_from(module.weight, module.bias, **shape))
+            gm.set_submodule(name, ops.conv_from(module.weight, module.bias, **shape))
         elif isinstance(module, QuantLinear):
-            gm.set_submodule(name, linear_from(module.weight, module.bias))
+            gm.set_submodule(name, ops.linear_from(module.weight, module.bias))
         elif isinstance(module, QuantAffine):
-            affine = Affine(module.channels)
+            affine = ops.Affine(module.channels)
             affine.weight.copy_(module.weight)
             affine.bias.copy_(module.bias)
             gm.set_submodule(name, affine)
         elif isinstance(module, TrainedPReLU):
-            gm.set_submodule(name, _prelu(PReLU, module))
+            gm.set_submodule(name, _prelu(ops.PReLU, module))
     return dataclasses.replace(model, graph=tidy(gm).eval())
 
 
-def _prelu(kind: type[PReLU], other: PReLU) -> PReLU:
+def _prelu(kind: type[ops.PReLU], other: ops.PReLU) -> ops.PReLU:
     made = kind(other.channels)
     made.load_state_dict(other.state_dict())
     return made

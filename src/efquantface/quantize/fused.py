@@ -10,8 +10,8 @@ import math
 
 from torch import Tensor, fx, nn
 
+from efquantface.graph import ops
 from efquantface.graph.graph import add_module, module_nodes, module_of
-from efquantface.graph.ops import Add, Clamp
 from efquantface.quantize import native
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantAffine
@@ -74,7 +74,7 @@ def fused(gm: fx.GraphModule) -> fx.GraphModule:
 
 def _fuse_prelu(view: fx.GraphModule, node: fx.Node, total: ActivationQuantizer) -> None:
     """Fuse what ends in ``node``, where it is the quantizer of a PReLU's sum."""
-    add = _only_source(view, node, Add)
+    add = _only_source(view, node, ops.Add)
     if add is None or len(add.args) != 2:
         return
     a, product = add.args
@@ -83,7 +83,7 @@ def _fuse_prelu(view: fx.GraphModule, node: fx.Node, total: ActivationQuantizer)
     affine = _only_source(view, product, QuantAffine)
     if affine is None:
         return
-    negative = _only_source(view, affine, Clamp)
+    negative = _only_source(view, affine, ops.Clamp)
     parts = [affine] if negative is None else [affine, negative]
     before, inner, scale = (module_of(view, n) for n in (a, product, affine))
     if not isinstance(before, ActivationQuantizer) or not isinstance(inner, ActivationQuantizer):
@@ -92,7 +92,7 @@ def _fuse_prelu(view: fx.GraphModule, node: fx.Node, total: ActivationQuantizer)
     if parts[-1].args[0] is not a or set(a.users) != {parts[-1], add}:
         return
     clamp = None if negative is None else module_of(view, negative)
-    if isinstance(clamp, Clamp) and (clamp.low, clamp.high) != (None, 0.0):
+    if isinstance(clamp, ops.Clamp) and (clamp.low, clamp.high) != (None, 0.0):
         return
     made = FusedPReLU(before, scale, inner, total, math.inf if clamp is None else 0.0)
     _replace(view, a.args[0], [node, add, product, *parts, a], made)

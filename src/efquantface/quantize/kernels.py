@@ -1,13 +1,13 @@
 """The quantizers' arithmetic in one pass over memory, compiled at first use (numba).
 
 Training spends its time here if each step of a formula reads and writes whole tensors. Every kernel
-goes over its tensor once, and adds up the gradients of steps, zero points and slopes on the way. Sums
+goes over its tensor once, and adds up the gradients of scales, zero points and slopes on the way. Sums
 are taken over fixed runs of rows and then in order, so that results do not depend on the number of
 threads.
 
-A quantizer is one row of parameters ``[step, 1 / step, zero point, lowest code, highest code]`` as
-float32. Its formula is ``y = (clamp(round(x / step) + zero, lowest, highest) - zero) * step``, and its
-gradients are LSQ's (see :mod:`efquantface.quantize.fake_quant`). NaN stays NaN.
+A quantizer is one row of parameters ``[scale, 1 / scale, zero point, qmin, qmax]`` as float32. Its
+formula is ``y = (clamp(round(x / s) + z, qmin, qmax) - z) * s``, and its gradients are LSQ's (see
+:mod:`efquantface.quantize.fake_quant`). NaN stays NaN.
 """
 
 from __future__ import annotations
@@ -52,49 +52,49 @@ def use_threads(count: int) -> None:
 @_compiled
 def quantize(x: Floats, y: Floats, q: Floats) -> None:
     """``y = Q(x)`` for (rows, columns)."""
-    step, inverse, zero, low, high = q[0], q[1], q[2], q[3], q[4]
+    scale, inverse, zero_point, qmin, qmax = q[0], q[1], q[2], q[3], q[4]
     rows, columns = x.shape
     for i in numba.prange(rows):
         for j in range(columns):
-            code = min(max(np.rint(x[i, j] * inverse) + zero, low), high)
-            y[i, j] = (code - zero) * step
+            code = min(max(np.rint(x[i, j] * inverse) + zero_point, qmin), qmax)
+            y[i, j] = (code - zero_point) * scale
 
 
 @_compiled
 def quantize_backward(x: Floats, grad: Floats, out: Floats, q: Floats, sums: Sums) -> None:
-    """Gradients of :func:`quantize`: of ``x`` to ``out``, of step and zero point to ``sums`` (runs, 2).
+    """Gradients of :func:`quantize`: of ``x`` to ``out``, of scale and zero point to ``sums`` (runs, 2).
 
-    The second sum is the gradient that clipped values lose; times ``-step`` it is the zero point's.
+    The second sum is the gradient that clipped values lose; times ``-scale`` it is the zero point's.
     """
-    inverse, zero, low, high = q[1], q[2], q[3], q[4]
+    inverse, zero_point, qmin, qmax = q[1], q[2], q[3], q[4]
     rows, columns = x.shape
     for run in numba.prange(len(sums)):
-        by_step, lost = np.float64(0), np.float64(0)
+        by_scale, lost = np.float64(0), np.float64(0)
         for i in range(run * RUN, min(rows, (run + 1) * RUN)):
-            row_step, row_lost = _ZERO, _ZERO
+            row_scale, row_lost = _ZERO, _ZERO
             for j in range(columns):
                 g, ratio = grad[i, j], x[i, j] * inverse
-                free = np.rint(ratio) + zero
-                code = min(max(free, low), high)
+                free = np.rint(ratio) + zero_point
+                code = min(max(free, qmin), qmax)
                 inside = g if free == code else _ZERO
-                row_step += g * (code - zero - (ratio if free == code else _ZERO))
+                row_scale += g * (code - zero_point - (ratio if free == code else _ZERO))
                 row_lost += g - inside
                 out[i, j] = inside
-            by_step += row_step
+            by_scale += row_scale
             lost += row_lost
-        sums[run, 0], sums[run, 1] = by_step, lost
+        sums[run, 0], sums[run, 1] = by_scale, lost
 
 
 @_compiled
 def scaled(x: Floats, y: Floats, weight: Floats, bias: Floats, q: Floats) -> None:
     """``y = Q(x * weight + bias)`` for (rows, channels): a per-channel affine and its quantizer."""
-    step, inverse, zero, low, high = q[0], q[1], q[2], q[3], q[4]
+    scale, inverse, zero_point, qmin, qmax = q[0], q[1], q[2], q[3], q[4]
     rows, channels = x.shape
     for i in numba.prange(rows):
         for j in range(channels):
             value = x[i, j] * weight[j] + bias[j]
-            code = min(max(np.rint(value * inverse) + zero, low), high)
-            y[i, j] = (code - zero) * step
+            code = min(max(np.rint(value * inverse) + zero_point, qmin), qmax)
+            y[i, j] = (code - zero_point) * scale
 
 
 @_compiled
@@ -110,27 +110,27 @@ def scaled_backward(
     by_bias: Floats,
 ) -> None:
     """Gradients of :func:`scaled`; of weight and bias to (runs, channels)."""
-    inverse, zero, low, high = q[1], q[2], q[3], q[4]
+    inverse, zero_point, qmin, qmax = q[1], q[2], q[3], q[4]
     rows, channels = x.shape
     for run in numba.prange(len(sums)):
-        by_step, lost = np.float64(0), np.float64(0)
+        by_scale, lost = np.float64(0), np.float64(0)
         run_weight, run_bias = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
         for i in range(run * RUN, min(rows, (run + 1) * RUN)):
-            row_step, row_lost = _ZERO, _ZERO
+            row_scale, row_lost = _ZERO, _ZERO
             for j in range(channels):
                 g = grad[i, j]
                 ratio = (x[i, j] * weight[j] + bias[j]) * inverse
-                free = np.rint(ratio) + zero
-                code = min(max(free, low), high)
+                free = np.rint(ratio) + zero_point
+                code = min(max(free, qmin), qmax)
                 inside = g if free == code else _ZERO
-                row_step += g * (code - zero - (ratio if free == code else _ZERO))
+                row_scale += g * (code - zero_point - (ratio if free == code else _ZERO))
                 row_lost += g - inside
                 run_weight[j] += inside * x[i, j]
                 run_bias[j] += inside
                 out[i, j] = inside * weight[j]
-            by_step += row_step
+            by_scale += row_scale
             lost += row_lost
-        sums[run, 0], sums[run, 1] = by_step, lost
+        sums[run, 0], sums[run, 1] = by_scale, lost
         by_weight[run], by_bias[run] = run_weight, run_bias
 
 
@@ -165,15 +165,15 @@ def prelu(x: Floats, y: Floats, weight: Floats, bias: Floats, q: Floats, limit: 
     zero, or infinity where the product's codes end at its zero point.
     """
     rows, channels = x.shape
-    s0, i0, z0, low0, high0 = q[0, 0], q[0, 1], q[0, 2], q[0, 3], q[0, 4]
-    s1, i1, z1, low1, high1 = q[1, 0], q[1, 1], q[1, 2], q[1, 3], q[1, 4]
-    s2, i2, z2, low2, high2 = q[2, 0], q[2, 1], q[2, 2], q[2, 3], q[2, 4]
+    s0, i0, z0, qmin0, qmax0 = q[0, 0], q[0, 1], q[0, 2], q[0, 3], q[0, 4]
+    s1, i1, z1, qmin1, qmax1 = q[1, 0], q[1, 1], q[1, 2], q[1, 3], q[1, 4]
+    s2, i2, z2, qmin2, qmax2 = q[2, 0], q[2, 1], q[2, 2], q[2, 3], q[2, 4]
     for i in numba.prange(rows):
         for j in range(channels):
-            a = (min(max(np.rint(x[i, j] * i0) + z0, low0), high0) - z0) * s0
+            a = (min(max(np.rint(x[i, j] * i0) + z0, qmin0), qmax0) - z0) * s0
             value = min(a, limit) * weight[j] + bias[j]
-            product = (min(max(np.rint(value * i1) + z1, low1), high1) - z1) * s1
-            code = min(max(np.rint((a + product) * i2) + z2, low2), high2)
+            product = (min(max(np.rint(value * i1) + z1, qmin1), qmax1) - z1) * s1
+            code = min(max(np.rint((a + product) * i2) + z2, qmin2), qmax2)
             y[i, j] = (code - z2) * s2
 
 
@@ -192,11 +192,11 @@ def prelu_backward(
 ) -> None:
     """Gradients of :func:`prelu`; ``sums`` is (runs, 6), two a quantizer."""
     rows, channels = x.shape
-    s0, i0, z0, low0, high0 = q[0, 0], q[0, 1], q[0, 2], q[0, 3], q[0, 4]
-    s1, i1, z1, low1, high1 = q[1, 0], q[1, 1], q[1, 2], q[1, 3], q[1, 4]
-    i2, z2, low2, high2 = q[2, 1], q[2, 2], q[2, 3], q[2, 4]
+    s0, i0, z0, qmin0, qmax0 = q[0, 0], q[0, 1], q[0, 2], q[0, 3], q[0, 4]
+    s1, i1, z1, qmin1, qmax1 = q[1, 0], q[1, 1], q[1, 2], q[1, 3], q[1, 4]
+    i2, z2, qmin2, qmax2 = q[2, 1], q[2, 2], q[2, 3], q[2, 4]
     for run in numba.prange(len(sums)):
-        step0, step1, step2 = np.float64(0), np.float64(0), np.float64(0)
+        scale0, scale1, scale2 = np.float64(0), np.float64(0), np.float64(0)
         lost0, lost1, lost2 = np.float64(0), np.float64(0), np.float64(0)
         run_weight, run_bias = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
         for i in range(run * RUN, min(rows, (run + 1) * RUN)):
@@ -204,15 +204,15 @@ def prelu_backward(
             for j in range(channels):
                 g, ratio0 = grad[i, j], x[i, j] * i0
                 free0 = np.rint(ratio0) + z0
-                code0 = min(max(free0, low0), high0)
+                code0 = min(max(free0, qmin0), qmax0)
                 a = (code0 - z0) * s0
                 factor = min(a, limit)
                 ratio1 = (factor * weight[j] + bias[j]) * i1
                 free1 = np.rint(ratio1) + z1
-                code1 = min(max(free1, low1), high1)
+                code1 = min(max(free1, qmin1), qmax1)
                 ratio2 = (a + (code1 - z1) * s1) * i2
                 free2 = np.rint(ratio2) + z2
-                code2 = min(max(free2, low2), high2)
+                code2 = min(max(free2, qmin2), qmax2)
                 g2 = g if free2 == code2 else _ZERO
                 d2 += g * (code2 - z2 - (ratio2 if free2 == code2 else _ZERO))
                 l2 += g - g2
@@ -226,8 +226,8 @@ def prelu_backward(
                 d0 += total * (code0 - z0 - (ratio0 if free0 == code0 else _ZERO))
                 l0 += total - g0
                 out[i, j] = g0
-            step0, lost0, step1 = step0 + d0, lost0 + l0, step1 + d1
-            lost1, step2, lost2 = lost1 + l1, step2 + d2, lost2 + l2
-        sums[run, 0], sums[run, 1], sums[run, 2] = step0, lost0, step1
-        sums[run, 3], sums[run, 4], sums[run, 5] = lost1, step2, lost2
+            scale0, lost0, scale1 = scale0 + d0, lost0 + l0, scale1 + d1
+            lost1, scale2, lost2 = lost1 + l1, scale2 + d2, lost2 + l2
+        sums[run, 0], sums[run, 1], sums[run, 2] = scale0, lost0, scale1
+        sums[run, 3], sums[run, 4], sums[run, 5] = lost1, scale2, lost2
         by_weight[run], by_bias[run] = run_weight, run_bias

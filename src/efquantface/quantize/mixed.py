@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.nn import functional as F
 
 from efquantface.errors import RecipeError
+from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes, name_of
-from efquantface.quantize.ranges import search_weight_steps
+from efquantface.quantize.ranges import search_weight_scales
 
 CHOICES = (4, 6, 8)
 
@@ -47,7 +48,7 @@ def sensitivities(
         batches: pixels (N,3,H,W).
     """
     reference = _embed(gm, batches)
-    layers = [(n, m) for n, m in module_nodes(gm) if isinstance(m, nn.Conv2d | nn.Linear)]
+    layers = [(n, m) for n, m in module_nodes(gm) if isinstance(m, ops.Conv2d | ops.Linear)]
     found = []
     for index, (node, module) in enumerate(layers):
         original = module.weight.detach().clone()
@@ -102,8 +103,8 @@ def allocate(
 
 def _rounded(weight: Tensor, bits: int) -> Tensor:
     limit = 2 ** (bits - 1) - 1
-    step = search_weight_steps(weight, limit).view(-1, *(1,) * (weight.dim() - 1))
-    return torch.round(weight / step).clamp(-limit, limit) * step
+    scale = search_weight_scales(weight, limit).view(-1, *(1,) * (weight.dim() - 1))
+    return torch.round(weight / scale).clamp(-limit, limit) * scale
 
 
 def _embed(gm: fx.GraphModule, batches: list[Tensor]) -> Tensor:

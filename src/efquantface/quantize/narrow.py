@@ -13,6 +13,7 @@ from collections import defaultdict
 
 from torch import fx
 
+from efquantface.graph import ops
 from efquantface.graph.graph import (
     free_name,
     insert_after,
@@ -21,7 +22,6 @@ from efquantface.graph.graph import (
     name_of,
     shapes,
 )
-from efquantface.quantize.codes import MOVES
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine
 
@@ -44,7 +44,7 @@ def narrow(
         return
     sizes = shapes(gm, *size)
     for node, module in module_nodes(gm):
-        if not isinstance(module, ActivationQuantizer | MOVES):
+        if not (isinstance(module, ActivationQuantizer) or ops.moves_codes(module)):
             continue
         wanted = defaultdict(list)
         for user in node.users:
@@ -67,7 +67,7 @@ def narrow(
 def _bits_read(gm: fx.GraphModule, node: fx.Node, bits: dict[fx.Node, int]) -> int:
     """The most bits that any reader behind ``node`` wants of the codes it reads or hands on."""
     module = module_of(gm, node)
-    if isinstance(module, MOVES):
+    if ops.moves_codes(module):
         return max(_bits_read(gm, user, bits) for user in node.users)
     return bits.get(node, _WIDE)
 
@@ -75,7 +75,7 @@ def _bits_read(gm: fx.GraphModule, node: fx.Node, bits: dict[fx.Node, int]) -> i
 def quantizer_of(gm: fx.GraphModule, node: fx.Node) -> Quantizer:
     """The quantizer whose codes ``node`` gives or hands on."""
     while not isinstance(module := module_of(gm, node), ActivationQuantizer | InputQuantizer):
-        assert isinstance(module, MOVES), f"{node.target} is not quantized"
+        assert ops.moves_codes(module), f"{node.target} is not quantized"
         parent = node.args[0]
         assert isinstance(parent, fx.Node)
         node = parent

@@ -17,12 +17,12 @@ from efquantface.quantize.kernels import Floats, Sums
 
 
 class Codes(NamedTuple):
-    """What a quantizer is at the moment: step and zero point (scalars), and the codes it uses."""
+    """What a quantizer is at the moment: scale and zero point (scalars), and the codes it uses."""
 
-    step: Tensor
-    zero: Tensor
-    low: int
-    high: int
+    scale: Tensor
+    zero_point: Tensor
+    qmin: int
+    qmax: int
 
 
 def applies(x: Tensor) -> bool:
@@ -31,7 +31,7 @@ def applies(x: Tensor) -> bool:
 
 
 def quantize(x: Tensor, codes: Codes) -> Tensor:
-    """``(clamp(round(x / step) + zero, low, high) - zero) * step`` with LSQ's gradients."""
+    """``(clamp(round(x / s) + z, qmin, qmax) - z) * s`` with LSQ's gradients."""
     return _apply(_Quantize, x, *codes)
 
 
@@ -83,19 +83,19 @@ def _rows(x: Tensor) -> Floats:
 
 def _table(*codes: tuple[Any, ...]) -> Floats:
     """Rows of parameters as the kernels take them."""
-    steps = np.array([float(c[0].detach()) for c in codes], np.float32)
+    scales = np.array([float(c[0].detach()) for c in codes], np.float32)
     rest = np.array([[float(c[1].detach()), c[2], c[3]] for c in codes], np.float32)
-    return np.column_stack([steps, np.float32(1) / steps, rest])
+    return np.column_stack([scales, np.float32(1) / scales, rest])
 
 
 def _gradients(sums: Sums, q: Floats) -> list[Tensor | None]:
-    """Of step and zero point, for each quantizer, with two empty places for its codes."""
+    """Of scale and zero point, for each quantizer, with two empty places for its codes."""
     total = sums.sum(axis=0)
     found: list[Tensor | None] = []
-    for at, step in enumerate(q[:, 0]):
+    for at, scale in enumerate(q[:, 0]):
         found += [
             torch.tensor(total[2 * at], dtype=torch.float32),
-            torch.tensor(-total[2 * at + 1] * step, dtype=torch.float32),
+            torch.tensor(-total[2 * at + 1] * scale, dtype=torch.float32),
             None,
             None,
         ]

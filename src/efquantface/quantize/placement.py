@@ -21,8 +21,8 @@ import dataclasses
 from torch import fx, nn
 
 from efquantface.errors import ModelFileError
+from efquantface.graph import ops
 from efquantface.graph.graph import (
-    conv_attrs,
     insert_after,
     module_nodes,
     module_of,
@@ -30,16 +30,8 @@ from efquantface.graph.graph import (
     output_node,
     shapes,
     tidy,
-    tuples,
 )
 from efquantface.graph.model import FaceModel
-from efquantface.graph.ops import (
-    Add,
-    Affine,
-    Clamp,
-    GlobalAvgPool,
-    Multiply,
-)
 from efquantface.graph.rewrites import split_prelu
 from efquantface.quantize.codes import codes_in
 from efquantface.quantize.fake_quant import ActivationQuantizer
@@ -49,10 +41,10 @@ from efquantface.quantize.narrow import Quantizer, narrow, quantizer_of
 from efquantface.quantize.scheme import Scheme
 
 _QUANTIZED_OUTPUT = (
-    *(nn.Conv2d, nn.Linear, Affine, Add, nn.AvgPool2d, GlobalAvgPool),
-    *(Multiply, nn.Sigmoid),
+    *(ops.Conv2d, ops.Linear, ops.Affine, ops.Add, ops.AvgPool2d, ops.GlobalAvgPool),
+    *(ops.Multiply, ops.Sigmoid),
 )
-_READS_CODES = (nn.Conv2d, nn.Linear, Affine)
+_READS_CODES = (ops.Conv2d, ops.Linear, ops.Affine)
 _LEAST_SLOPE = 0.01  # unit in which a channel's scale is trained where the scale itself is less
 
 
@@ -68,7 +60,7 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
     gm = split_prelu(copy.deepcopy(model.graph))
     place_input(gm, scheme.symmetric)
     output = output_node(gm)
-    if not isinstance(module_of(gm, output), nn.Linear):
+    if not isinstance(module_of(gm, output), ops.Linear):
         raise ModelFileError(
             f"{model.source or 'model'}: the embedding does not come from a linear layer"
         )
@@ -79,11 +71,11 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
             _place_output(gm, node, scheme.symmetric)
     _requantize_clamps(gm, scheme.symmetric, codes)
     _place_behind_islands(gm, scheme.symmetric, codes)
-    layers = [n for n, m in module_nodes(gm) if isinstance(m, nn.Conv2d | nn.Linear)]
+    layers = [n for n, m in module_nodes(gm) if isinstance(m, ops.Conv2d | ops.Linear)]
     bits = {n: scheme.of(name_of(n), n in (layers[0], layers[-1])) for n in layers}
     scheme.check_names([name_of(n) for n in layers])
     for node, module in module_nodes(gm):
-        if isinstance(module, Affine):
+        if isinstance(module, ops.Affine):
             gm.set_submodule(str(node.target), _quantized_affine(module))
         elif node in bits:
             gm.set_submodule(str(node.target), quantized_layer(module, bits[node].weight))
@@ -108,16 +100,16 @@ def output_layer(gm: fx.GraphModule) -> QuantLinear:
 
 
 def refresh_biases(gm: fx.GraphModule) -> list[str]:
-    """Tell every layer the step of its input, which its int32 bias is a multiple of.
+    """Tell every layer the scale of its input, which its int32 bias is a multiple of.
 
-    To be called after input steps have changed (ranges set, an epoch trained). Returns the layers
-    that had nearly dead channels, whose weight step was raised to keep the bias inside int32.
+    To be called after input scales have changed (ranges set, an epoch trained). Returns the layers
+    that had nearly dead channels, whose weight scale was raised to keep the bias inside int32.
     """
     guarded = []
     for node, module in module_nodes(gm):
         if isinstance(module, QuantConv2d | QuantLinear | QuantAffine) and module.enabled:
-            step, _ = quantizer_before(gm, node).qparams()
-            count = module.refresh_bias(step)
+            scale, _ = quantizer_before(gm, node).qparams()
+            count = module.refresh_bias(scale)
             if count:
                 guarded.append(f"{node.target} ({count})")
     return guarded
@@ -128,7 +120,7 @@ def _place_output(gm: fx.GraphModule, node: fx.Node, symmetric: bool) -> None:
     users = list(node.users)
     activation = module_of(gm, users[0]) if len(users) == 1 else None
     rectified, max_value = False, None
-    if isinstance(activation, Clamp) and activation.low == 0:
+    if isinstance(activation, ops.Clamp) and activation.low == 0:
         users[0].replace_all_uses_with(node)
         gm.graph.erase_node(users[0])
         rectified, max_value = True, activation.high
@@ -153,13 +145,17 @@ def _place_behind_islands(gm: fx.GraphModule, symmetric: bool, codes: set[fx.Nod
 def _requantize_clamps(gm: fx.GraphModule, symmetric: bool, codes: set[fx.Node]) -> None:
     """A clamp at a value that need not be a code gets a quantizer of its own."""
     for node, module in module_nodes(gm):
-        if node in codes and isinstance(module, Clamp) and {module.low, module.high} - {None, 0.0}:
+        if (
+            node in codes
+            and isinstance(module, ops.Clamp)
+            and {module.low, module.high} - {None, 0.0}
+        ):
             rectified = module.low == 0
             quantizer = ActivationQuantizer(8, rectified, module.high, symmetric)
             insert_after(gm, node, f"{node.target}_q", quantizer)
 
 
-def _quantized_affine(layer: Affine) -> QuantAffine:
+def _quantized_affine(layer: ops.Affine) -> QuantAffine:
     is_slope = not layer.bias.requires_grad
     quantized = QuantAffine(layer.channels, is_slope and bool((layer.weight <= 0).all()))
     quantized.latent_bias.requires_grad_(not is_slope)
@@ -168,12 +164,12 @@ def _quantized_affine(layer: Affine) -> QuantAffine:
 
 
 def quantized_layer(layer: nn.Module, bits: int) -> QuantConv2d | QuantLinear:
-    """A convolution or linear layer in its integer form, its step still to be set."""
+    """A convolution or linear layer in its integer form, its scale still to be set."""
     quantized: QuantConv2d | QuantLinear
-    if isinstance(layer, nn.Conv2d):
-        quantized = QuantConv2d(**tuples(conv_attrs(layer)), bits=bits)
+    if isinstance(layer, ops.Conv2d):
+        quantized = QuantConv2d(**ops.conv_attrs(layer), bits=bits)
     else:
-        assert isinstance(layer, nn.Linear)
+        assert isinstance(layer, ops.Linear)
         quantized = QuantLinear(layer.in_features, layer.out_features, bits)
     assert layer.bias is not None
     quantized.set_weight(layer.weight.detach(), layer.bias.detach())

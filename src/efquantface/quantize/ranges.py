@@ -25,10 +25,10 @@ def set_ranges(
     seed: int = 0,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> None:
-    """Set the steps of all weights and the ranges of all activations.
+    """Set the scales of all weights and the ranges of all activations.
 
     Activation ranges come from the float network's values on ``batches`` of pixels (N,3,H,W):
-    both ends are searched for the least mean squared error. Weight steps are searched per channel.
+    both ends are searched for the least mean squared error. Weight scales are searched per channel.
 
     Raises:
         TrainingError: an activation of the network is not finite.
@@ -43,7 +43,7 @@ def set_ranges(
         progress("searching ranges", index + 1, len(quantizers))
     for _, module in module_nodes(gm):
         if isinstance(module, QuantConv2d | QuantLinear):
-            module.set_step(search_weight_steps(module.weight.detach(), module.limit))
+            module.set_scale(search_weight_scales(module.weight.detach(), module.limit))
     refresh_biases(gm)
 
 
@@ -83,31 +83,31 @@ def search_range(
 
 
 @torch.no_grad()
-def search_weight_steps(weight: Tensor, limit: int) -> Tensor:
-    """Steps (O,) with the least squared error for each output channel of ``weight`` (O,...)."""
+def search_weight_scales(weight: Tensor, limit: int) -> Tensor:
+    """Scales (O,) with the least squared error for each output channel of ``weight`` (O,...)."""
     flat = weight.flatten(1)
     largest = flat.abs().amax(dim=1).clamp(min=1e-12)
     best = largest / limit
     best_error = torch.full_like(best, float("inf"))
     for fraction in torch.linspace(1.0, 0.4, 61).tolist():
-        step = (largest * fraction / limit).unsqueeze(1)
-        codes = torch.round(flat / step).clamp(-limit, limit)
-        error = (codes * step - flat).square().sum(dim=1)
+        scale = (largest * fraction / limit).unsqueeze(1)
+        codes = torch.round(flat / scale).clamp(-limit, limit)
+        error = (codes * scale - flat).square().sum(dim=1)
         better = error < best_error
-        best = torch.where(better, step.squeeze(1), best)
+        best = torch.where(better, scale.squeeze(1), best)
         best_error = torch.where(better, error, best_error)
     return best
 
 
 def _error(values: Tensor, low: float, high: float, quantizer: ActivationQuantizer) -> float:
-    lowest, highest = quantizer.lowest, quantizer.highest
+    qmin, qmax = quantizer.qmin, quantizer.qmax
     if quantizer.symmetric:
-        step, zero = max(-low, high) / highest, 0
+        scale, zero_point = max(-low, high) / qmax, 0
     else:
-        step = (high - low) / highest
-        zero = min(max(round(-low / step), 0), highest)
-    codes = torch.clamp(torch.round(values / step) + zero, lowest, highest)
-    return float(((codes - zero) * step - values).square().mean())
+        scale = (high - low) / qmax
+        zero_point = min(max(round(-low / scale), 0), qmax)
+    codes = torch.clamp(torch.round(values / scale) + zero_point, qmin, qmax)
+    return float(((codes - zero_point) * scale - values).square().mean())
 
 
 @torch.no_grad()

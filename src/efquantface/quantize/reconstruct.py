@@ -19,7 +19,7 @@ from efquantface.graph.fitting import Stepper, fit
 from efquantface.graph.graph import name_of
 from efquantface.quantize.layers import QuantConv2d, QuantLinear
 from efquantface.quantize.placement import quantizer_before
-from efquantface.quantize.ranges import search_weight_steps
+from efquantface.quantize.ranges import search_weight_scales
 
 # bits; a ridge of 1 was the best of 0.01 to 3 there, 4 and 16 are better at 6 and 8
 _RIDGE_OF_ONE = 4
@@ -64,18 +64,18 @@ def _fit(
     if found is None:
         return
     groups, _, inputs = found.weight.shape
-    steps = search_weight_steps(found.weight.reshape(-1, inputs).float(), layer.limit)
+    scales = search_weight_scales(found.weight.reshape(-1, inputs).float(), layer.limit)
     latent, codes = _round(
-        found.weight, found.gram, steps.double().reshape(groups, -1), layer.limit
+        found.weight, found.gram, scales.double().reshape(groups, -1), layer.limit
     )
-    rounded = codes * steps.double().reshape(groups, -1, 1)
+    rounded = codes * scales.double().reshape(groups, -1, 1)
     # training goes on from what was rounded, not from the middle of a code's interval, which all
     # weights would first have to leave
     layer.set_weight(latent.reshape(layer.latent.shape).float(), found.bias(rounded))
-    layer.set_step(steps)
+    layer.set_scale(scales)
 
 
-def _round(weight: Tensor, gram: Tensor, steps: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+def _round(weight: Tensor, gram: Tensor, scales: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     """Round ``weight`` (G,O,K), handing errors on along the inverse Hessian's Cholesky factor.
 
     Returns what each weight had become when its turn came, and its code.
@@ -84,7 +84,7 @@ def _round(weight: Tensor, gram: Tensor, steps: Tensor, limit: int) -> tuple[Ten
     factor = torch.linalg.cholesky(inverse, upper=True)
     left, codes = weight.clone(), torch.zeros_like(weight)
     for k in range(weight.shape[2]):
-        codes[..., k] = torch.round(left[..., k] / steps).clamp(-limit, limit)
-        error = (left[..., k] - codes[..., k] * steps) / factor[:, k, k, None]
+        codes[..., k] = torch.round(left[..., k] / scales).clamp(-limit, limit)
+        error = (left[..., k] - codes[..., k] * scales) / factor[:, k, k, None]
         left[..., k + 1 :] -= error[..., None] * factor[:, None, k, k + 1 :]
     return left, codes

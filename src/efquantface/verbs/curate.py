@@ -24,9 +24,9 @@ from efquantface.data.listing import write_list
 from efquantface.data.template import TEMPLATES, template
 from efquantface.embedding.embedder import Embedder
 from efquantface.errors import DataError, RunError
-from efquantface.evaluation.metrics import unit
 from efquantface.evaluation.shared import numbered_people, people_in_both
 from efquantface.files import write_text
+from efquantface.rows import unit
 
 _SHEET = 60  # faces on a contact sheet
 

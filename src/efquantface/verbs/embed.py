@@ -23,6 +23,7 @@ from efquantface.embedding.embedder import Embedder
 from efquantface.errors import DataError, RuntimeMissingError
 from efquantface.files import write_text
 from efquantface.importers.contracts import resolve
+from efquantface.rows import unit
 
 _PART = 2048  # crops whose pixels and embeddings are in memory at a time
 _FORMATS = (".npz", ".parquet")
@@ -155,7 +156,7 @@ def _embed_part(
         return _Part(empty, [], [], [(source.name(int(i)), str(error)) for i in index])
     rows = embedder.embed(faces.images, flip=plan.flip)
     if plan.normalize:
-        rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        rows = unit(rows, strict=False)
     people = [faces.identity_names[i] if i >= 0 else "" for i in faces.identities]
     return _Part(rows.astype(np.float32), faces.names, people, faces.skipped)
 

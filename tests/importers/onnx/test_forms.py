@@ -16,7 +16,7 @@ from efquantface.embedding.embedder import Embedder
 from efquantface.errors import ModelFileError
 from efquantface.graph.graph import module_nodes
 from efquantface.importers.load import load_model
-from efquantface.importers.onnx.graph import import_onnx
+from efquantface.importers.onnx.importer import import_onnx
 from onnx_forms import BN, CONV, GEMM, RNG, TAIL, W, array, node, save
 
 PIXELS = RNG.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
@@ -251,7 +251,8 @@ def test_attention(tmp_path: Path, stacked: bool) -> None:
     assert not counts["Affine"]
     graph = import_onnx(path).graph
     x = torch.rand(4, 3, 8, 8)
-    torch.testing.assert_close(graph(x)[2:3], graph(x[2:3]))  # the batch stays free
+    # the batch stays free
+    torch.testing.assert_close(graph(x)[2:3], graph(x[2:3]), rtol=1e-4, atol=1e-4)
 
 
 def test_what_works_across_the_batch_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from efquantface.errors import ModelFileError, UnsupportedOperatorError
 from efquantface.importers.load import load_model
-from efquantface.importers.onnx.graph import import_onnx
+from efquantface.importers.onnx.importer import import_onnx
 from onnx_forms import BN, CONV, GEMM, RNG, TAIL, W, array, node, save
 
 FORMS = {

@@ -12,8 +12,8 @@ from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet, load_faces
 from efquantface.errors import DataError
 from efquantface.evaluation.items import Embedded, EvalItem, Options
-from efquantface.evaluation.metrics import unit
 from efquantface.interfaces import Embeds, Progress
+from efquantface.rows import unit
 
 
 @dataclass

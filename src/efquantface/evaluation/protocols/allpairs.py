@@ -12,7 +12,6 @@ from efquantface.evaluation.metrics import (
     Operating,
     supported_fars,
     tar_at_far,
-    unit,
     why_left_out,
 )
 from efquantface.evaluation.paired import (
@@ -20,13 +19,13 @@ from efquantface.evaluation.paired import (
     Embeddings,
     add_curves,
     compatibility,
-    mean_cosine,
     plain_metric,
     tar_metric,
 )
 from efquantface.evaluation.result import Curves, Metric, ProtocolResult
 from efquantface.evaluation.sets import EvalSet
 from efquantface.interfaces import Progress
+from efquantface.rows import mean_cosine, unit
 
 
 def score_people(
@@ -75,7 +74,7 @@ def score_people(
             Metric(
                 "cosine to teacher",
                 None,
-                student=mean_cosine(rows),
+                student=mean_cosine(rows["teacher"], rows["student"]),
                 note="mean over the set's images",
             )
         )

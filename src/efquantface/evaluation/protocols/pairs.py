@@ -18,7 +18,6 @@ from efquantface.evaluation.metrics import (
     fold_accuracy,
     supported_fars,
     tar_at_far,
-    unit,
     why_left_out,
 )
 from efquantface.evaluation.paired import (
@@ -29,13 +28,13 @@ from efquantface.evaluation.paired import (
     compatibility,
     difference,
     histogram,
-    mean_cosine,
     metric_of,
     plain_metric,
     thresholds,
 )
 from efquantface.evaluation.result import Curves, Metric, ProtocolResult
 from efquantface.evaluation.sets import EvalSet, Pairs
+from efquantface.rows import mean_cosine, unit
 
 
 def score_pairs(
@@ -75,7 +74,7 @@ def score_pairs(
             Metric(
                 "cosine to teacher",
                 None,
-                student=mean_cosine(rows),
+                student=mean_cosine(rows["teacher"], rows["student"]),
                 note="mean over the set's images",
             )
         )

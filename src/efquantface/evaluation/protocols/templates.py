@@ -12,7 +12,7 @@ from efquantface.evaluation.benchmarks.gallery import GallerySet
 from efquantface.evaluation.benchmarks.ijb import TemplateSet
 from efquantface.evaluation.identification import FPIRS, Search, search
 from efquantface.evaluation.items import Embedded, Options
-from efquantface.evaluation.metrics import Scores, supported_fars, tar_at_far, unit, why_left_out
+from efquantface.evaluation.metrics import Scores, supported_fars, tar_at_far, why_left_out
 from efquantface.evaluation.paired import (
     ACROSS,
     Embeddings,
@@ -20,13 +20,13 @@ from efquantface.evaluation.paired import (
     at_threshold,
     compatibility,
     histogram,
-    mean_cosine,
     plain_metric,
     tar_metric,
     thresholds,
 )
 from efquantface.evaluation.result import Curves, Metric, ProtocolResult
 from efquantface.evaluation.templates import score_template_pairs
+from efquantface.rows import mean_cosine, unit
 
 RANKS = (1, 5)
 Numbers = npt.NDArray[np.int64]
@@ -90,7 +90,7 @@ def verification(item: TemplateSet, rows: Rows, options: Options, flags: str) ->
     ]
     metrics += at_threshold(split, options.threshold)
     if "student" in rows:
-        cosine = mean_cosine(rows)
+        cosine = mean_cosine(rows["teacher"], rows["student"])
         metrics.append(
             Metric("cosine to teacher", None, student=cosine, note="mean over templates")
         )

@@ -7,23 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from onnx import TensorProto
-from torch import Tensor, nn
+from torch import Tensor
 
-from efquantface.graph.islands import Reshape
-from efquantface.graph.ops import (
-    Add,
-    Affine,
-    Clamp,
-    Flatten,
-    GlobalAvgPool,
-    PReLU,
-    ZeroPad,
-    conv_from,
-    linear_from,
-)
+from efquantface.graph import ops
+from efquantface.importers.onnx.axes import AXIS_HANDLERS
 from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
-from efquantface.importers.onnx.islands import (
-    ISLAND_HANDLERS,
+from efquantface.importers.onnx.transformers import (
+    TRANSFORMER_HANDLERS,
     constant_operand,
     stays_in_float,
     two_activations,
@@ -51,7 +41,7 @@ def _pads(op: Operands, source: str, kernel: list[int]) -> tuple[tuple[int, int]
         raise NotCanonical("only two-dimensional convolutions and pools are supported")
     if pads[:2] == pads[2:]:
         return (pads[0], pads[1]), source
-    pad = ZeroPad(0, top=pads[0], bottom=pads[2], left=pads[1], right=pads[3])
+    pad = ops.ZeroPad(0, top=pads[0], bottom=pads[2], left=pads[1], right=pads[3])
     return (0, 0), op.add(pad, source, suffix="_pad")
 
 
@@ -61,7 +51,7 @@ def _conv(op: Operands) -> str:
         raise NotCanonical("only two-dimensional convolutions are supported")
     bias = op.tensor(2) if op.has(2) else None
     padding, source = _pads(op, op.activation(), list(weight.shape[2:]))
-    conv = conv_from(
+    conv = ops.conv_from(
         weight,
         bias,
         stride=tuple(op.attrs.get("strides", (1, 1))),
@@ -81,7 +71,7 @@ def _gemm(op: Operands) -> str:
     bias = None
     if op.has(2):
         bias = (op.tensor(2) * float(op.attrs.get("beta", 1.0))).flatten().expand(weight.shape[0])
-    return op.add(linear_from(weight, bias), op.activation())
+    return op.add(ops.linear_from(weight, bias), op.activation())
 
 
 def _batch_norm(op: Operands) -> str:
@@ -93,7 +83,7 @@ def _batch_norm(op: Operands) -> str:
 def _affine(op: Operands, source: str, weight: Tensor, bias: Tensor) -> str:
     """Per-channel scale and shift; scalars are spread over the channels."""
     channels = op.context.examples[source].shape[1]
-    module = Affine(channels)
+    module = ops.Affine(channels)
     try:
         with torch.no_grad():
             module.weight.copy_(weight.expand(channels))
@@ -131,7 +121,7 @@ def _elementwise(kind: str) -> Callable[[Operands], str]:
             first, second = op.activation(0), op.activation(1)
             if op.shape(0) != op.shape(1):
                 raise NotCanonical(f"shapes {op.shape(0)} and {op.shape(1)} differ")
-            return op.add(Add(), first, second)
+            return op.add(ops.Add(), first, second)
         source = op.activation(1 - constant)
         if stays_in_float(op, source) or not _is_per_channel(op, constant, source):
             return constant_operand(op, kind, constant, source)
@@ -153,7 +143,7 @@ def _elementwise(kind: str) -> Callable[[Operands], str]:
 def _prelu(op: Operands) -> str:
     slope = _per_channel_slope(op)
     channels = op.shape()[1]
-    module = PReLU(channels)
+    module = ops.PReLU(channels)
     with torch.no_grad():
         module.slope.copy_(slope.expand(channels))
     return op.add(module, op.activation())
@@ -170,7 +160,7 @@ def _per_channel_slope(op: Operands) -> Tensor:
 
 
 def _leaky_relu(op: Operands) -> str:
-    module = PReLU(op.shape()[1])
+    module = ops.PReLU(op.shape()[1])
     with torch.no_grad():
         module.slope.fill_(float(op.attrs.get("alpha", 0.01)))
     return op.add(module, op.activation())
@@ -184,11 +174,11 @@ def _clip(op: Operands) -> str:
         high = op.constant(2).item() if op.has(2) else None
     low = None if low is None or low < -1e30 else float(low)
     high = None if high is None or high > 1e30 else float(high)
-    return op.add(Clamp(low, high), op.activation())
+    return op.add(ops.Clamp(low, high), op.activation())
 
 
 def _relu(op: Operands) -> str:
-    return op.add(Clamp(0.0, None), op.activation())
+    return op.add(ops.Clamp(0.0, None), op.activation())
 
 
 def _pool(op: Operands) -> str:
@@ -204,17 +194,17 @@ def _pool(op: Operands) -> str:
     padding = (pads[0], pads[1])
     if is_max:
         return op.add(
-            nn.MaxPool2d((kernel[0], kernel[1]), strides, padding, ceil_mode=ceil), op.activation()
+            ops.MaxPool2d((kernel[0], kernel[1]), strides, padding, ceil_mode=ceil), op.activation()
         )
     include = bool(op.attrs.get("count_include_pad", 0))
     if kernel == list(op.shape()[2:]) and padding == (0, 0):
-        return op.add(GlobalAvgPool(), op.activation())
-    pool = nn.AvgPool2d((kernel[0], kernel[1]), strides, padding, ceil, include)
+        return op.add(ops.GlobalAvgPool(), op.activation())
+    pool = ops.AvgPool2d((kernel[0], kernel[1]), strides, padding, ceil, include)
     return op.add(pool, op.activation())
 
 
 def _global_average(op: Operands) -> str:
-    return op.add(GlobalAvgPool(), op.activation())
+    return op.add(ops.GlobalAvgPool(), op.activation())
 
 
 def _reduce_mean(op: Operands) -> str:
@@ -224,10 +214,10 @@ def _reduce_mean(op: Operands) -> str:
     rank = len(op.shape())
     if rank != 4 or sorted(a % rank for a in axes or []) != [2, 3]:
         raise NotCanonical(f"a mean over axes {axes}")
-    pooled = op.add(GlobalAvgPool(), op.activation())
+    pooled = op.add(ops.GlobalAvgPool(), op.activation())
     if op.attrs.get("keepdims", 1):
         return pooled
-    return op.add(Flatten(), pooled, suffix="_flatten")
+    return op.add(ops.Flatten(), pooled, suffix="_flatten")
 
 
 def _flatten(op: Operands) -> str:
@@ -237,7 +227,7 @@ def _flatten(op: Operands) -> str:
 
 
 def _flat(op: Operands) -> str:
-    return op.activation() if len(op.shape()) == 2 else op.add(Flatten(), op.activation())
+    return op.activation() if len(op.shape()) == 2 else op.add(ops.Flatten(), op.activation())
 
 
 def _reshape(op: Operands) -> str:
@@ -253,7 +243,9 @@ def _reshape(op: Operands) -> str:
     if -1 in rest or int(np.prod(rest)) != features:
         raise NotCanonical(f"a reshape of {op.shape()} to {target}")
     return (
-        op.activation() if rest == list(op.shape()[1:]) else op.add(Reshape(rest), op.activation())
+        op.activation()
+        if rest == list(op.shape()[1:])
+        else op.add(ops.Reshape(rest), op.activation())
     )
 
 
@@ -267,7 +259,7 @@ def _pad(op: Operands) -> str:
         value = float(op.constant(2, np.zeros(1)).item())
     if value != 0 or len(pads) != 8 or any(p < 0 for p in pads) or pads[0] or pads[4] or pads[1]:
         raise NotCanonical(f"pads {pads} with value {value}")
-    module = ZeroPad(pads[5], top=pads[2], bottom=pads[6], left=pads[3], right=pads[7])
+    module = ops.ZeroPad(pads[5], top=pads[2], bottom=pads[6], left=pads[3], right=pads[7])
     return op.add(module, op.activation())
 
 
@@ -283,7 +275,8 @@ def _cast(op: Operands) -> str:
 
 
 HANDLERS: dict[str, Handler] = {
-    **ISLAND_HANDLERS,
+    **AXIS_HANDLERS,
+    **TRANSFORMER_HANDLERS,
     "Conv": _conv,
     "Gemm": _gemm,
     "BatchNormalization": _batch_norm,

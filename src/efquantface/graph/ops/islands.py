@@ -1,58 +1,22 @@
-"""Operators of transformer-like backbones: what moves values, and what stays in float.
-
-``Reshape``, ``Transpose`` and ``Slice`` move values without computing, so they hand on integer codes
-as they are. The others (``LayerNorm``, ``Gelu``, ``Softmax``, ``L2Normalize``, ``MatMul``, ``Scale``,
-``Shift``, ``Concat``) compute in float between the integer layers: islands.
-"""
+"""Operators of transformer-like backbones that compute in float between the integer layers: islands."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-class Reshape(nn.Module):
-    """(N, ...) to (N, *shape); the batch stays free."""
-
-    def __init__(self, shape: Sequence[int]) -> None:
-        super().__init__()
-        self.shape = tuple(int(v) for v in shape)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(-1, *self.shape)
+from efquantface.graph.ops.base import Operator
 
 
-class Transpose(nn.Module):
-    """Axes in another order; the batch stays first.
-
-    Args:
-        order: a permutation that begins with 0.
-    """
-
-    def __init__(self, order: Sequence[int]) -> None:
-        super().__init__()
-        self.order = tuple(int(v) for v in order)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.permute(self.order)
-
-
-class Slice(nn.Module):
-    """``x[start:stop]`` along one axis that is not the batch."""
-
-    def __init__(self, axis: int, start: int, stop: int) -> None:
-        super().__init__()
-        self.axis, self.start, self.stop = axis, start, stop
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.narrow(self.axis, self.start, self.stop - self.start)
-
-
-class Concat(nn.Module):
+class Concat(Operator):
     """Tensors one behind the other along one axis."""
+
+    kind = "concat"
+    island = True
 
     def __init__(self, axis: int) -> None:
         super().__init__()
@@ -61,9 +25,15 @@ class Concat(nn.Module):
     def forward(self, *tensors: Tensor) -> Tensor:
         return torch.cat(tensors, dim=self.axis)
 
+    def attrs(self) -> dict[str, Any]:
+        return {"axis": self.axis}
 
-class LayerNorm(nn.Module):
+
+class LayerNorm(Operator):
     """``(x - mean) / sqrt(var + eps) * weight + bias`` over the last axis."""
+
+    kind = "layernorm"
+    island = True
 
     def __init__(self, features: int, eps: float) -> None:
         super().__init__()
@@ -74,23 +44,35 @@ class LayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, (self.features,), self.weight, self.bias, self.eps)
 
+    def attrs(self) -> dict[str, Any]:
+        return {"features": self.features, "eps": self.eps}
 
-class Gelu(nn.Module):
+
+class Gelu(Operator):
     """``x / 2 (1 + erf(x / sqrt 2))``."""
+
+    kind = "gelu"
+    island = True
 
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(x)
 
 
-class Softmax(nn.Module):
+class Softmax(Operator):
     """Softmax over the last axis."""
+
+    kind = "softmax"
+    island = True
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.softmax(x, dim=-1)
 
 
-class L2Normalize(nn.Module):
+class L2Normalize(Operator):
     """``x / max(||x||, eps)`` over the last axis."""
+
+    kind = "l2normalize"
+    island = True
 
     def __init__(self, eps: float) -> None:
         super().__init__()
@@ -99,20 +81,29 @@ class L2Normalize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(x, dim=-1, eps=self.eps)
 
+    def attrs(self) -> dict[str, Any]:
+        return {"eps": self.eps}
 
-class MatMul(nn.Module):
+
+class MatMul(Operator):
     """Product of two activations' last two axes."""
+
+    kind = "matmul"
+    island = True
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return x @ y
 
 
-class Scale(nn.Module):
+class Scale(Operator):
     """``x * weight``, the trained weight spread over the axes it lacks.
 
     Args:
         shape: of the weight, as ONNX spreads it (without the batch).
     """
+
+    kind = "scale"
+    island = True
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
@@ -121,13 +112,19 @@ class Scale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.weight
 
+    def attrs(self) -> dict[str, Any]:
+        return {"shape": tuple(self.weight.shape)}
 
-class Shift(nn.Module):
+
+class Shift(Operator):
     """``x + bias``, the trained bias spread over the axes it lacks.
 
     Args:
         shape: of the bias, as ONNX spreads it (without the batch).
     """
+
+    kind = "shift"
+    island = True
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
@@ -135,3 +132,6 @@ class Shift(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.bias
+
+    def attrs(self) -> dict[str, Any]:
+        return {"shape": tuple(self.bias.shape)}

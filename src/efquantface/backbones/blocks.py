@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from efquantface.graph.ops import GlobalAvgPool, Multiply
+from efquantface.graph import ops
 
 ACTIVATIONS = ("prelu", "relu6", "relu")
 
@@ -95,12 +95,12 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        self.pool = GlobalAvgPool()
+        self.pool = ops.GlobalAvgPool()
         self.fc1 = nn.Conv2d(channels, channels // reduction, 1, bias=False)
         self.relu = nn.ReLU()
         self.fc2 = nn.Conv2d(channels // reduction, channels, 1, bias=False)
         self.sigmoid = nn.Sigmoid()
-        self.multiply = Multiply()
+        self.multiply = ops.Multiply()
 
     def forward(self, x: Tensor) -> Tensor:
         weighted: Tensor = self.multiply(

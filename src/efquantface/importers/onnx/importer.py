@@ -11,11 +11,11 @@ import torch
 from torch import fx
 
 from efquantface.errors import ModelFileError, UnsupportedOperatorError
+from efquantface.graph import ops
 from efquantface.graph.graph import INPUT, GraphBuilder
-from efquantface.graph.ops import Flatten
 from efquantface.importers.onnx.context import Context, NotCanonical, Operands
 from efquantface.importers.onnx.facts import OnnxFacts, facts_of
-from efquantface.importers.onnx.operators import HANDLERS
+from efquantface.importers.onnx.handlers import HANDLERS
 from efquantface.importers.onnx.patterns import fuse_patterns
 from efquantface.importers.onnx.proto import (
     NotConstant,
@@ -75,7 +75,7 @@ def import_proto(model: onnx.ModelProto, path: Path) -> ImportedOnnx:
     result = context.names[output]
     shape = tuple(context.examples[result].shape)
     if len(shape) == 4 and shape[2:] == (1, 1):
-        result = context.add(f"{output}_flatten", Flatten(), result)
+        result = context.add(f"{output}_flatten", ops.Flatten(), result)
         shape = shape[:2]
     if len(shape) != 2 or shape[0] != 1:
         raise ModelFileError(

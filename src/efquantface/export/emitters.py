@@ -1,0 +1,66 @@
+"""The ONNX form of every operator: one table, one signature.
+
+An emitter takes the writer, the name of the operator's module, the module, and the values it reads. It
+writes nodes and gives the value that they make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from efquantface.errors import ExportError
+from efquantface.export import float_forms, input_forms, integer_forms, island_forms, move_forms
+from efquantface.export.values import Value, Writer
+from efquantface.graph import ops
+from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
+from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
+
+Emitter = Callable[[Writer, str, Any, list[Value]], Value]
+
+EMITTERS: dict[type[ops.Operator], Emitter] = {
+    ops.Normalize: input_forms.normalize,
+    InputQuantizer: input_forms.input_quantizer,
+    ActivationQuantizer: integer_forms.quantizer,
+    QuantConv2d: integer_forms.quant_conv,
+    QuantLinear: integer_forms.quant_linear,
+    QuantAffine: integer_forms.quant_affine,
+    ops.Conv2d: float_forms.conv,
+    ops.Linear: float_forms.linear,
+    ops.Affine: float_forms.affine,
+    ops.PReLU: float_forms.prelu,
+    ops.Add: float_forms.add,
+    ops.Multiply: float_forms.multiply,
+    ops.Sigmoid: float_forms.sigmoid,
+    ops.AvgPool2d: float_forms.avg_pool,
+    ops.GlobalAvgPool: float_forms.global_pool,
+    ops.Clamp: move_forms.clamp,
+    ops.ZeroPad: move_forms.pad,
+    ops.MaxPool2d: move_forms.max_pool,
+    ops.Flatten: move_forms.flatten,
+    ops.Reshape: move_forms.reshape,
+    ops.Transpose: move_forms.transpose,
+    ops.Slice: move_forms.slice_,
+    ops.Concat: island_forms.concat,
+    ops.LayerNorm: island_forms.layer_norm,
+    ops.Gelu: island_forms.gelu,
+    ops.Softmax: island_forms.softmax,
+    ops.L2Normalize: island_forms.l2_normalize,
+    ops.MatMul: island_forms.matmul,
+    ops.Scale: island_forms.scale,
+    ops.Shift: island_forms.shift,
+}
+
+
+def emit(out: Writer, name: str, module: nn.Module, inputs: list[Value]) -> Value:
+    """The ONNX form of one operator.
+
+    Raises:
+        ExportError: there is none.
+    """
+    emitter = EMITTERS.get(type(module))  # type: ignore[arg-type]
+    if emitter is None:
+        raise ExportError(f"{name}: {type(module).__name__} has no ONNX form")
+    return emitter(out, name, module, inputs)

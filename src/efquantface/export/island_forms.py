@@ -1,0 +1,68 @@
+"""ONNX forms of what stays in float between integer layers.
+
+They are those that ONNX Runtime and OpenVINO fuse (GELU by its Erf).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from efquantface.export.values import Value, Writer, array
+from efquantface.graph import ops
+
+_AXES_ARE_INPUTS = 18  # opset from which ReduceL2 takes its axes as an input
+
+
+def concat(out: Writer, name: str, m: ops.Concat, inputs: list[Value]) -> Value:
+    """Tensors one behind the other, in float."""
+    return Value(out.node("Concat", [out.dequantize(v) for v in inputs], name, axis=m.axis))
+
+
+def layer_norm(out: Writer, name: str, m: ops.LayerNorm, inputs: list[Value]) -> Value:
+    """A LayerNorm in float."""
+    weight, bias = (out.constant(array(v), np.float32) for v in (m.weight, m.bias))
+    operands = (out.dequantize(inputs[0]), weight, bias)
+    return Value(out.node("LayerNormalization", operands, name, axis=-1, epsilon=m.eps))
+
+
+def gelu(out: Writer, name: str, m: ops.Gelu, inputs: list[Value]) -> Value:
+    """A GELU in float, in the form that runtimes fuse."""
+    x = out.dequantize(inputs[0])
+    scaled = out.node("Div", (x, out.constant(np.sqrt(2.0), np.float32)), f"{name}_scaled")
+    bent = out.node("Erf", (scaled,), name)
+    shifted = out.node("Add", (bent, out.constant(1.0, np.float32)), f"{name}_shifted")
+    product = out.node("Mul", (x, shifted), f"{name}_product")
+    return Value(out.node("Mul", (product, out.constant(0.5, np.float32)), f"{name}_half"))
+
+
+def softmax(out: Writer, name: str, m: ops.Softmax, inputs: list[Value]) -> Value:
+    """A softmax in float."""
+    return Value(out.node("Softmax", (out.dequantize(inputs[0]),), name, axis=-1))
+
+
+def l2_normalize(out: Writer, name: str, m: ops.L2Normalize, inputs: list[Value]) -> Value:
+    """Rows of length 1, in float."""
+    x = out.dequantize(inputs[0])
+    if out.opset >= _AXES_ARE_INPUTS:
+        length = out.node("ReduceL2", (x, out.constant([-1], np.int64)), name, keepdims=1)
+    else:
+        length = out.node("ReduceL2", (x,), name, axes=[-1], keepdims=1)
+    at_least = out.node("Max", (length, out.constant(m.eps, np.float32)), f"{name}_floor")
+    return Value(out.node("Div", (x, at_least), f"{name}_unit"))
+
+
+def matmul(out: Writer, name: str, m: ops.MatMul, inputs: list[Value]) -> Value:
+    """A product of two activations, in float."""
+    return Value(out.node("MatMul", [out.dequantize(v) for v in inputs], name))
+
+
+def scale(out: Writer, name: str, m: ops.Scale, inputs: list[Value]) -> Value:
+    """A trained factor, in float."""
+    weight = out.constant(array(m.weight), np.float32)
+    return Value(out.node("Mul", (out.dequantize(inputs[0]), weight), name))
+
+
+def shift(out: Writer, name: str, m: ops.Shift, inputs: list[Value]) -> Value:
+    """A trained offset, in float."""
+    bias = out.constant(array(m.bias), np.float32)
+    return Value(out.node("Add", (out.dequantize(inputs[0]), bias), name))

@@ -7,11 +7,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import SmallFaceNet, make_faces, randomize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from conftest import SmallFaceNet, make_faces, randomize
 from efquantface.contract import FaceContract
 from efquantface.graph.graph import module_nodes
 from efquantface.importers.load import load_model

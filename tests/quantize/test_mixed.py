@@ -56,7 +56,7 @@ def test_fewer_bits_cost_more(network: nn.Module, contract: FaceContract, faces:
     model = load_model(network, contract=contract)
     pixels = torch.from_numpy(contract.pixels(faces.images))
     before = model.embed_pixels(pixels)
-    found = sensitivities(model.graph, [pixels])
+    found = sensitivities(model.graph, [pixels], Scheme())
     assert len(found) == 6
     assert all(c.losses[0] > c.losses[2] for c in found)
     torch.testing.assert_close(model.embed_pixels(pixels), before)

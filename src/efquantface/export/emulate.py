@@ -11,7 +11,7 @@ told right or wrong far below that noise.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
+from efquantface.export.sums16 import lost
 from efquantface.graph import ops
 from efquantface.graph.graph import module_of
 from efquantface.graph.model import FaceModel
@@ -30,11 +31,12 @@ _Layer = QuantAffine | QuantConv2d | QuantLinear
 
 @dataclass(frozen=True)
 class _Codes:
-    """Integer codes (float64 tensor) with float32 scale and integer zero point."""
+    """Integer codes (float64 tensor) as the file holds them, with float32 scale and zero point."""
 
     codes: Tensor
     scale: np.float32
     zero_point: int
+    unsigned: bool = True
 
     def real(self) -> Tensor:
         return (self.codes - self.zero_point) * float(self.scale)
@@ -54,21 +56,24 @@ class _Sum:
     second: _Codes
 
 
-def emulate(student: FaceModel, pixels: Tensor, *, wide: bool = False) -> Tensor:
+def emulate(
+    student: FaceModel, pixels: Tensor, *, wide: bool = False, sums16: bool = False
+) -> Tensor:
     """Embeddings (N,D) float32 of pixels (N,3,H,W), computed in integers.
 
     Islands of float are computed in float32, or, where ``wide``, in float64: another correct
-    computation of the same student, whose distance says how much rounding alone can move.
+    computation of the same student, whose distance says how much rounding alone can move. With
+    ``sums16`` integer layers add as x86 kernels without VNNI do (:mod:`sums16`).
     """
     with torch.no_grad():
-        result: Tensor = _Emulator(student.graph, wide).run(pixels.cpu().float())
+        result: Tensor = _Emulator(student.graph, wide, sums16).run(pixels.cpu().float())
     return result.float()
 
 
 class _Emulator(fx.Interpreter):
-    def __init__(self, gm: fx.GraphModule, wide: bool) -> None:
+    def __init__(self, gm: fx.GraphModule, wide: bool, sums16: bool) -> None:
         super().__init__(gm)
-        self.wide = wide
+        self.wide, self.sums16 = wide, sums16
 
     def run_node(self, n: fx.Node) -> Any:
         assert isinstance(self.module, fx.GraphModule)
@@ -81,7 +86,7 @@ class _Emulator(fx.Interpreter):
         if isinstance(module, ActivationQuantizer):
             return _requantize(module, inputs[0])
         if isinstance(module, _Layer):
-            accumulated = _accumulate(module, inputs[0])
+            accumulated = _accumulate(module, inputs[0], self.sums16)
             last = any(user.op == "output" for user in n.users)
             return _real(accumulated) if last else accumulated
         if isinstance(module, ops.Add) and all(isinstance(x, _Codes) for x in inputs):
@@ -117,25 +122,27 @@ def _input(module: InputQuantizer, pixels: Tensor) -> _Codes:
         codes = (
             (module.normalized(pixels) / scale).round().add(module.zero_point_value).clamp(0, 255)
         )
-    return _Codes(
-        codes.double() - (module.zero_point_value - zero_point), np.float32(scale), zero_point
-    )
+    stored = codes.double() - (module.zero_point_value - zero_point)
+    return _Codes(stored, np.float32(scale), zero_point, not module.symmetric)
 
 
-def _accumulate(module: _Layer, x: _Codes) -> _Accumulated:
+def _accumulate(module: _Layer, x: _Codes, sums16: bool) -> _Accumulated:
     codes, scales = module.weight_codes()
     scale = (torch.tensor(x.scale) * scales).float()
     bias = torch.round(module.bias.double() / scale.double())
     values, weight = x.codes - x.zero_point, codes.double()
-    if isinstance(module, QuantLinear):
-        return _Accumulated(F.linear(values, weight, bias), scale)
     if isinstance(module, QuantAffine):
         total = values * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+        return _Accumulated(total, scale.view(1, -1, 1, 1))
+    if isinstance(module, QuantLinear):
+        total = F.linear(values, weight, bias)
     else:
         total = F.conv2d(
             values, weight, bias, module.stride, module.padding, module.dilation, module.groups
         )
-    return _Accumulated(total, scale.view(1, -1, 1, 1))
+        scale = scale.view(1, -1, 1, 1)
+    missing = lost(module, x.codes, x.zero_point) if sums16 and x.unsigned else None
+    return _Accumulated(total if missing is None else total - missing.double(), scale)
 
 
 def _requantize(module: ActivationQuantizer, x: Any) -> _Codes:
@@ -148,7 +155,12 @@ def _requantize(module: ActivationQuantizer, x: Any) -> _Codes:
         rounded = _add(x, scale, zero_point) - zero_point
     else:
         rounded = (x.float() / torch.tensor(scale)).round().double()
-    return _Codes((rounded + zero_point).clamp(module.qmin, module.qmax), scale, zero_point)
+    return _Codes(
+        (rounded + zero_point).clamp(module.qmin, module.qmax),
+        scale,
+        zero_point,
+        not module.symmetric,
+    )
 
 
 def _add(x: _Sum, scale: np.float32, zero_point: int) -> Tensor:
@@ -170,9 +182,9 @@ def _on_codes(module: Any, x: _Codes) -> Any:
     if isinstance(module, ops.Clamp) and {module.low, module.high} <= {None, 0.0}:
         low = x.zero_point if module.low == 0 else None
         high = x.zero_point if module.high == 0 else None
-        return _Codes(x.codes.clamp(low, high), x.scale, x.zero_point)
+        return replace(x, codes=x.codes.clamp(low, high))
     if isinstance(module, ops.ZeroPad):
-        return _Codes(module(x.codes - x.zero_point) + x.zero_point, x.scale, x.zero_point)
+        return replace(x, codes=module(x.codes - x.zero_point) + x.zero_point)
     if isinstance(module, ops.Clamp):
         return module(x.real())
-    return _Codes(module(x.codes), x.scale, x.zero_point)
+    return replace(x, codes=module(x.codes))

@@ -115,7 +115,7 @@ def make_start(
     if scheme.layers or scheme.wide_ends or scheme.bits.weight != 8:
         raise RecipeError("a budget chooses the bits of weights itself; leave out bits of layers")
     with console.bar("measuring what layers lose") as advance:
-        found = sensitivities(teacher.graph, batches[:_SENSITIVITY_BATCHES], advance)
+        found = sensitivities(teacher.graph, batches[:_SENSITIVITY_BATCHES], scheme, advance)
     chosen = _fit(found, scheme, budget, lambda wanted: _file_size(quantize(teacher, wanted)))
     pinned = dataclasses.replace(scheme, layers=_as_layers(chosen, scheme))
     student = build(pinned)

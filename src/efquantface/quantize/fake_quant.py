@@ -106,6 +106,11 @@ class ActivationQuantizer(ops.Operator):
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.attrs().items())
 
+    @property
+    def largest_code(self) -> int:
+        """The largest absolute value of a code, as kernels read it."""
+        return max(-self.qmin, self.qmax)
+
     def set_range(self, low: float, high: float) -> None:
         """Make ``qmin`` and ``qmax`` stand for about ``low`` and ``high``.
 
@@ -208,6 +213,11 @@ class InputQuantizer(ops.Operator):
             "pixels": self.pixels,
             "symmetric": self.symmetric,
         }
+
+    @property
+    def largest_code(self) -> int:
+        """The largest absolute value of a code, as kernels read it."""
+        return 128 if self.symmetric else 255
 
     def normalized(self, x: Tensor) -> Tensor:
         return (x - self.mean.view(1, -1, 1, 1)) / self.std.view(1, -1, 1, 1)

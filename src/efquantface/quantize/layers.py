@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from efquantface.graph import ops
 from efquantface.quantize.fake_quant import TINY, round_through
+from efquantface.quantize.pairs import clamp_codes
 
 BIAS_LIMIT = 2.0**29  # int32 accumulators leave room for the products beside the bias
 _SMALLEST = 1e-30
@@ -145,13 +146,18 @@ class QuantAffine(_IntegerLayer):
 
 
 class _QuantizedWeight(_IntegerLayer):
-    """Shared by convolution and linear: per-output-channel symmetric codes of a weight."""
+    """Shared by convolution and linear: per-output-channel symmetric codes of a weight.
+
+    Attributes:
+        pair_limit: what two codes of one sign in a channel may sum up to (:mod:`pairs`); None: any.
+    """
 
     log_scale: nn.Parameter
     min_scale: Tensor
 
-    def _init_quantizer(self, shape: tuple[int, ...], bits: int) -> None:
+    def _init_quantizer(self, shape: tuple[int, ...], bits: int, pair_limit: int | None) -> None:
         self._init_latents(shape, bits)
+        self.pair_limit = pair_limit
         self.log_scale = nn.Parameter(torch.zeros(shape[0]))
         # keeps |bias| / (input scale * weight scale) inside int32 for channels that are nearly dead
         self.register_buffer("min_scale", torch.zeros(shape[0]))
@@ -184,15 +190,21 @@ class _QuantizedWeight(_IntegerLayer):
         if not self.enabled:
             return self.weight
         scale = self._shaped(self.scale())
-        codes = torch.clamp(round_through(self.weight / scale), -self.limit, self.limit)
-        return codes * scale
+        return self._clamped(round_through(self.weight / scale)) * scale
 
     @torch.no_grad()
     def weight_codes(self) -> tuple[Tensor, Tensor]:
         """(int8 codes of the weight's shape, float32 scales (O,))."""
         scale = self.scale()
-        codes = torch.round(self.weight / self._shaped(scale)).clamp(-self.limit, self.limit)
+        codes = self._clamped(torch.round(self.weight / self._shaped(scale)))
         return codes.to(torch.int8), scale
+
+    def _clamped(self, codes: Tensor) -> Tensor:
+        return clamp_codes(codes, self.limit, self.pair_limit)
+
+    def _bits_attrs(self) -> dict[str, Any]:
+        limited = {} if self.pair_limit is None else {"pair_limit": self.pair_limit}
+        return {"bits": self.bits, **limited}
 
 
 class QuantConv2d(_QuantizedWeight):
@@ -210,6 +222,7 @@ class QuantConv2d(_QuantizedWeight):
         dilation: tuple[int, int],
         groups: int,
         bits: int,
+        pair_limit: int | None = None,
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.kernel_size = (
@@ -218,10 +231,11 @@ class QuantConv2d(_QuantizedWeight):
             kernel_size,
         )
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        self._init_quantizer((out_channels, in_channels // groups, *kernel_size), bits)
+        shape = (out_channels, in_channels // groups, *kernel_size)
+        self._init_quantizer(shape, bits, pair_limit)
 
     def attrs(self) -> dict[str, Any]:
-        return {**ops.conv_attrs(self), "bits": self.bits}
+        return {**ops.conv_attrs(self), **self._bits_attrs()}
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(
@@ -240,16 +254,18 @@ class QuantLinear(_QuantizedWeight):
 
     kind = "quant_linear"
 
-    def __init__(self, in_features: int, out_features: int, bits: int) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, bits: int, pair_limit: int | None = None
+    ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        self._init_quantizer((out_features, in_features), bits)
+        self._init_quantizer((out_features, in_features), bits, pair_limit)
 
     def attrs(self) -> dict[str, Any]:
         return {
             "in_features": self.in_features,
             "out_features": self.out_features,
-            "bits": self.bits,
+            **self._bits_attrs(),
         }
 
     def forward(self, x: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ from torch.nn import functional as F
 from efquantface.errors import RecipeError
 from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes, name_of
+from efquantface.quantize.pairs import clamp_codes, pair_limit
 from efquantface.quantize.ranges import search_weight_scales
+from efquantface.quantize.scheme import Scheme
 
 CHOICES = (4, 6, 8)
 
@@ -39,6 +41,7 @@ class LayerChoice:
 def sensitivities(
     gm: fx.GraphModule,
     batches: list[Tensor],
+    scheme: Scheme,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[LayerChoice]:
     """What each layer's weights cost at each of ``CHOICES`` bits.
@@ -46,6 +49,7 @@ def sensitivities(
     Args:
         gm: float canonical graph; unchanged afterwards.
         batches: pixels (N,3,H,W).
+        scheme: what activations will be, which limits pairs of weights.
     """
     reference = _embed(gm, batches)
     layers = [(n, m) for n, m in module_nodes(gm) if isinstance(m, ops.Conv2d | ops.Linear)]
@@ -54,7 +58,7 @@ def sensitivities(
         original = module.weight.detach().clone()
         losses = []
         for bits in CHOICES:
-            module.weight.copy_(_rounded(original, bits))
+            module.weight.copy_(_rounded(original, bits, scheme))
             cosine = F.cosine_similarity(_embed(gm, batches), reference, dim=1)
             losses.append(float((1 - cosine).clamp(min=0).mean()))
         module.weight.copy_(original)
@@ -101,10 +105,12 @@ def allocate(
     ]
 
 
-def _rounded(weight: Tensor, bits: int) -> Tensor:
+def _rounded(weight: Tensor, bits: int, scheme: Scheme) -> Tensor:
     limit = 2 ** (bits - 1) - 1
-    scale = search_weight_scales(weight, limit).view(-1, *(1,) * (weight.dim() - 1))
-    return torch.round(weight / scale).clamp(-limit, limit) * scale
+    free = scheme.full_range or scheme.symmetric
+    pairs = None if free else pair_limit(2**scheme.bits.activation - 1, bits)
+    scale = search_weight_scales(weight, limit, pairs).view(-1, *(1,) * (weight.dim() - 1))
+    return clamp_codes(torch.round(weight / scale), limit, pairs) * scale
 
 
 def _embed(gm: fx.GraphModule, batches: list[Tensor]) -> Tensor:

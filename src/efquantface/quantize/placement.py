@@ -38,6 +38,7 @@ from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.input import place_input
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 from efquantface.quantize.narrow import Quantizer, narrow, quantizer_of
+from efquantface.quantize.pairs import pair_limit
 from efquantface.quantize.scheme import Scheme
 
 _QUANTIZED_OUTPUT = (
@@ -80,9 +81,19 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
         elif node in bits:
             gm.set_submodule(str(node.target), quantized_layer(module, bits[node].weight))
     narrow(gm, {node: b.activation for node, b in bits.items()}, size, scheme.symmetric)
+    if not scheme.full_range:
+        limit_pairs(gm)
     tidy(gm)
     gm.train()
     return dataclasses.replace(model, graph=gm, quantized=True, notes=list(model.notes))
+
+
+def limit_pairs(gm: fx.GraphModule) -> None:
+    """Give every layer with weights the limit under which no 16-bit sum can overflow."""
+    for node, module in module_nodes(gm):
+        if isinstance(module, QuantConv2d | QuantLinear):
+            largest = quantizer_before(gm, node).largest_code
+            module.pair_limit = pair_limit(largest, module.bits)
 
 
 def quantizer_before(gm: fx.GraphModule, node: fx.Node) -> Quantizer:

@@ -11,6 +11,7 @@ from efquantface.errors import TrainingError
 from efquantface.graph.graph import module_nodes
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
+from efquantface.quantize.pairs import clamp_codes, largest_pairs
 from efquantface.quantize.placement import refresh_biases
 
 _SAMPLES_A_BATCH = 16384  # values kept of each tensor and batch
@@ -43,7 +44,9 @@ def set_ranges(
         progress("searching ranges", index + 1, len(quantizers))
     for _, module in module_nodes(gm):
         if isinstance(module, QuantConv2d | QuantLinear):
-            module.set_scale(search_weight_scales(module.weight.detach(), module.limit))
+            module.set_scale(
+                search_weight_scales(module.weight.detach(), module.limit, module.pair_limit)
+            )
     refresh_biases(gm)
 
 
@@ -83,15 +86,20 @@ def search_range(
 
 
 @torch.no_grad()
-def search_weight_scales(weight: Tensor, limit: int) -> Tensor:
-    """Scales (O,) with the least squared error for each output channel of ``weight`` (O,...)."""
+def search_weight_scales(weight: Tensor, limit: int, pair_limit: int | None = None) -> Tensor:
+    """Scales (O,) with the least squared error for each output channel of ``weight`` (O,...).
+
+    Codes stay within +-``limit``, and two of one sign within ``pair_limit`` (:mod:`pairs`).
+    """
     flat = weight.flatten(1)
     largest = flat.abs().amax(dim=1).clamp(min=1e-12)
+    if pair_limit is not None:
+        largest = torch.maximum(largest, largest_pairs(flat) * (limit / pair_limit))
     best = largest / limit
     best_error = torch.full_like(best, float("inf"))
     for fraction in torch.linspace(1.0, 0.4, 61).tolist():
         scale = (largest * fraction / limit).unsqueeze(1)
-        codes = torch.round(flat / scale).clamp(-limit, limit)
+        codes = clamp_codes(torch.round(flat / scale), limit, pair_limit)
         error = (codes * scale - flat).square().sum(dim=1)
         better = error < best_error
         best = torch.where(better, scale.squeeze(1), best)

@@ -18,6 +18,7 @@ from torch import Tensor, fx
 from efquantface.graph.fitting import Stepper, fit
 from efquantface.graph.graph import name_of
 from efquantface.quantize.layers import QuantConv2d, QuantLinear
+from efquantface.quantize.pairs import Bounds, reserved_bounds
 from efquantface.quantize.placement import quantizer_before
 from efquantface.quantize.ranges import search_weight_scales
 
@@ -64,27 +65,49 @@ def _fit(
     if found is None:
         return
     groups, _, inputs = found.weight.shape
-    scales = search_weight_scales(found.weight.reshape(-1, inputs).float(), layer.limit)
-    latent, codes = _round(
-        found.weight, found.gram, scales.double().reshape(groups, -1), layer.limit
+    scales = search_weight_scales(
+        found.weight.reshape(-1, inputs).float(), layer.limit, layer.pair_limit
     )
-    rounded = codes * scales.double().reshape(groups, -1, 1)
+    wide = scales.double().reshape(groups, -1, 1)
+    low, high = _bounds(found.weight / wide, layer)
+    latent, codes = _round(found.weight, found.gram, wide, low, high)
+    rounded = codes * wide
+    if layer.pair_limit is not None:  # the layer's own limits are those of its largest weights
+        latent = torch.clamp(latent, low * wide, high * wide)
     # training goes on from what was rounded, not from the middle of a code's interval, which all
     # weights would first have to leave
     layer.set_weight(latent.reshape(layer.latent.shape).float(), found.bias(rounded))
     layer.set_scale(scales)
 
 
-def _round(weight: Tensor, gram: Tensor, scales: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+def _bounds(codes: Tensor, layer: QuantConv2d | QuantLinear) -> Bounds:
+    """(low, high) of the codes (G,O,K), before they are rounded."""
+    high = torch.full_like(codes, layer.limit)
+    if layer.pair_limit is None:
+        return -high, high
+    low, pairs = reserved_bounds(codes.flatten(0, 1), layer.pair_limit)
+    return low.view_as(codes).clamp(min=-layer.limit), torch.minimum(pairs.view_as(codes), high)
+
+
+def _round(
+    weight: Tensor, gram: Tensor, scales: Tensor, low: Tensor, high: Tensor
+) -> tuple[Tensor, Tensor]:
     """Round ``weight`` (G,O,K), handing errors on along the inverse Hessian's Cholesky factor.
 
-    Returns what each weight had become when its turn came, and its code.
+    Args:
+        weight: of groups, their outputs and inputs.
+        gram: (G,K,K) of the inputs.
+        scales: (G,O,1) of the codes.
+        low, high: (G,O,K), what codes are clamped to.
+
+    Returns:
+        What each weight had become when its turn came, and its code.
     """
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
     factor = torch.linalg.cholesky(inverse, upper=True)
     left, codes = weight.clone(), torch.zeros_like(weight)
     for k in range(weight.shape[2]):
-        codes[..., k] = torch.round(left[..., k] / scales).clamp(-limit, limit)
-        error = (left[..., k] - codes[..., k] * scales) / factor[:, k, k, None]
+        codes[..., k] = torch.round(left[..., k] / scales[..., 0]).clamp(low[..., k], high[..., k])
+        error = (left[..., k] - codes[..., k] * scales[..., 0]) / factor[:, k, k, None]
         left[..., k + 1 :] -= error[..., None] * factor[:, None, k, k + 1 :]
     return left, codes

@@ -54,12 +54,15 @@ class Scheme:
         wide_ends: the first and the last layer keep 8 bits, whatever ``bits`` says.
         symmetric: activation codes are signed with zero point 0 (TensorRT, many NPUs) instead of
             unsigned with a zero point.
+        full_range: weights of 8 bits use all codes, also where the 16-bit sums of x86 processors
+            without VNNI can overflow (:mod:`pairs`).
     """
 
     bits: Bits = field(default_factory=Bits)
     layers: tuple[tuple[str, Bits], ...] = ()
     wide_ends: bool = False
     symmetric: bool = False
+    full_range: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Scheme:

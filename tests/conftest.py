@@ -12,6 +12,7 @@ from torch import nn
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.data.images import write_image
+from formats import png, write_rec
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SIZE = 32
@@ -125,3 +126,10 @@ def faces_dir(tmp_path: Path, faces: FaceSet) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_image(path, image)
     return root
+
+
+@pytest.fixture
+def rec(tmp_path: Path, faces: FaceSet) -> Path:
+    path = tmp_path / "train.rec"
+    write_rec(path, [png(i) for i in faces.images], [int(i) for i in faces.identities])
+    return path

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from torch import nn
 
-from efquantface.cli.main import main
+from command import efq
 from efquantface.contract import FaceContract
 from efquantface.distill import trainer
 from efquantface.export.onnx_writer import write_onnx
@@ -20,19 +20,6 @@ from efquantface.recipe import Recipe
 from formats import write_rec
 
 ROOT = Path(__file__).parents[2]
-
-
-def efq(*words: str | Path) -> int:
-    import sys
-
-    before, sys.argv = sys.argv, ["efq", *map(str, words)]
-    try:
-        main()
-    except SystemExit as done:
-        return int(done.code or 0)
-    finally:
-        sys.argv = before
-    return 0
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

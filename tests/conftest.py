@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from efquantface.contract import FaceContract
@@ -16,6 +17,9 @@ from formats import png, write_rec
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SIZE = 32
+# The same examples in every run, and no time limit an example: two cores may be busy.
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
 torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet, cap, load_faces, open_source
 from efquantface.data.recordio import RecordFile, RecSource
 from efquantface.errors import DataError
-from formats import MAGIC, png, record, write_rec
+from formats import MAGIC, face_record, png, record, write_rec
 
 
 def test_rec_gives_images_and_identities(rec: Path, faces: FaceSet, contract: FaceContract) -> None:
@@ -35,12 +38,48 @@ def test_rec_without_header_or_index(
     assert loaded.identities.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
-def test_payload_with_the_magic_number_inside(tmp_path: Path) -> None:
-    payloads = [b"before" + MAGIC + b"between!" + MAGIC + b"x", MAGIC, b"", b"abc"]
-    path = tmp_path / "m.rec"
-    path.write_bytes(b"".join(record(p) for p in payloads))
+PAYLOADS = st.lists(
+    st.lists(st.sampled_from([MAGIC, MAGIC[:3], b"\0"]) | st.binary(max_size=9), max_size=6).map(
+        b"".join
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(payloads=PAYLOADS, shuffled=st.randoms(use_true_random=False))
+@example(payloads=[b"before" + MAGIC + b"between!" + MAGIC + b"x", MAGIC, b""], shuffled=None)
+def test_payloads_come_out_as_written(
+    payloads: list[bytes], shuffled: random.Random | None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """With and without an index, whose order may be any; the magic number inside splits records."""
+    path = tmp_path_factory.mktemp("rec") / "m.rec"
+    records = [record(p) for p in payloads]
+    path.write_bytes(b"".join(records))
+    walked = RecordFile(path)
+    assert [walked.payload(k) for k in sorted(walked.offsets)] == payloads
+    lines = [f"{k + 3}\t{sum(map(len, records[:k]))}\n" for k in range(len(records))]
+    if shuffled is not None:
+        shuffled.shuffle(lines)
+    path.with_suffix(".idx").write_text("".join(lines))
+    indexed = RecordFile(path)
+    assert [indexed.payload(k + 3) for k in range(len(payloads))] == payloads
+
+
+@given(
+    label=st.floats(width=32, allow_nan=False)
+    | st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=5),
+    image=st.binary(max_size=20),
+)
+def test_labels_come_out_as_written(
+    label: float | list[float], image: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("rec") / "l.rec"
+    path.write_bytes(record(face_record(label, image, 7)))
     file = RecordFile(path)
-    assert [file.payload(k) for k in range(4)] == payloads
+    head = file.head(0)
+    assert head.label == (tuple(label) if isinstance(label, list) else (label,))
+    assert file.payload(0)[head.image :] == image
 
 
 @pytest.mark.parametrize(

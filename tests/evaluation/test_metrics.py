@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from efquantface.errors import EvaluationError
@@ -44,6 +49,39 @@ def test_tar_at_far_against_brute_force(far: float) -> None:
     assert point.tar == pytest.approx(best)
     fpr, tpr, _ = roc_curve(LABELS, SCORES, drop_intermediate=False)
     assert point.tar == pytest.approx(tpr[fpr <= far].max())
+
+
+# A grid of few values, so that ties are frequent; float32 holds each exactly.
+FEW = st.integers(-16, 16).map(lambda n: n / 16)
+
+
+@given(
+    genuine=hnp.arrays(np.float32, st.integers(1, 30), elements=FEW),
+    impostor=hnp.arrays(np.float32, st.integers(1, 60), elements=FEW),
+    far=st.sampled_from([0.001, 0.01, 0.05, 0.1, 0.25, 1 / 3, 0.5, 0.9]),
+    kept=st.integers(0, 59),
+)
+def test_tar_at_far_is_the_best_of_all_thresholds(
+    genuine: np.ndarray, impostor: np.ndarray, far: float, kept: int
+) -> None:
+    """Every threshold tried in exact fractions, with all impostor scores or the largest of them."""
+    allowed = Fraction(far).limit_denominator(1000) * len(impostor)
+    every = [*sorted({*genuine.tolist(), *impostor.tolist()}), 2.0]
+    best = max(
+        sum(g >= t for g in genuine.tolist())
+        for t in every
+        if sum(i >= t for i in impostor.tolist()) <= allowed
+    )
+    point = tar_at_far(genuine, impostor, far)
+    assert point.tar == pytest.approx(best / len(genuine))
+    assert (genuine >= point.threshold).sum() == best
+    assert (impostor >= point.threshold).sum() <= allowed
+    largest = np.sort(impostor)[::-1][: kept + 1]
+    if len(largest) > allowed:
+        assert tar_at_far(genuine, largest, far, len(impostor)) == point
+    elif len(largest) < len(impostor):
+        with pytest.raises(EvaluationError, match="impostor scores"):
+            tar_at_far(genuine, largest, far, len(impostor))
 
 
 def test_tar_with_ties_by_hand() -> None:

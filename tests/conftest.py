@@ -54,7 +54,7 @@ class Bottleneck(nn.Module):
 class SmallFaceNet(nn.Module):
     """A face network in miniature: stem, bottleneck, global depthwise convolution, embedding."""
 
-    def __init__(self, embedding: int = 16) -> None:
+    def __init__(self, embedding: int = 16, size: int = SIZE) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.PReLU(16)
@@ -62,7 +62,7 @@ class SmallFaceNet(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.block = Bottleneck(16, 32)
         self.relu = nn.ReLU6()
-        self.tail = nn.Conv2d(16, 16, 8, groups=16, bias=False)
+        self.tail = nn.Conv2d(16, 16, size // 4, groups=16, bias=False)
         self.fc = nn.Linear(16, embedding)
         self.bn = nn.BatchNorm1d(embedding)
 

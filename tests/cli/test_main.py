@@ -11,13 +11,13 @@ import onnx
 import pytest
 from torch import nn
 
-from command import efq
 from efquantface.contract import FaceContract
 from efquantface.distill import trainer
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.importers.load import load_model
 from efquantface.recipe import Recipe
 from formats import write_rec
+from program import efq
 
 ROOT = Path(__file__).parents[2]
 
@@ -206,7 +206,8 @@ def test_every_shipped_recipe_is_valid() -> None:
 
 def test_models_and_env(capsys: pytest.CaptureFixture[str]) -> None:
     assert efq("models", "list") == 0
-    assert "dlib-resnet" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ("dlib-resnet", "dcgan-faces", "iresnet100"))
     assert efq("env") == 0
     assert "onnxruntime_providers" in json.loads(capsys.readouterr().out)
 

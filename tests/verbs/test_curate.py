@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from command import efq
 from conftest import make_faces
 from efquantface import compress
 from efquantface.contract import FaceContract
@@ -16,6 +15,7 @@ from efquantface.data.images import write_image
 from efquantface.data.listing import full_name, read_excluded
 from efquantface.errors import DataError, RunError
 from efquantface.verbs.curate import write_subset
+from program import efq
 
 
 def test_subset_is_a_list_that_loads(

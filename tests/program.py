@@ -1,4 +1,4 @@
-"""The command line as a function: words in, exit code out."""
+"""The command line in this process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from efquantface.cli.main import main
 
 
 def efq(*words: str | Path) -> int:
-    """Run ``efq WORDS`` in this process; its exit code."""
+    """The exit code of ``efq WORDS``."""
     before, sys.argv = sys.argv, ["efq", *map(str, words)]
     try:
         main()

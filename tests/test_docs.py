@@ -1,0 +1,44 @@
+"""The map of the project names what is there."""
+
+from __future__ import annotations
+
+import re
+
+from project import PYPROJECT, ROOT
+
+PACKAGE = ROOT / "src" / "efquantface"
+TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+ROOMS = set(re.findall(r"`([a-z_]+)/?`", TEXT[: TEXT.index("## Decisions")]))
+
+
+def test_every_room_is_on_the_map() -> None:
+    there = {
+        p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()
+    }
+    assert there - {"__init__", "__main__"} <= ROOMS
+
+
+def test_every_room_has_a_layer() -> None:
+    (contract,) = PYPROJECT["tool"]["importlinter"]["contracts"]
+    layers = {
+        name for line in contract["layers"] for name in re.findall(r"efquantface\.(\w+)", line)
+    }
+    there = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
+    assert there <= layers <= ROOMS | {"__main__"}
+
+
+def test_files_that_decisions_name_exist() -> None:
+    named = set(re.findall(r"`([a-z_]+/[a-z_/]+(?:\.py)?)`", TEXT))
+    assert len(named) > 5
+    missing = [n for n in named if not any((PACKAGE / f).exists() for f in (n, f"{n}.py"))]
+    assert missing == []
+
+
+def test_every_dependency_has_its_reason() -> None:
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    listed = [r for part in extras.values() for r in part] + PYPROJECT["project"]["dependencies"]
+    wanted = {re.match(r"[\w-]+", r)[0].lower() for r in listed} - {"efquantface"}
+    table = TEXT[TEXT.index("## Dependencies") :]
+    rows = re.findall(r"^\|[^|]*\| ([^|]+) \|", table, re.MULTILINE)
+    reasons = {name.lower() for row in rows for name in row.split(", ")} - {"package", "---"}
+    assert reasons == wanted

@@ -21,7 +21,7 @@ from pathlib import Path
 from efquantface import Embedder, compress
 from efquantface.assets import file_sha256
 from efquantface.data.faces import load_faces, split
-from efquantface.embedding.cache import Keeping
+from efquantface.embedding.cache import EmbeddingCache
 from efquantface.evaluation.benchmarks.load import load_eval
 from efquantface.evaluation.run import evaluate_set
 from efquantface.export.operators import executed
@@ -200,7 +200,7 @@ def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path | None) 
             for m in (teacher, run / "student.safetensors")
         )
         images = people.faces.images
-        pair = [Keeping(own, file_sha256(teacher)).embed(images), student.embed(images)]
+        pair = [EmbeddingCache(own, file_sha256(teacher)).embed(images), student.embed(images)]
         row["fake"] = [p.as_dict() for p in evaluate_set(people, *pair)]
     keep(rows, row)
 

@@ -32,7 +32,7 @@ from efquantface.distill.batches import Batches
 from efquantface.distill.losses import cosine_loss, mse_loss
 from efquantface.distill.optimizer import schedule
 from efquantface.distill.settings import TrainData, TrainSettings
-from efquantface.embedding.cache import Keeping
+from efquantface.embedding.cache import EmbeddingCache
 from efquantface.embedding.embedder import Embedder
 from efquantface.evaluation.benchmarks.load import load_eval
 from efquantface.evaluation.run import evaluate_set
@@ -218,7 +218,10 @@ def evaluate(student: FaceModel, row: dict, path: Path, args: argparse.Namespace
     (people,) = load_eval(f"lfw={args.shared / 'data' / 'lfw112'}", contract)
     images = people.faces.images
     own = Embedder.open(path, contract=contract, threads=args.threads)
-    rows = [Keeping(own, file_sha256(path)).embed(images), Embedder.open(student).embed(images)]
+    rows = [
+        EmbeddingCache(own, file_sha256(path)).embed(images),
+        Embedder.open(student).embed(images),
+    ]
     protocols = [p.as_dict() for p in evaluate_set(people, *rows)]
     keep(
         ROWS,

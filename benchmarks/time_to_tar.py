@@ -20,7 +20,7 @@ from efquantface import Embedder
 from efquantface.assets import file_sha256
 from efquantface.distill.settings import TrainSettings
 from efquantface.distill.trainer import fine_tune
-from efquantface.embedding.cache import Keeping
+from efquantface.embedding.cache import EmbeddingCache
 from efquantface.evaluation.benchmarks.load import load_eval
 from efquantface.evaluation.run import evaluate_set
 from efquantface.quantize.placement import refresh_biases
@@ -55,7 +55,9 @@ def main() -> None:
 
     (people,) = load_eval(f"lfw={args.shared / 'data' / 'lfw112'}", model.contract)
     images = people.faces.images
-    own = Keeping(Embedder.open(path, contract=model.contract), file_sha256(path)).embed(images)
+    own = EmbeddingCache(Embedder.open(path, contract=model.contract), file_sha256(path)).embed(
+        images
+    )
     tars = {}
     env = environment()
     print(

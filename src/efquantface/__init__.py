@@ -1,9 +1,88 @@
-"""efquantface: compress face-recognition networks to integers without losing their decisions."""
+"""efquantface: compress face-recognition networks to integers without losing their decisions.
 
-from efquantface.contract import FaceContract
-from efquantface.embedding.embedder import Embedder
-from efquantface.pipeline.compress import compress
-from efquantface.verbs.evaluate import evaluate
+Names are imported when they are first used: those that need PyTorch (``compress``) do not slow down,
+and are not needed by, those that do not (``Embedder`` of an ONNX file, ``evaluate``).
+"""
 
-__all__ = ["Embedder", "FaceContract", "compress", "evaluate"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from efquantface.contract import FaceContract
+    from efquantface.embedding.embedder import Embedder
+    from efquantface.errors import (
+        AssetError,
+        ContractError,
+        CropError,
+        DataError,
+        EfqError,
+        EvaluationError,
+        ExportError,
+        MissingPackageError,
+        ModelFileError,
+        ParityError,
+        RecipeError,
+        RunError,
+        RuntimeMissingError,
+        TrainingError,
+        UnsupportedOperatorError,
+    )
+    from efquantface.pipeline.compress import CompressResult, compress
+    from efquantface.recipe import Recipe
+    from efquantface.verbs.embed import embed_faces
+    from efquantface.verbs.evaluate import evaluate
+
+__all__ = [
+    "AssetError",
+    "CompressResult",
+    "ContractError",
+    "CropError",
+    "DataError",
+    "EfqError",
+    "Embedder",
+    "EvaluationError",
+    "ExportError",
+    "FaceContract",
+    "MissingPackageError",
+    "ModelFileError",
+    "ParityError",
+    "Recipe",
+    "RecipeError",
+    "RunError",
+    "RuntimeMissingError",
+    "TrainingError",
+    "UnsupportedOperatorError",
+    "__version__",
+    "compress",
+    "embed_faces",
+    "evaluate",
+]
 __version__ = "0.1.0"
+
+_PLACES = {
+    "CompressResult": "pipeline.compress",
+    "Embedder": "embedding.embedder",
+    "FaceContract": "contract",
+    "Recipe": "recipe",
+    "compress": "pipeline.compress",
+    "embed_faces": "verbs.embed",
+    "evaluate": "verbs.evaluate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is asked for (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from efquantface.extras import wanted_for
+
+    with wanted_for(f"efquantface.{name}"):
+        value = getattr(import_module(f"{__name__}.{_PLACES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -57,3 +57,7 @@ class RunError(EfqError):
 
 class RuntimeMissingError(EfqError):
     """A runtime, a provider or a device that was asked for is not on this machine."""
+
+
+class MissingPackageError(RuntimeMissingError):
+    """A package of an optional part is not installed; the text says which command installs it."""

@@ -1,4 +1,4 @@
-"""Embeddings kept between runs."""
+"""Embeddings of earlier runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from conftest import make_faces
 from efquantface.contract import FaceContract
-from efquantface.embedding.cache import Keeping
+from efquantface.embedding.cache import EmbeddingCache
 from efquantface.embedding.embedder import Embedder
 
 
@@ -21,8 +21,8 @@ def test_second_time_nothing_is_computed(
     monkeypatch.setenv("EFQ_CACHE", str(tmp_path))
     embedder = Embedder.open(network, contract=contract)
     faces = make_faces().images
-    first = Keeping(embedder, "a").embed(faces)
-    flipped = Keeping(embedder, "a").embed(faces, flip=True)
+    first = EmbeddingCache(embedder, "a").embed(faces)
+    flipped = EmbeddingCache(embedder, "a").embed(faces, flip=True)
     np.testing.assert_array_equal(first, embedder.embed(faces))
     assert not np.array_equal(first, flipped)
     for path in tmp_path.rglob("*.npz"):
@@ -35,13 +35,13 @@ def test_second_time_nothing_is_computed(
         return real(self, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Embedder, "embed", counted)
-    np.testing.assert_array_equal(Keeping(embedder, "a").embed(faces), first)
-    np.testing.assert_array_equal(Keeping(embedder, "a").embed(faces, flip=True), flipped)
+    np.testing.assert_array_equal(EmbeddingCache(embedder, "a").embed(faces), first)
+    np.testing.assert_array_equal(EmbeddingCache(embedder, "a").embed(faces, flip=True), flipped)
     assert not calls
-    Keeping(embedder, "another network").embed(faces)
-    Keeping(embedder, "a").embed(faces[1:])
+    EmbeddingCache(embedder, "another network").embed(faces)
+    EmbeddingCache(embedder, "a").embed(faces[1:])
     assert len(calls) == 2
     for path in tmp_path.rglob("*.npz"):
         path.write_bytes(b"damaged")
-    np.testing.assert_array_equal(Keeping(embedder, "a").embed(faces), first)
+    np.testing.assert_array_equal(EmbeddingCache(embedder, "a").embed(faces), first)
     assert len(calls) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import stat
 from pathlib import Path
 
@@ -115,3 +116,12 @@ def test_errors(model: Path, faces_dir: Path, tmp_path: Path) -> None:
     write_image(odd / "a.png", np.zeros((50, 50, 3), np.uint8))
     with pytest.raises(CropError, match="50x50"):
         embed_faces(model, odd, tmp_path / "odd.npz", quiet=True)
+
+
+def test_examples(
+    model: Path, faces_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.rename(tmp_path / "student.onnx")
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testmod(module)
+    assert (result.failed, result.attempted) == (0, 2)

@@ -21,7 +21,8 @@ from efquantface.importers.load import load_model
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme
-from efquantface.verbs.inspect import describe_backbones, describe_model
+from efquantface.verbs.describe import describe_backbones
+from efquantface.verbs.inspect import describe_model
 
 
 def test_a_checkpoint(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from efquantface.cli.options import (
     wants_arcface,
 )
 from efquantface.errors import EfqError
+from efquantface.extras import wanted_for
 
 app = typer.Typer(
     name="efq",
@@ -277,7 +278,7 @@ app.add_typer(models_app, name="models")
 def models_list() -> None:
     """Known backbones with parameters, MACs, input and embedding size; default parts."""
     from efquantface import assets
-    from efquantface.verbs.inspect import describe_backbones
+    from efquantface.verbs.describe import describe_backbones
 
     typer.echo("backbones whose checkpoints are recognized:")
     for line in describe_backbones():
@@ -337,7 +338,8 @@ def main() -> None:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()
+        with wanted_for("this verb"):
+            app()
     except EfqError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from efquantface.data.source import find_images
 from efquantface.data.template import TEMPLATES, Template, template, warp
 from efquantface.errors import CropError, RunError
 from efquantface.files import write_bytes
+from efquantface.interfaces import Progress
 
 _LISTS = ("*pair*.txt", "*pair*.csv", "*.mat", "Protocol/**/*.txt", "**/txts/*/*_pairs.txt")
 _SAMPLE = 200  # crops looked at by the check
@@ -54,7 +54,7 @@ def align_folder(
     pick: str = "largest",
     detector: Detector | None = None,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> AlignReport:
     """Align every photo below ``photos`` into ``output``, keeping the folders.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
 
 from efquantface.data.strangers import centred
 
@@ -65,7 +65,8 @@ class Impostors:
 
     def threshold(self, comparisons: int) -> float:
         """The cosine that so many comparisons of different people exceed once, were they normal."""
-        return min(self.middle + float(norm.isf(1 / max(comparisons, 2))) * self.spread, 0.95)
+        deviations = -NormalDist().inv_cdf(1 / max(comparisons, 2))
+        return min(self.middle + deviations * self.spread, 0.95)
 
 
 def _spread(scores: Rows) -> tuple[float, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,8 +18,7 @@ from efquantface.data.listing import read_list
 from efquantface.data.recordio import RecSource
 from efquantface.data.source import FaceSource, FolderSource
 from efquantface.errors import CropError, DataError
-
-Progress = Callable[[int, int], None]
+from efquantface.interfaces import Progress
 
 
 @dataclass

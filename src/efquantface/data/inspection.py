@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from efquantface.data.source import FaceSource
 from efquantface.data.verification_bin import FOLDS, BinSource, contiguous_folds
 from efquantface.errors import DataError
 from efquantface.files import whole, write_bytes
+from efquantface.interfaces import Progress
 
 _SAMPLE = 200
 
@@ -54,7 +54,7 @@ def extract_source(
     source: FaceSource,
     output: Path,
     limit: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[int, int]:
     """Write images as they are stored into ``output/IDENTITY/NUMBER.jpg``.
 

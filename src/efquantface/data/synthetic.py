@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.errors import AssetError
+from efquantface.extras import wanted_for
+from efquantface.interfaces import Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 LATENT = 100
 _SPREAD = 0.3  # noise around an identity's centre
@@ -28,7 +31,11 @@ def load_generator(path: Path) -> nn.Module:
 
     Raises:
         AssetError: the file is damaged or holds other weights.
+        MissingPackageError: PyTorch is not installed.
     """
+    with wanted_for("making synthetic faces"):
+        import torch
+        from torch import nn
     widths = (512, 256, 128, 64)
     layers: list[nn.Module] = []
     channels = LATENT
@@ -58,7 +65,7 @@ def synthetic_faces(
     images_each: int,
     seed: int,
     spread: float = _SPREAD,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> FaceSet:
     """Faces of new identities: one latent centre each, images at random around it.
 
@@ -68,6 +75,8 @@ def synthetic_faces(
         spread: standard deviation of the latent around its centre, against 1 between identities.
         seed: another seed gives other people.
     """
+    import torch
+
     rng = np.random.default_rng([seed, 40])
     centres = rng.standard_normal((identities, 1, LATENT))
     noise = rng.standard_normal((identities, images_each, LATENT))

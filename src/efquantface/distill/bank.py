@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from efquantface.embedding.cache import kept_file, read_kept, write_kept
-
-Progress = Callable[[int, int], None]
-
-
-class _Embeds(Protocol):
-    """The part of an Embedder that the bank needs."""
-
-    def embed(
-        self, faces: npt.NDArray[np.uint8], *, progress: Progress | None = None
-    ) -> npt.NDArray[np.float32]: ...
+from efquantface.embedding.cache import cache_file, read_cached, write_cached
+from efquantface.interfaces import Embeds, Progress
 
 
 @dataclass(frozen=True)
@@ -34,7 +23,7 @@ class TeacherBank:
     @classmethod
     def build(
         cls,
-        teacher: _Embeds,
+        teacher: Embeds,
         faces: npt.NDArray[np.uint8],
         *,
         key: str,
@@ -53,8 +42,8 @@ class TeacherBank:
         """
         path = None
         if cache:
-            path = kept_file(key, faces)
-            found = read_kept(path, ("plain", "mirrored"), len(faces))
+            path = cache_file(key, faces)
+            found = read_cached(path, ("plain", "mirrored"), len(faces))
             if found is not None:
                 return cls(found[0], found[1], path)
         total = 2 * len(faces)
@@ -64,5 +53,5 @@ class TeacherBank:
             faces[:, :, ::-1], progress=lambda done, _: report(len(faces) + done, total)
         )
         if path is not None:
-            write_kept(path, plain=plain, mirrored=mirrored)
+            write_cached(path, plain=plain, mirrored=mirrored)
         return cls(plain, mirrored, path)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from efquantface.embedding.embedder import Embedder
+from efquantface.interfaces import Progress
 from efquantface.runtime.sessions import Float32
 
 _WARMUP = 3
@@ -38,7 +39,7 @@ def benchmark(
     batches: Sequence[int] = (1, 16),
     rounds: int = 20,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Timing]:
     """Time ``models`` in turns, so that other load on the machine falls on all of them alike.
 

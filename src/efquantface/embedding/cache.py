@@ -1,4 +1,4 @@
-"""Embeddings kept between runs: private files in the user's cache, found by who embedded what."""
+"""Embeddings of earlier runs: private files in the user's cache, found by who embedded what."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from efquantface.assets import cache_dir
-from efquantface.embedding.embedder import Embedder, Progress
+from efquantface.embedding.embedder import Embedder
+from efquantface.interfaces import Progress
 
 Float32 = npt.NDArray[np.float32]
 
 
-def kept_file(key: str, faces: npt.NDArray[np.uint8]) -> Path:
-    """Where embeddings of ``faces`` (N,H,W,3) by the network of this key are kept."""
+def cache_file(key: str, faces: npt.NDArray[np.uint8]) -> Path:
+    """Where embeddings of ``faces`` (N,H,W,3) by the network of this key are, or would be."""
     digest = hashlib.sha256(key.encode())
     digest.update(repr(faces.shape).encode())
     digest.update(np.ascontiguousarray(faces).data)
     return cache_dir() / "embeddings" / f"{digest.hexdigest()[:32]}.npz"
 
 
-def read_kept(path: Path, names: tuple[str, ...], count: int) -> list[Float32] | None:
+def read_cached(path: Path, names: tuple[str, ...], count: int) -> list[Float32] | None:
     """The arrays (``count``,D) of a file; None where it is missing, damaged or of other faces."""
     try:
         with np.load(path, allow_pickle=False) as stored:
@@ -36,8 +37,8 @@ def read_kept(path: Path, names: tuple[str, ...], count: int) -> list[Float32] |
     return found if fits and all(np.isfinite(a).all() for a in found) else None
 
 
-def write_kept(path: Path, **arrays: Float32) -> None:
-    """Keep arrays, readable by their owner only (mode 0600): embeddings are biometric data."""
+def write_cached(path: Path, **arrays: Float32) -> None:
+    """Write arrays, readable by their owner only (mode 0600): embeddings are biometric data."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")  # mode 0600
     try:
@@ -50,8 +51,8 @@ def write_kept(path: Path, **arrays: Float32) -> None:
 
 
 @dataclass
-class Keeping:
-    """An embedder that looks for kept embeddings first; a teacher meets the same sets run after run.
+class EmbeddingCache:
+    """An embedder that looks into the cache first; a teacher meets the same sets run after run.
 
     Attributes:
         embedder: what embeds.
@@ -71,11 +72,11 @@ class Keeping:
         flip: bool = False,
         progress: Progress | None = None,
     ) -> Float32:
-        """As :meth:`Embedder.embed`."""
-        path = kept_file(f"{self.key} flip {flip}", faces)
-        found = read_kept(path, ("rows",), len(faces))
+        """As :meth:`Embedder.embed`, for crops (N,H,W,3)."""
+        path = cache_file(f"{self.key} flip {flip}", faces)
+        found = read_cached(path, ("rows",), len(faces))
         if found is not None:
             return found[0]
         rows = self.embedder.embed(faces, flip=flip, progress=progress)
-        write_kept(path, rows=rows)
+        write_cached(path, rows=rows)
         return rows

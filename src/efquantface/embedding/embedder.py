@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
 from efquantface.contract import FaceContract
 from efquantface.errors import ContractError, EvaluationError, RuntimeMissingError
-from efquantface.export.onnx_writer import to_onnx
-from efquantface.graph.model import FaceModel
-from efquantface.importers.load import load_model, onnx_contract, resolve
-from efquantface.quantize.fused import fused
+from efquantface.extras import wanted_for
+from efquantface.importers.contracts import onnx_contract, resolve
+from efquantface.interfaces import Progress
 from efquantface.runtime.sessions import (
     Float32,
     Run,
@@ -26,18 +22,29 @@ from efquantface.runtime.sessions import (
     run_openvino,
 )
 
-Progress = Callable[[int, int], None]
+if TYPE_CHECKING:
+    from torch import nn
+
+    from efquantface.graph.model import FaceModel
 
 
 @dataclass
 class Embedder:
     """uint8 RGB faces (N,H,W,3) to float32 embeddings (N,D), whatever computes them.
 
+    ONNX and OpenVINO files need no PyTorch; checkpoints and modules do (the ``compress`` extra).
+
     Attributes:
         contract: what the crops have to be.
         name: file name or model name, for tables.
         backend: ``torch``, ``onnxruntime`` or ``openvino``.
+        run: the network itself: normalized float32 (N,3,H,W) to embeddings (N,D).
         path: the file, where there is one.
+
+    Example:
+        >>> embedder = Embedder.open("student.onnx")
+        >>> embedder.backend, embedder.contract.embedding_size
+        ('onnxruntime', 16)
     """
 
     contract: FaceContract
@@ -67,8 +74,14 @@ class Embedder:
             threads: threads of the runtime; all cores where None.
             contract, preprocess: for files that do not say how pixels are normalized.
 
+        Returns:
+            An embedder, whose contract has the embedding size that the file really gives.
+
         Raises:
-            ModelFileError, ContractError, RuntimeMissingError: see their texts.
+            ModelFileError: the file is missing, damaged, or no face-recognition network.
+            ContractError: a module without a contract, or one that does not fit the file.
+            RuntimeMissingError: a runtime or device that is not on this machine.
+            MissingPackageError: a model that needs PyTorch, which is not installed.
         """
         if isinstance(model, str | Path):
             path = resolve(model)
@@ -81,6 +94,10 @@ class Embedder:
                     session = onnxruntime_session(path, threads, device)
                     run = run_onnxruntime(session, found.output_name)
                 return cls(_sized(found, run), path.name, backend, run, path)
+        with wanted_for(_what(model)):
+            from efquantface.embedding.torch_run import run_torch
+            from efquantface.export.onnx_writer import to_onnx
+            from efquantface.importers.load import load_model
         loaded = load_model(model, contract=contract, preprocess=preprocess)
         name = loaded.name
         if backend == "onnxruntime":
@@ -88,7 +105,7 @@ class Embedder:
             return cls(loaded.contract, name, backend, run_onnxruntime(session), loaded.source)
         if backend == "openvino":
             raise RuntimeMissingError("OpenVINO takes .onnx and .xml files; export the model first")
-        return cls(loaded.contract, name, "torch", _torch_run(loaded, device), loaded.source)
+        return cls(loaded.contract, name, "torch", run_torch(loaded, device), loaded.source)
 
     def embed(
         self,
@@ -98,20 +115,35 @@ class Embedder:
         batch_size: int = 32,
         progress: Progress | None = None,
     ) -> Float32:
-        """Embeddings (N,D), not normalized.
+        """Embeddings as the network gives them: they are not normalized to length 1.
 
         Args:
-            faces: uint8 RGB crops (N,H,W,3) of the contract's size.
+            faces: uint8 RGB crops (N,H,W,3) of the contract's size, or one crop (H,W,3).
             flip: add the mirror image's embedding (both as they come, before normalization).
             batch_size: crops a call.
             progress: called with (done, total).
 
+        Returns:
+            float32 (N,D); (D,) for one crop.
+
         Raises:
-            ContractError: crops of another size or dtype.
+            ContractError: crops of another size, shape or dtype.
             EvaluationError: an embedding is not finite.
+
+        Example:
+            Cosines of faces with each other:
+
+            >>> rows = embedder.embed(faces)
+            >>> rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+            >>> (rows @ rows.T).shape
+            (2, 2)
+            >>> embedder.embed(faces[0]).shape
+            (16,)
         """
-        if len(faces) == 0:
-            raise ContractError("no faces to embed")
+        check_faces(faces, self.contract)
+        if faces.ndim == 3:
+            one: Float32 = self.embed(faces[None], flip=flip, progress=progress)[0]
+            return one
         parts = []
         for start in range(0, len(faces), batch_size):
             batch = faces[start : start + batch_size]
@@ -129,40 +161,36 @@ class Embedder:
         return np.concatenate(parts)
 
 
+def check_faces(faces: npt.NDArray[np.uint8], contract: FaceContract) -> None:
+    """Say which shape and dtype are right where these are not.
+
+    Raises:
+        ContractError: not uint8 crops (N,H,W,3) or (H,W,3), or none at all.
+    """
+    shape, dtype = tuple(np.shape(faces)), getattr(faces, "dtype", type(faces).__name__)
+    right = (
+        f"uint8 RGB crops (N, {contract.height}, {contract.width}, 3), or one without the N, "
+        "are expected"
+    )
+    if dtype != np.uint8:
+        raise ContractError(f"faces are {dtype} of shape {shape}; {right}")
+    if len(shape) not in (3, 4) or shape[-1] != 3:
+        first = len(shape) in (3, 4) and shape[-3] == 3
+        hint = "; channels come last: np.moveaxis(faces, -3, -1)" if first else ""
+        raise ContractError(f"faces have shape {shape}; {right}{hint}")
+    if not shape[0]:
+        raise ContractError("no faces to embed")
+
+
+def _what(model: object) -> str:
+    """A model in words, for what it needs."""
+    if isinstance(model, str | Path):
+        return f"{model}: reading a checkpoint (an ONNX file of it does not)"
+    return f"{type(model).__name__}: a PyTorch model"
+
+
 def _sized(contract: FaceContract, run: Run) -> FaceContract:
     """The contract with the embedding size that the file really gives (some do not declare it)."""
     black = np.zeros((1, contract.height, contract.width, 3), np.uint8)
     size = run(contract.normalize(black)).shape[1]
     return contract if size == contract.embedding_size else replace(contract, embedding_size=size)
-
-
-def check_device(device: str) -> torch.device:
-    """A usable torch device.
-
-    Raises:
-        RuntimeMissingError: the device is unknown or not on this machine.
-    """
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise RuntimeMissingError(f"device {device!r} is not known; use cpu or cuda") from None
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeMissingError("CUDA was asked for and is not available; use --device cpu")
-    return found
-
-
-def _torch_run(model: FaceModel, device: str) -> Run:
-    """PyTorch on normalized input: the graph takes pixels, so the contract is undone first."""
-    where = check_device(device)
-    # elsewhere a copy: the caller goes on with the model on the CPU
-    graph = (model.graph if where.type == "cpu" else copy.deepcopy(model.graph)).to(where)
-    graph = fused(graph) if model.quantized else graph
-    mean = torch.tensor(model.contract.mean, device=where).view(1, 3, 1, 1)
-    std = torch.tensor(model.contract.std, device=where).view(1, 3, 1, 1)
-
-    def run(x: Float32) -> Float32:
-        with torch.no_grad():
-            pixels = torch.from_numpy(x).to(where) * std + mean
-            return np.asarray(graph(pixels.round()).cpu().numpy(), np.float32)
-
-    return run

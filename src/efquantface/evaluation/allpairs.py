@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from efquantface.evaluation.metrics import Scores, unit
+from efquantface.interfaces import Progress
 
 BINS = 4000  # of the histogram over [-1, 1]
 _BLOCK = 2048
@@ -39,7 +39,7 @@ class AllPairs:
 def score_all_pairs(
     embeddings: npt.NDArray[np.float32],
     identities: npt.NDArray[np.int64],
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     probes: npt.NDArray[np.float32] | None = None,
 ) -> AllPairs:
     """Cosine similarity of every pair i < j.

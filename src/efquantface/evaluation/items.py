@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from efquantface.evaluation.templates import TemplateFlags
-
-Progress = Callable[[int, int], None]
-
-
-class Embeds(Protocol):
-    """The part of an Embedder that evaluation needs."""
-
-    name: str
-
-    def embed(
-        self,
-        faces: npt.NDArray[np.uint8],
-        *,
-        flip: bool = False,
-        progress: Progress | None = None,
-    ) -> npt.NDArray[np.float32]: ...
+from efquantface.interfaces import Embeds, Progress
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ from efquantface.evaluation.benchmarks.gallery import GallerySet
 from efquantface.evaluation.benchmarks.ijb import TemplateSet
 from efquantface.evaluation.benchmarks.load import load_eval
 from efquantface.evaluation.groups import spread_of_sets
-from efquantface.evaluation.items import Embedded, Embeds, EvalItem, Options, Progress
+from efquantface.evaluation.items import Embedded, EvalItem, Options
 from efquantface.evaluation.paired import Embeddings
 from efquantface.evaluation.protocols.allpairs import score_people
 from efquantface.evaluation.protocols.pairs import score_pairs
 from efquantface.evaluation.protocols.templates import score_gallery, score_templates
 from efquantface.evaluation.result import Curves, ProtocolResult
 from efquantface.evaluation.sets import EvalSet
+from efquantface.interfaces import Embeds, Progress
 
 
 def score_item(

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from efquantface.data.faces import FaceSet
-from efquantface.evaluation.items import Embedded, Embeds, EvalItem, Options, Progress
+from efquantface.evaluation.items import Embedded, EvalItem, Options
+from efquantface.interfaces import Embeds, Progress
 
 
 @dataclass

@@ -8,21 +8,19 @@ from pathlib import Path
 import torch
 from torch import fx, nn
 
-from efquantface import assets
-from efquantface.contract import ASSUMED, METADATA_KEY, FaceContract
+from efquantface.contract import ASSUMED, FaceContract
 from efquantface.errors import ContractError, ModelFileError
 from efquantface.graph.checkpoint import is_own_checkpoint, load_checkpoint
 from efquantface.graph.model import FaceModel
 from efquantface.graph.rewrites import canonicalize, prepend_normalize
+from efquantface.importers.contracts import find_contract, resolve
 from efquantface.importers.dlib_resnet import load_dlib_resnet
 from efquantface.importers.foreign import foreign_format
-from efquantface.importers.onnx.graph import OnnxFacts, import_onnx, read_facts
+from efquantface.importers.onnx.graph import import_onnx
 from efquantface.importers.recognize import recognize
 from efquantface.importers.state_dicts import SUFFIXES
 from efquantface.importers.torch_fx import import_module
 from efquantface.quantize import kinds as _quantized_kinds  # noqa: F401  makes them loadable
-
-_BAKED_IN = 8.0  # a graph that starts by dividing pixels by this or more, or subtracting it
 
 
 def load_model(
@@ -71,54 +69,9 @@ def load_model(
     )
 
 
-def resolve(model: str | Path) -> Path:
-    """The file that a name, a run's directory or a path stands for.
-
-    Raises:
-        ModelFileError: there is no such file.
-    """
-    if isinstance(model, str) and model in assets.MODELS:
-        return assets.path_of(assets.MODELS[model])
-    path = Path(model)
-    if path.is_dir():
-        student = path / "student.safetensors"
-        if not student.is_file():
-            raise ModelFileError(f"{path}: a folder without student.safetensors is not a run")
-        return student
-    if not path.is_file():
-        names = ", ".join(assets.MODELS)
-        raise ModelFileError(f"{path}: no such file, and not the name of a default ({names})")
-    return path
-
-
-def onnx_contract(
-    path: Path, contract: FaceContract | None = None, preprocess: str | None = None
-) -> FaceContract:
-    """The contract of an ONNX or OpenVINO file, without needing to import all its operators.
-
-    Raises:
-        ModelFileError: the file cannot be read.
-        ContractError: an OpenVINO file without a declared contract.
-    """
-    if path.suffix == ".xml":
-        return contract or _openvino_contract(path)
-    facts = read_facts(path)
-    return _find_contract(facts, path, contract, preprocess)[0]
-
-
-def _openvino_contract(path: Path) -> FaceContract:
-    """The contract that export wrote beside (``NAME.contract.json``) an OpenVINO file."""
-    beside = path.with_suffix(".contract.json")
-    if not beside.is_file():
-        raise ContractError(
-            f"{path}: OpenVINO files keep no contract; {beside.name} is missing beside it"
-        )
-    return FaceContract.from_json(beside.read_text(), str(beside))
-
-
 def _from_onnx(path: Path, contract: FaceContract | None, preprocess: str | None) -> FaceModel:
     imported = import_onnx(path)
-    found, notes = _find_contract(imported.facts, path, contract, preprocess)
+    found, notes = find_contract(imported.facts, path, contract, preprocess)
     graph = _over_pixels(imported.graph, found)
     return FaceModel(graph, found, path, False, imported.facts.node_names, notes)
 
@@ -148,39 +101,3 @@ def _over_pixels(graph: fx.GraphModule, contract: FaceContract) -> fx.GraphModul
     """The graph with its contract's normalization in front, folded into what is there."""
     graph = prepend_normalize(graph, contract.mean, contract.std)
     return canonicalize(graph, contract.height, contract.width)
-
-
-def _find_contract(
-    imported: OnnxFacts, path: Path, contract: FaceContract | None, preprocess: str | None
-) -> tuple[FaceContract, list[str]]:
-    """Stored in the file, declared by the user, read off the graph's constants, or assumed."""
-    base = FaceContract(
-        height=imported.height,
-        width=imported.width,
-        embedding_size=imported.embedding_size,
-        template="arcface112" if imported.height == imported.width == 112 else "unknown",
-        input_name=imported.input_name,
-        output_name=imported.output_name,
-    )
-    if contract is not None:
-        if contract.embedding_size != imported.embedding_size:
-            raise ContractError(
-                f"{path}: embeddings have {imported.embedding_size} values, the contract says "
-                f"{contract.embedding_size}"
-            )
-        return replace(
-            contract, input_name=imported.input_name, output_name=imported.output_name
-        ), []
-    if preprocess is not None:
-        return replace(base.with_preprocess(preprocess), source=f"--preprocess {preprocess}"), []
-    if METADATA_KEY in imported.metadata:
-        return FaceContract.from_json(imported.metadata[METADATA_KEY], str(path)), []
-    mean, std = imported.front
-    if max(abs(mean), std) >= _BAKED_IN:
-        note = f"preprocessing is in the graph: (x - {mean:g}) / {std:g} on pixels 0..255"
-        return replace(base.with_preprocess("raw"), source="graph constants"), [note]
-    note = (
-        "preprocessing is not in the file: assumed RGB, (x - 127.5) / 127.5; "
-        "say --preprocess insightface|adaface|imagenet|raw if you know it"
-    )
-    return replace(base, source=ASSUMED), [note]

@@ -16,15 +16,16 @@ from efquantface.data.faces import FaceSet
 from efquantface.data.sources import SYNTHETIC
 from efquantface.distill.settings import History
 from efquantface.embedding.benchmark import Timing, benchmark
-from efquantface.embedding.cache import Keeping
+from efquantface.embedding.cache import EmbeddingCache
 from efquantface.embedding.embedder import Embedder
-from efquantface.evaluation.items import Embeds, EvalItem
+from efquantface.evaluation.items import EvalItem
 from efquantface.evaluation.result import ProtocolResult
 from efquantface.evaluation.run import embed_item, embedding_lengths, families, score_item
 from efquantface.evaluation.sets import EvalSet
 from efquantface.evaluation.shared import warn_of_shared
 from efquantface.export.parity import Parity
 from efquantface.graph.model import FaceModel
+from efquantface.interfaces import Embeds
 from efquantface.pipeline.preflight import model_digest
 from efquantface.pipeline.run_dir import RunDir
 from efquantface.recipe import Recipe
@@ -56,7 +57,7 @@ def compare(
     protocols: list[ProtocolResult] = []
     lengths: dict[str, dict[str, float]] = {}
     options = recipe.evaluation.options()
-    kept: Embeds = Keeping(own, _key(own, model)) if recipe.cache else own
+    kept: Embeds = EmbeddingCache(own, _key(own, model)) if recipe.cache else own
     for item in sets:
         known = kept if isinstance(item, EvalSet) else own  # IJB's crops stream by
         embedded = [

@@ -19,7 +19,8 @@ from efquantface.data.sources import load_source
 from efquantface.distill.bank import TeacherBank
 from efquantface.distill.settings import History, TrainData
 from efquantface.distill.trainer import fine_tune
-from efquantface.embedding.embedder import Embedder, check_device
+from efquantface.embedding.embedder import Embedder
+from efquantface.embedding.torch_run import check_device
 from efquantface.evaluation.items import EvalItem
 from efquantface.evaluation.run import load_items
 from efquantface.evaluation.sets import EvalSet

@@ -5,20 +5,21 @@ from __future__ import annotations
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from efquantface.contract import FaceContract
-from efquantface.distill.settings import History
 from efquantface.embedding.benchmark import Timing
 from efquantface.evaluation.result import Metric, ProtocolResult
-from efquantface.export.onnx_writer import write_onnx
-from efquantface.export.parity import Parity
-from efquantface.graph.model import FaceModel
-from efquantface.prune.goal import Latency
-from efquantface.prune.prune import Pruned
-from efquantface.quantize.mixed import LayerChoice
+
+if TYPE_CHECKING:  # tables of evaluations need no PyTorch
+    from efquantface.distill.settings import History
+    from efquantface.export.parity import Parity
+    from efquantface.graph.model import FaceModel
+    from efquantface.prune.goal import Latency
+    from efquantface.prune.prune import Pruned
+    from efquantface.quantize.mixed import LayerChoice
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Sizes:
     @classmethod
     def measure(cls, teacher: FaceModel, student: FaceModel, exported: Path) -> Sizes:
         """Measure; a teacher that is no ONNX file counts as its float ONNX form."""
+        from efquantface.export.onnx_writer import write_onnx
+
         if teacher.source is not None and teacher.source.suffix == ".onnx":
             size = teacher.source.stat().st_size
         else:

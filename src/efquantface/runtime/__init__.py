@@ -1,1 +1,1 @@
-"""Running networks: Embedder, runtimes, benchmark, environment."""
+"""Running networks: sessions of both runtimes, processor, memory, environment."""

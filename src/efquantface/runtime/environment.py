@@ -7,8 +7,6 @@ import platform
 import sys
 from typing import Any
 
-import torch
-
 from efquantface.runtime.processor import instruction_sets, processor
 from efquantface.runtime.sessions import default_threads
 
@@ -37,8 +35,7 @@ def environment() -> dict[str, Any]:
         "processor": processor(),
         "instruction_sets": instruction_sets(),
         "threads": default_threads(),
-        "torch_capability": torch.backends.cpu.get_cpu_capability(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        **_torch(),
         "onnxruntime_providers": ort.get_available_providers(),
         "openvino_devices": _openvino_devices(),
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -50,6 +47,18 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _torch() -> dict[str, str | None]:
+    """What PyTorch finds, None where it is not installed."""
+    try:
+        import torch
+    except ImportError:
+        return {"torch_capability": None, "cuda": None}
+    return {
+        "torch_capability": torch.backends.cpu.get_cpu_capability(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
 
 
 def _openvino_devices() -> list[str]:

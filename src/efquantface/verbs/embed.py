@@ -22,7 +22,7 @@ from efquantface.data.source import FaceSource
 from efquantface.embedding.embedder import Embedder
 from efquantface.errors import DataError, RuntimeMissingError
 from efquantface.files import write_text
-from efquantface.importers.load import resolve
+from efquantface.importers.contracts import resolve
 
 _PART = 2048  # crops whose pixels and embeddings are in memory at a time
 _FORMATS = (".npz", ".parquet")
@@ -79,6 +79,13 @@ def embed_faces(
     Raises:
         DataError: the output exists or has another ending, or the source cannot be used.
         EfqError: the model cannot be used.
+
+    Example:
+        >>> embed_faces("student.onnx", "faces", "embeddings.npz", quiet=True)
+        (48, 0)
+        >>> with np.load("embeddings.npz") as stored:
+        ...     stored["embeddings"].shape, str(stored["identities"][0])
+        ((48, 16), 'person00')
     """
     output, console = Path(output), Console(quiet)
     if output.suffix not in _FORMATS:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from efquantface.console import Console
 from efquantface.contract import FaceContract
@@ -17,6 +16,9 @@ from efquantface.evaluation.result import ProtocolResult
 from efquantface.evaluation.run import embed_item, families, load_items, score_item
 from efquantface.evaluation.templates import TemplateFlags
 from efquantface.runtime.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def evaluate(

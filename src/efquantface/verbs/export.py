@@ -16,7 +16,8 @@ from efquantface.export.operators import executed
 from efquantface.export.parity import check_layers, has_signed_codes
 from efquantface.export.scales import write_scales
 from efquantface.graph.model import FaceModel
-from efquantface.importers.load import load_model, resolve
+from efquantface.importers.contracts import resolve
+from efquantface.importers.load import load_model
 
 FORMATS = ("onnx", "openvino", "scales")
 _BESIDE = {"openvino": (".bin", ".contract.json"), "scales": (".scales.json",)}

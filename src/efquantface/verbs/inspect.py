@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import prod
 from pathlib import Path
 
-import torch
-
-from efquantface.backbones.registry import BACKBONES
-from efquantface.data.faces import FaceSet, load_faces
-from efquantface.errors import ModelFileError, UnsupportedOperatorError
+from efquantface.data.faces import load_faces
+from efquantface.errors import MissingPackageError, UnsupportedOperatorError
 from efquantface.export.operators import executed
-from efquantface.graph.graph import kind_of, module_nodes, outputs_of, shapes
-from efquantface.graph.macs import macs
-from efquantface.graph.model import FaceModel
-from efquantface.importers.load import load_model, onnx_contract, resolve
-from efquantface.importers.onnx.graph import load_proto, quantized_operators
-from efquantface.pipeline.preflight import AS_FOUND, separations
-
-_FACES = 400  # enough to tell preprocessings apart
+from efquantface.extras import wanted_for
+from efquantface.importers.contracts import find_contract, onnx_contract, resolve
+from efquantface.importers.onnx.facts import read_facts
+from efquantface.importers.onnx.proto import load_proto, quantized_operators
 
 
 def describe_model(
@@ -39,7 +33,9 @@ def describe_model(
         resize: scale crops of another size.
 
     Raises:
-        EfqError: a kind of it, saying what was wrong.
+        MissingPackageError: PyTorch is needed (for other files than ONNX, for ``faces`` and
+            ``layers``) and not installed.
+        EfqError: another kind of it, saying what was wrong.
     """
     path = resolve(model)
     lines = [f"{path} ({path.stat().st_size / 1e6:.2f} MB)"]
@@ -47,6 +43,14 @@ def describe_model(
         quantized = quantized_operators(load_proto(path))
         if quantized:
             return [*lines, *_quantized(path, quantized)]
+    try:
+        with wanted_for("to tell multiply-accumulates, layers and what can be compressed, inspect"):
+            from efquantface.importers.load import load_model
+            from efquantface.verbs import describe
+    except MissingPackageError as error:
+        if path.suffix != ".onnx" or layers or faces is not None:
+            raise
+        return [*lines, *_file(path, preprocess), str(error)]
     try:
         loaded = load_model(model, preprocess=preprocess)
     except UnsupportedOperatorError as error:
@@ -57,27 +61,11 @@ def describe_model(
             f"cannot be compressed: {error}",
             "it can be evaluated and benchmarked as it is",
         ]
-    lines += _network(loaded)
+    lines += describe.network(loaded)
     if layers:
-        lines += _layers(loaded)
+        lines += describe.layers(loaded)
     if faces is not None:
-        lines += _tried(loaded, load_faces(Path(faces), loaded.contract, resize=resize))
-    return lines
-
-
-def describe_backbones() -> list[str]:
-    """The registry, a line each: parameters, multiply-accumulates, input, embedding size."""
-    lines = []
-    for name, entry in BACKBONES.items():
-        c = entry.contract
-        with torch.device("meta"):  # shapes without memory
-            network = entry.build()
-            count = macs(network, c.height, c.width)
-        values = sum(p.numel() for p in network.parameters())
-        lines.append(
-            f"{name:<21}{values / 1e6:5.1f} M parameters {count / 1e6:7,.0f} M MACs  "
-            f"{c.width}x{c.height} {c.color} -> {c.embedding_size}  {entry.about}"
-        )
+        lines += describe.tried(loaded, load_faces(Path(faces), loaded.contract, resize=resize))
     return lines
 
 
@@ -90,51 +78,17 @@ def _quantized(path: Path, operators: list[str]) -> list[str]:
     ]
 
 
-def _network(model: FaceModel) -> list[str]:
-    c = model.contract
-    kinds = Counter(kind_of(module) for _, module in module_nodes(model.graph))
+def _file(path: Path, preprocess: str | None) -> list[str]:
+    """What a float ONNX file tells without being imported."""
+    model, facts = load_proto(path), read_facts(path)
+    contract, notes = find_contract(facts, path, None, preprocess)
+    kinds = Counter(node.op_type for node in model.graph.node)
     listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    count = macs(model.graph, c.height, c.width)
+    values = sum(prod(tensor.dims) for tensor in model.graph.initializer)
     return [
-        f"{'quantized student' if model.quantized else 'float network'}: "
-        f"{model.parameters:,} parameters, {count / 1e6:,.0f} million multiply-accumulates a crop",
-        f"operators after folding: {listed}",
-        f"contract: {c.describe()}",
-        *(f"  {note}" for note in model.notes),
-        f"input {c.input_name!r}, output {c.output_name!r}",
-        *_channels(model),
+        f"float network: {values:,} stored values",
+        f"operators in the file: {listed}",
+        f"contract: {contract.describe()}",
+        *(f"  {note}" for note in notes),
+        f"input {contract.input_name!r}, output {contract.output_name!r}",
     ]
-
-
-def _channels(model: FaceModel) -> list[str]:
-    """Which layers lost how many channels to pruning."""
-    lines = []
-    for name, before in model.channels.items():
-        left = outputs_of(model.graph.get_submodule(name))
-        lines.append(f"  pruned: {name} has {left} of {before} channels")
-    return lines
-
-
-def _layers(model: FaceModel) -> list[str]:
-    found = shapes(model.graph, model.contract.height, model.contract.width)
-    lines = []
-    for node, module in module_nodes(model.graph):
-        values = sum(p.numel() for p in module.parameters())
-        size = "x".join(str(v) for v in found[str(node.target)][1:])
-        lines.append(f"  {kind_of(module):<14} {size:<14} {values:>10,}  {node.target}")
-    return lines
-
-
-def _tried(model: FaceModel, faces: FaceSet) -> list[str]:
-    """Same against different pairs under every preprocessing that the field uses."""
-    if model.quantized:
-        raise ModelFileError(
-            f"{model.name}: a student's contract is its teacher's, not to be tried"
-        )
-    scores = separations(model, faces, _FACES)
-    count, found = min(len(faces), _FACES), model.contract
-    lines = [f"tried on {count:,} faces, same against different pairs (AUC, best first):"]
-    for name, value in sorted(scores.items(), key=lambda item: -item[1]):
-        known = found if name == AS_FOUND else found.with_preprocess(name)
-        lines.append(f"  {name:<14} {value:.4f}   {known.color}, {known.normalization}")
-    return lines

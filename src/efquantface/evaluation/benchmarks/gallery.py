@@ -11,8 +11,9 @@ import numpy.typing as npt
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet, load_faces
 from efquantface.errors import DataError
-from efquantface.evaluation.items import Embedded, Embeds, EvalItem, Options, Progress
+from efquantface.evaluation.items import Embedded, EvalItem, Options
 from efquantface.evaluation.metrics import unit
+from efquantface.interfaces import Embeds, Progress
 
 
 @dataclass

@@ -13,8 +13,9 @@ from efquantface.contract import FaceContract
 from efquantface.data.images import UnreadableImage, read_image
 from efquantface.data.template import Template, template, warp
 from efquantface.errors import CropError, DataError, EvaluationError
-from efquantface.evaluation.items import Embedded, Embeds, EvalItem, Options, Progress
+from efquantface.evaluation.items import Embedded, EvalItem, Options
 from efquantface.evaluation.templates import TemplatePool
+from efquantface.interfaces import Embeds, Progress
 
 _CHUNK = 512  # crops in memory at a time
 _LANDMARKS = 11  # five points and the detector's score

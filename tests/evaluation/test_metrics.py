@@ -1,21 +1,17 @@
-"""Metrics against scikit-learn and brute force; protocols against values worked out by hand."""
+"""Metrics against scikit-learn, brute force, and values worked out by hand."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from conftest import make_faces
-from efquantface.contract import FaceContract
-from efquantface.data.faces import FaceSet
-from efquantface.data.images import write_image
-from efquantface.errors import CropError, DataError, EvaluationError
-from efquantface.evaluation.allpairs import score_all_pairs
-from efquantface.evaluation.benchmarks.load import load_eval
-from efquantface.evaluation.bootstrap import mean_interval, tar_intervals
+from efquantface.errors import EvaluationError
 from efquantface.evaluation.metrics import (
     area_under_roc,
     best_threshold,
@@ -24,9 +20,8 @@ from efquantface.evaluation.metrics import (
     rates_at,
     supported_fars,
     tar_at_far,
+    unit,
 )
-from efquantface.evaluation.run import embedding_lengths, evaluate_set
-from efquantface.evaluation.sets import EvalSet
 
 RNG = np.random.default_rng(0)
 GENUINE = RNG.normal(0.6, 0.2, 400).astype(np.float32)
@@ -54,6 +49,39 @@ def test_tar_at_far_against_brute_force(far: float) -> None:
     assert point.tar == pytest.approx(best)
     fpr, tpr, _ = roc_curve(LABELS, SCORES, drop_intermediate=False)
     assert point.tar == pytest.approx(tpr[fpr <= far].max())
+
+
+# A grid of few values, so that ties are frequent; float32 holds each exactly.
+FEW = st.integers(-16, 16).map(lambda n: n / 16)
+
+
+@given(
+    genuine=hnp.arrays(np.float32, st.integers(1, 30), elements=FEW),
+    impostor=hnp.arrays(np.float32, st.integers(1, 60), elements=FEW),
+    far=st.sampled_from([0.001, 0.01, 0.05, 0.1, 0.25, 1 / 3, 0.5, 0.9]),
+    kept=st.integers(0, 59),
+)
+def test_tar_at_far_is_the_best_of_all_thresholds(
+    genuine: np.ndarray, impostor: np.ndarray, far: float, kept: int
+) -> None:
+    """Every threshold tried in exact fractions, with all impostor scores or the largest of them."""
+    allowed = Fraction(far).limit_denominator(1000) * len(impostor)
+    every = [*sorted({*genuine.tolist(), *impostor.tolist()}), 2.0]
+    best = max(
+        sum(g >= t for g in genuine.tolist())
+        for t in every
+        if sum(i >= t for i in impostor.tolist()) <= allowed
+    )
+    point = tar_at_far(genuine, impostor, far)
+    assert point.tar == pytest.approx(best / len(genuine))
+    assert (genuine >= point.threshold).sum() == best
+    assert (impostor >= point.threshold).sum() <= allowed
+    largest = np.sort(impostor)[::-1][: kept + 1]
+    if len(largest) > allowed:
+        assert tar_at_far(genuine, largest, far, len(impostor)) == point
+    elif len(largest) < len(impostor):
+        with pytest.raises(EvaluationError, match="impostor scores"):
+            tar_at_far(genuine, largest, far, len(impostor))
 
 
 def test_tar_with_ties_by_hand() -> None:
@@ -99,57 +127,15 @@ def test_supported_fars() -> None:
     assert supported_fars(10) == []
 
 
-def test_all_pairs_against_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
-    from efquantface.evaluation import allpairs
-
-    monkeypatch.setattr(allpairs, "_BLOCK", 37)
-    embeddings = RNG.normal(size=(200, 6)).astype(np.float32)
-    identities = np.sort(RNG.integers(0, 40, 200))
-    found = score_all_pairs(embeddings, identities)
-    rows = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    i, j = np.triu_indices(200, 1)
-    scores = (rows[i] * rows[j]).sum(1)
-    same = identities[i] == identities[j]
-    np.testing.assert_allclose(np.sort(found.genuine), np.sort(scores[same]), atol=1e-6)
-    assert found.impostors == (~same).sum() == found.impostor_histogram.sum()
-    top = np.sort(scores[~same])[::-1][: len(found.top_impostors)]
-    np.testing.assert_allclose(np.sort(found.top_impostors)[::-1], top, atol=1e-6)
-    mine = tar_at_far(found.genuine, found.top_impostors, 0.005, found.impostors)
-    assert mine.tar == pytest.approx(tar_at_far(scores[same], scores[~same], 0.005).tar)
-    assert len(found.genuine_identity) == same.sum()
-
-
-def test_intervals_cover() -> None:
-    hits = 0
-    for seed in range(100):
-        rng = np.random.default_rng(seed)
-        low, high = mean_interval((rng.random(300) < 0.9).astype(float), seed)
-        hits += low <= 0.9 <= high
-    assert hits >= 88
-    groups = np.repeat(np.arange(30), 10)
-    same = np.repeat((np.arange(30) % 3 > 0).astype(float), 10)
-    wide = mean_interval(same, groups=groups)
-    narrow = mean_interval(same)
-    assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
-
-
-def test_paired_interval_is_narrower_than_two_alone() -> None:
-    student = GENUINE - RNG.normal(0.01, 0.01, 400).astype(np.float32)
-    found = tar_intervals({"teacher": (GENUINE, IMPOSTOR), "student": (student, IMPOSTOR)}, 0.01)
-    paired, alone = found["student - teacher"], found["teacher"]
-    assert paired[1] - paired[0] < 0.8 * (alone[1] - alone[0])
-    assert paired[0] < 0
-
-
-# protocols ---------------------------------------------------------------------------------
-
-
-def lfw(root: Path, faces: FaceSet, lines: list[str]) -> Path:
-    for name, image in zip(faces.names, faces.images, strict=True):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        write_image(root / name, image)
-    (root / "pairs.txt").write_text("\n".join(lines) + "\n")
-    return root
+def test_bad_embeddings_are_never_scored() -> None:
+    good = RNG.normal(size=(4, 8)).astype(np.float32)
+    bad = good.copy()
+    bad[2, 0] = np.nan
+    with pytest.raises(EvaluationError, match="embedding 2 is not finite"):
+        unit(bad)
+    bad[2] = 0
+    with pytest.raises(EvaluationError, match="embedding 2 has length zero"):
+        unit(bad)
 
 
 PAIRS = [
@@ -159,110 +145,6 @@ PAIRS = [
     "person02\t1\t3",
     "person02\t2\tperson03\t4",
 ]
-
-
-def test_lfw_folder(tmp_path: Path, contract: FaceContract, faces: FaceSet) -> None:
-    root = lfw(tmp_path / "lfw data ü", faces, PAIRS)
-    (loaded,) = load_eval(f"lfw={root}", contract)
-    assert loaded.pairs is not None
-    assert loaded.pairs.same.tolist() == [True, False, True, False]
-    assert loaded.pairs.folds.tolist() == [0, 0, 1, 1]
-    names = loaded.faces.names
-    assert names[loaded.pairs.b[1]] == "person01/person01_0001.png"
-    assert loaded.all_pairs
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (["nonsense"], ":1: 'nonsense' is not a pair line"),
-        (PAIRS[:-1], "has 3 pairs"),
-        ([*PAIRS[:-1], "person02 x person03 4"], ":5: 'person02 x person03 4' is not a pair"),
-        ([*PAIRS[:-1], "person02 1 stranger 4"], "stranger/stranger_0004"),
-    ],
-)
-def test_bad_pairs_txt(
-    tmp_path: Path, contract: FaceContract, faces: FaceSet, lines: list[str], message: str
-) -> None:
-    root = lfw(tmp_path, faces, lines)
-    with pytest.raises(DataError, match=message):
-        load_eval(f"lfw={root}", contract)
-
-
-def test_unreadable_image_drops_its_pairs(
-    tmp_path: Path, contract: FaceContract, faces: FaceSet
-) -> None:
-    root = lfw(tmp_path, faces, PAIRS)
-    (root / "person03/person03_0004.png").write_bytes(b"\x89PNG broken")
-    (loaded,) = load_eval(f"lfw={root}", contract)
-    assert loaded.pairs is not None
-    assert loaded.pairs.dropped == ["person02/person02_0002 - person03/person03_0004"]
-    assert len(loaded.pairs.a) == 3
-
-
-def test_csv_pairs(tmp_path: Path, contract: FaceContract, faces_dir: Path) -> None:
-    rows = ["a,b,same"]
-    images = [[f"person{i:02d}/person{i:02d}_{j:04d}.png" for j in (1, 2)] for i in range(12)]
-    rows += [f"{first},{second},1" for first, second in images]
-    rows += [f"{images[i][0]},{images[(i + 1) % 12][0]},0" for i in range(12)]
-    path = faces_dir / "pairs.csv"
-    path.write_text("\n".join(rows))
-    (loaded,) = load_eval(f"pairs={path}", contract)
-    assert loaded.pairs is not None
-    assert len(np.unique(loaded.pairs.folds)) == 10
-    assert loaded.pairs.same.sum() == 12
-    path.write_text("a,b,same\nperson00/person00_0001.png,gone.png,1\n")
-    with pytest.raises(DataError, match=r"'gone\.png' is not an image file"):
-        load_eval(f"pairs={path}", contract)
-    path.write_text("a,b,same\nx.png,y.png,maybe\n")
-    with pytest.raises(DataError, match=r"pairs\.csv:2: same is 'maybe'"):
-        load_eval(f"pairs={path}", contract)
-    path.write_text("left,right\n")
-    with pytest.raises(DataError, match="columns a, b, same"):
-        load_eval(f"pairs={path}", contract)
-
-
-def test_eval_of_other_size_and_place(tmp_path: Path, faces_dir: Path) -> None:
-    other = FaceContract(112, 112, 16)
-    with pytest.raises(CropError, match=r"100%.*efq align"):
-        load_eval(f"folder={faces_dir}", other)
-    with pytest.raises(DataError, match="NAME=PATH"):
-        load_eval(f"={faces_dir}", other)
-    with pytest.raises(DataError, match="no such folder"):
-        load_eval(f"folder={tmp_path / 'nowhere'}", other)
-    with pytest.raises(DataError, match=r"pairs\.txt"):
-        load_eval(f"lfw={faces_dir}", FaceContract(32, 32, 16))
-
-
-def test_a_student_equal_to_its_teacher_loses_nothing() -> None:
-    faces = make_faces()
-    embeddings = RNG.normal(size=(12, 1, 8)) + 0.2 * RNG.normal(size=(12, 4, 8))
-    teacher = embeddings.reshape(-1, 8).astype(np.float32)
-    result = evaluate_set(EvalSet("x", faces, None, True), teacher, 3 * teacher, threshold=0.5)[0]
-    for metric in result.metrics:
-        if metric.loss is not None:
-            assert metric.loss == 0
-            assert metric.loss_interval in (None, (0.0, 0.0))
-    assert result.metric("cosine to teacher").student == pytest.approx(1, abs=1e-6)
-    gallery = result.metric("teacher's gallery, student's probes")
-    assert gallery.teacher == gallery.student
-    lengths = embedding_lengths(teacher, 3 * teacher)
-    assert lengths["ratio"] == pytest.approx(3, rel=1e-5)
-    assert lengths["rank_correlation"] == pytest.approx(1)
-
-
-def test_rank_correlation_of_lengths() -> None:
-    """Lengths 1, 2, 3, 4 against 1, 3, 2, 4: 1 - 6 * 2 / (4 * 15); ties share their mean rank."""
-    direction = np.array([[0.6, 0.8]], np.float32)
-
-    def rows(*lengths: float) -> np.ndarray:
-        return np.array(lengths, np.float32)[:, None] * direction
-
-    found = embedding_lengths(rows(1, 2, 3, 4), rows(1, 3, 2, 4))
-    assert found["rank_correlation"] == pytest.approx(0.8)
-    tied = embedding_lengths(rows(1, 2, 2, 3), rows(1, 2, 2, 3))
-    assert tied["rank_correlation"] == pytest.approx(1)
-    assert embedding_lengths(rows(1, 1, 1), rows(1, 2, 3))["rank_correlation"] == 1.0
 
 
 def test_rates_at_a_deployed_threshold() -> None:

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -38,13 +38,11 @@ def worst_pair(row: list[int]) -> int:
     return max([alone, *pairs])
 
 
-@settings(deadline=None)
 @given(CODES)
 def test_largest_pairs_against_all_pairs(row: list[int]) -> None:
     assert int(largest_pairs(torch.tensor([row], dtype=torch.float32))) == worst_pair(row)
 
 
-@settings(deadline=None)
 @given(CODES, st.integers(100, 254))
 def test_clamped_codes_keep_the_rule_and_change_nothing_else(row: list[int], limit: int) -> None:
     codes = torch.tensor([row], dtype=torch.float32)
@@ -56,7 +54,6 @@ def test_clamped_codes_keep_the_rule_and_change_nothing_else(row: list[int], lim
         assert torch.equal(clamped, codes)
 
 
-@settings(deadline=None)
 @given(CODES, st.integers(100, 254))
 def test_whatever_lies_within_reserved_bounds_keeps_the_rule(row: list[int], limit: int) -> None:
     low, high = reserved_bounds(torch.tensor([row], dtype=torch.float32), limit)

@@ -16,10 +16,9 @@ from conftest import SHARED
 from efquantface.data.detect import detect
 from efquantface.data.images import read_image
 from efquantface.pipeline.compress import compress
-from efquantface.verbs.evaluate import evaluate
 
 pytestmark = pytest.mark.real
-PEOPLE = 60
+PEOPLE = 44  # with fewer, impostor pairs do not reach down to FAR=1e-3
 POINTS = np.array(
     [
         [38.2946, 51.6963],
@@ -149,9 +148,8 @@ def test_ijb_style_protocol_against_an_independent_script(tmp_path: Path) -> Non
     )
     stored = json.loads((tmp_path / "run/metrics.json").read_text())["protocols"]
     assert [p["protocol"] for p in stored] == ["ijb 1:1", "ijb 1:N"]
-    results = evaluate(teacher, f"ijb={root}", against=done.run.onnx, quiet=True)
     for column, model in (("teacher", teacher), ("student", done.run.onnx)):
         expected = independent(root, model)
-        found = {m.name: getattr(m, column) for r in results for m in r.metrics}
+        found = {m["name"]: m[column] for p in stored for m in p["metrics"]}
         for name, value in expected.items():
             assert found[name] == pytest.approx(value, abs=1e-6), (column, name)

@@ -81,6 +81,3 @@ def test_the_verbs(
     done = run.invoke(app, ["embed", str(tmp_path / "m.onnx"), str(faces_dir), "-o", str(out)])
     assert done.exit_code == 0, done.output
     assert "48 embeddings in" in done.output
-    listed = run.invoke(app, ["models", "list"])
-    assert "iresnet100" in listed.output
-    assert "dcgan-faces" in listed.output

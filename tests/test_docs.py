@@ -1,0 +1,51 @@
+"""The map of the project names what is there."""
+
+from __future__ import annotations
+
+import re
+
+from project import PYPROJECT, ROOT
+
+PACKAGE = ROOT / "src" / "efquantface"
+TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+ROOMS = set(re.findall(r"`([a-z_]+)/?`", TEXT[: TEXT.index("## Decisions")]))
+
+
+def test_every_room_is_on_the_map() -> None:
+    there = {
+        p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()
+    }
+    assert there - {"__init__", "__main__"} <= ROOMS
+
+
+def test_every_room_has_a_layer() -> None:
+    (contract,) = PYPROJECT["tool"]["importlinter"]["contracts"]
+    layers = {
+        name for line in contract["layers"] for name in re.findall(r"efquantface\.(\w+)", line)
+    }
+    there = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
+    assert there <= layers <= ROOMS | {"__main__"}
+
+
+def test_files_that_decisions_name_exist() -> None:
+    named = set(re.findall(r"`([a-z_]+/[a-z_/]+(?:\.py)?)`", TEXT))
+    assert len(named) > 5
+    missing = [n for n in named if not any((PACKAGE / f).exists() for f in (n, f"{n}.py"))]
+    assert missing == []
+
+
+def names(requirements: list[str]) -> set[str]:
+    """Package names, without this project's own."""
+    return {re.split(r"[^\w-]", r)[0].lower() for r in requirements} - {"efquantface"}
+
+
+def test_every_dependency_has_its_reason() -> None:
+    """The table's rows stand under the extra that brings the package."""
+    wanted = {"base": names(PYPROJECT["project"]["dependencies"])}
+    wanted |= {k: names(v) for k, v in PYPROJECT["project"]["optional-dependencies"].items()}
+    found: dict[str, set[str]] = {}
+    table = TEXT[TEXT.index("## Dependencies") :]
+    for extra, packages in re.findall(r"^\|([^|]*)\| ([^|]+) \|", table, re.MULTILINE)[1:]:
+        extra = extra.strip(" `") or list(found)[-1]
+        found.setdefault(extra, set()).update(packages.lower().split(", "))
+    assert found == wanted

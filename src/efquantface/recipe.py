@@ -118,8 +118,8 @@ class Recipe(BaseModel):
         "w8a8",
         description="bits of weights and activations: w8a8 (fastest, closest), w6a8 or w4a8 (smaller "
         "files, as fast). Fewer activation bits (w6a6, w4a4) make nothing smaller or faster in ONNX "
-        "Runtime or OpenVINO; they are for NPUs and for comparison with papers. w7a8 is safe on x86 "
-        "machines without VNNI. 4, int4 or 4bit alone means w4a8. float: pruned only",
+        "Runtime or OpenVINO; they are for NPUs and for comparison with papers. 4, int4 or 4bit "
+        "alone means w4a8. float: pruned only",
         json_schema_extra={"shown": "w8a8, and float where only --prune is given"},
     )
     prune: float | str | None = Field(
@@ -152,6 +152,12 @@ class Recipe(BaseModel):
         "affine",
         description="affine, or symmetric: signed codes with zero point 0, as TensorRT and several "
         "NPUs require",
+        json_schema_extra=_BITS,
+    )
+    full_range: bool = Field(
+        False,
+        description="8-bit weights use all codes, for fleets that are known to have VNNI: the file is "
+        "wrong on x86 processors without it",
         json_schema_extra=_BITS,
     )
     rounding: Literal["auto", "reconstruct", "nearest"] = Field(
@@ -334,6 +340,7 @@ class Recipe(BaseModel):
             tuple((pattern, Bits.parse(bits)) for pattern, bits in self.layers.items()),
             self.wide_ends,
             self.activations == "symmetric",
+            self.full_range,
         )
 
     @property

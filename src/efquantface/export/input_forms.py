@@ -33,7 +33,7 @@ def input_quantizer(out: Writer, name: str, m: InputQuantizer, inputs: list[Valu
     else:
         source = _affine(out, source, std, offset, name)
         pixels = out.quantize(source, name, 1.0, 0, codes)
-    return Value(pixels.name, scale, zero_point, *codes)
+    return out.with_parameters(Value(pixels.name, scale, zero_point, *codes))
 
 
 def _renormalized(out: Writer, name: str, m: ops.Normalize | InputQuantizer, source: str) -> str:

@@ -18,6 +18,7 @@ from efquantface.contract import METADATA_KEY
 from efquantface.errors import ExportError
 from efquantface.export.emitters import emit
 from efquantface.export.packing import PACKED_IR_VERSION, PACKED_OPSET, stored_bits
+from efquantface.export.portability import PORTABLE_KEY, overflowing
 from efquantface.export.values import Value, Writer
 from efquantface.files import whole
 from efquantface.graph.graph import INPUT, module_nodes, name_of, output_name, shapes
@@ -85,6 +86,8 @@ def to_onnx(
     stored = {METADATA_KEY: contract.to_json(), **(metadata or {})}
     if contract.licence:
         stored["teacher_licence"] = contract.licence
+    if model.quantized:
+        stored[PORTABLE_KEY] = "no" if overflowing(proto) else "yes"
     helper.set_model_props(proto, stored)
     onnx.checker.check_model(proto)
     return proto

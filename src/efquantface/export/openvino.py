@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 from torch import fx
 
 from efquantface.errors import ParityError, RuntimeMissingError
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import on_noise
-from efquantface.export.saturation import saturating_layers
+from efquantface.export.portability import PORTABLE, overflowing, wrong_without_vnni
 from efquantface.graph import ops
 from efquantface.graph.graph import add_module, module_nodes, module_of, tidy
 from efquantface.graph.model import FaceModel
@@ -72,8 +73,7 @@ def write_openvino(student: FaceModel, target: Path) -> list[str]:
 
     Raises:
         RuntimeMissingError: OpenVINO is not installed.
-        ParityError: the file's embeddings are not the student's; it is removed. Where this
-            machine's sums saturate, it is kept, with a warning.
+        ParityError: the file's embeddings are not the student's; it is removed.
     """
     try:
         import openvino as ov
@@ -86,6 +86,7 @@ def write_openvino(student: FaceModel, target: Path) -> list[str]:
     try:
         # OpenVINO does not fold the operators that unpack 6-bit weights
         write_onnx(form, temporary, packed=False)
+        layers = overflowing(onnx.load(str(temporary)))
         ov.save_model(ov.convert_model(str(temporary)), str(target), compress_to_fp16=False)
         target.with_suffix(".contract.json").write_text(student.contract.to_json())
     finally:
@@ -96,24 +97,25 @@ def write_openvino(student: FaceModel, target: Path) -> list[str]:
     close = missing <= _CLOSE or missing <= _TIMES * (
         1 - mean_cosine(own, _in_float64(form, noise))
     )
-    if not close and not (lacks_vnni() and saturating_layers(form)):
+    if not close:
         for path in (target, target.with_suffix(".bin"), target.with_suffix(".contract.json")):
             path.unlink(missing_ok=True)
+        why = "please report this"
+        if layers and lacks_vnni():
+            why = (
+                f"this processor has no VNNI, and 16-bit sums overflow in {len(layers)} layers of a "
+                "student of full range; compress without --full-range, or export on a processor with it"
+            )
         raise ParityError(
             f"{target}: its embeddings have a mean cosine of only {cosine:.4f} to the same network's "
-            "in PyTorch on random pixels; please report this"
+            f"in PyTorch on random pixels; {why}"
         )
-    lines = [
+    return [
         f"wrote {target} and its .bin and .contract.json",
         f"placed for OpenVINO: {count} PReLUs inside their convolutions; mean cosine {cosine:.5f} to "
         "the same network in PyTorch on random pixels",
+        wrong_without_vnni(layers) if layers else PORTABLE,
     ]
-    if not close:
-        lines.append(
-            "warning: this machine has no VNNI, so OpenVINO's 16-bit sums saturate here: the file "
-            "could not be checked and is for machines with VNNI only; --bits w7a8 is right on both"
-        )
-    return lines
 
 
 @torch.no_grad()

@@ -24,11 +24,13 @@ from torch import Tensor, fx, nn
 from efquantface.errors import ParityError
 from efquantface.export.emulate import emulate
 from efquantface.export.operators import Executed, executed
+from efquantface.export.portability import PORTABLE, overflowing, wrong_without_vnni
 from efquantface.graph import ops
 from efquantface.graph.graph import module_of, name_of
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.rows import mean_cosine
+from efquantface.runtime.processor import lacks_vnni
 from efquantface.runtime.sessions import onnxruntime_session
 
 QUARTER = 0.25  # of the student's own distance to the teacher
@@ -59,6 +61,9 @@ class Parity:
         rounding: 1 - mean cosine between two correct computations of the student that round its
             islands of float differently; 0 for a student without.
         executed: what ONNX Runtime really executes of the file.
+        overflowing: layers in which two products can exceed 16 bits; none in a portable file.
+        without_vnni: mean cosine between the student's integers and those of a kernel with 16-bit sums
+            (:mod:`sums16`), as every processor without VNNI computes the file.
     """
 
     layers: tuple[LayerParity, ...]
@@ -68,6 +73,22 @@ class Parity:
     student_cosine: float
     rounding: float
     executed: Executed
+    overflowing: tuple[str, ...] = ()
+    without_vnni: float = 1.0
+
+    @property
+    def portable(self) -> bool:
+        """Whether the file gives the same integers on every processor."""
+        return not self.overflowing
+
+    @property
+    def portability(self) -> str:
+        """The same in words."""
+        if self.portable:
+            return PORTABLE
+        return (
+            f"{wrong_without_vnni(self.overflowing)} (mean cosine {self.without_vnni:.3f} to these)"
+        )
 
     @property
     def problems(self) -> list[str]:
@@ -79,6 +100,11 @@ class Parity:
         ]
         if self.embedding_error > _EMBEDDING_TOLERANCE:
             found.append(f"the embedding layer differs by {self.embedding_error:.2g} (relative)")
+        if self.portable and self.without_vnni < 1:
+            found.append(
+                f"16-bit sums change its embeddings (cosine {self.without_vnni:.6f}), though no layer "
+                "should overflow"
+            )
         allowed = max(QUARTER * (1 - self.student_cosine), _TWICE * self.rounding)
         if self.cosine < CLOSE and (1 - self.cosine) > allowed:
             found.append(
@@ -95,7 +121,7 @@ class Parity:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for metrics.json."""
-        return {**asdict(self), "problems": self.problems}
+        return {**asdict(self), "portable": self.portable, "problems": self.problems}
 
 
 def check_parity(
@@ -111,7 +137,9 @@ def check_parity(
     """
     x = student.contract.normalize(faces)
     pixels = torch.from_numpy(student.contract.pixels(faces)).float()
-    codes, embedding = _runtime_codes(path, student, x)
+    model = onnx.load(str(path))
+    layers = tuple(overflowing(model))
+    codes, embedding = _runtime_codes(model, student, x, exact_sums=bool(layers) and lacks_vnni())
     walker = _Walker(student.graph, codes)
     expected = walker.run(pixels)
     scale = float(np.abs(embedding).max()) or 1.0
@@ -126,7 +154,15 @@ def check_parity(
         student_cosine=mean_cosine(own, teacher),
         rounding=1 - mean_cosine(own, wide),
         executed=executed(path),
+        overflowing=layers,
+        without_vnni=_without_vnni(student, pixels, own),
     )
+
+
+def _without_vnni(student: FaceModel, pixels: Tensor, exact: npt.NDArray[np.float32]) -> float:
+    """Mean cosine to exact sums; 1 where not one embedding differs."""
+    found = emulate(student, pixels, sums16=True).numpy()
+    return 1.0 if np.array_equal(found, exact) else mean_cosine(found, exact)
 
 
 def check_layers(student: FaceModel, path: Path, count: int = 16) -> Parity:
@@ -163,10 +199,9 @@ def has_signed_codes(student: FaceModel) -> bool:
 
 
 def _runtime_codes(
-    path: Path, student: FaceModel, x: npt.NDArray[np.float32]
+    model: onnx.ModelProto, student: FaceModel, x: npt.NDArray[np.float32], *, exact_sums: bool
 ) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.float32]]:
     """Every quantizer's codes as the runtime computes them, by quantizer name, and the embedding."""
-    model = onnx.load(str(path))
     names: dict[str, str] = {}
     for node in model.graph.node:
         label = node.name.partition("/")[2]
@@ -180,7 +215,7 @@ def _runtime_codes(
     element = TensorProto.INT8 if has_signed_codes(student) else TensorProto.UINT8
     for tensor in wanted.values():
         model.graph.output.append(helper.make_tensor_value_info(tensor, element, None))
-    session = onnxruntime_session(model.SerializeToString())
+    session = onnxruntime_session(model.SerializeToString(), exact_sums=exact_sums)
     results = session.run(None, {student.contract.input_name: x})
     embedding = np.asarray(results[0], np.float32)
     return dict(zip(wanted, results[1:], strict=True)), embedding

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from efquantface.quantize.layers import QuantConv2d, QuantLinear
-from efquantface.quantize.pairs import INT16
+from efquantface.quantize.scheme import INT16
 
 _VALUES = 2**24  # of pairs that are looked at together
 

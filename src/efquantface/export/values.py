@@ -47,6 +47,12 @@ class Value:
         """The codes' type."""
         return np.int8 if self.signed else np.uint8
 
+    @property
+    def parameters(self) -> tuple[str, str]:
+        """The initializers of scale and zero point."""
+        assert self.constants is not None, f"{self.name} is a float tensor"
+        return self.constants
+
     def renamed(self, name: str) -> Value:
         """The same codes under another name."""
         return replace(self, name=name)
@@ -108,20 +114,17 @@ class Writer:
         Where not all codes of the type are used, they are limited by an integer Clip.
         """
         qmin, qmax, signed = codes
-        value = Value("", scale, zero_point, qmin, qmax, signed)
-        constants = self.parameters(value)
-        quantized = self.node("QuantizeLinear", (source, *constants), name)
-        value = replace(value, name=quantized, constants=constants)
+        value = self.with_parameters(Value("", scale, zero_point, qmin, qmax, signed))
+        quantized = self.node("QuantizeLinear", (source, *value.parameters), name)
+        value = value.renamed(quantized)
         limits = np.iinfo(value.dtype)
         whole = (qmin, qmax) == (limits.min, limits.max)
         return value if whole else self.clip(value, qmin, qmax, name)
 
-    def parameters(self, value: Value) -> tuple[str, str]:
-        """Initializers of a value's scale and zero point."""
-        return (
-            self.constant(np.float32(value.scale or 0), np.float32),
-            self.constant(value.zero_point, value.dtype),
-        )
+    def with_parameters(self, value: Value) -> Value:
+        """A value of codes with initializers of its scale and zero point, which all readers share."""
+        scale = self.constant(np.float32(value.scale or 0), np.float32)
+        return replace(value, constants=(scale, self.constant(value.zero_point, value.dtype)))
 
     def clip(self, value: Value, low: int, high: int, name: str) -> Value:
         """Limit codes to [low, high] in integers (both bounds given, as the runtimes want)."""
@@ -135,8 +138,7 @@ class Writer:
         """Codes to float: the form that runtimes fuse into the integer kernel that follows."""
         if not value.is_codes:
             return value.name
-        constants = value.constants or self.parameters(value)
-        return self.node("DequantizeLinear", (value.name, *constants), "")
+        return self.node("DequantizeLinear", (value.name, *value.parameters), "")
 
     def weight(
         self, codes: npt.NDArray[np.int8], scales: npt.NDArray[np.float32], bits: int, axis: int = 0
@@ -199,7 +201,7 @@ class Writer:
         if np.abs(codes).max(initial=0) >= 2**31:
             raise ExportError(f"the bias of {name} overflows int32; refresh_biases was not called")
         stored = self.constant(codes, np.int32)
-        input_scale, _ = source.constants or self.parameters(source)
+        input_scale, _ = source.parameters
         scale = self.node("Mul", (input_scale, scales[0]), "")
         return self.node("DequantizeLinear", (stored, scale), "", axis=0)
 

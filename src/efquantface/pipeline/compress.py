@@ -18,7 +18,6 @@ from efquantface.distill.bank import TeacherBank
 from efquantface.embedding.torch_run import check_device
 from efquantface.evaluation.items import EvalItem
 from efquantface.evaluation.sets import EvalSet
-from efquantface.export import saturation
 from efquantface.export.parity import Parity
 from efquantface.graph.checkpoint import save_checkpoint
 from efquantface.graph.model import FaceModel
@@ -223,7 +222,6 @@ def _compress(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
         skipped=faces.skipped,
         timings=timings,
         choices=start.choices,
-        saturation=saturation.describe(student) if recipe.quantizes else "",
         pruned=pruned,
         latency=latency,
         reconstructed=recipe.reconstructs,

@@ -13,7 +13,6 @@ from efquantface.console import Console
 from efquantface.embedding.embedder import Embedder
 from efquantface.errors import ParityError
 from efquantface.evaluation.run import length_ratio
-from efquantface.export import saturation
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.operators import executed
 from efquantface.export.parity import Parity, check_parity
@@ -87,7 +86,7 @@ def export_student(
             f"{parity.cosine:.5f} to the student in integers"
         )
         console.log(parity.executed.describe())
-        console.log(saturation.describe(student))
+        (console.log if parity.portable else console.warn)(parity.portability)
     else:
         console.log(f"parity passed: cosine {parity.cosine:.6f} to the student")
     return parity

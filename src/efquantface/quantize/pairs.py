@@ -15,7 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-INT16 = 32767
+from efquantface.quantize.scheme import INT16
+
 _MARGIN = 2  # codes that rounding may add to a channel's largest, see ``reserved_bounds``
 
 Bounds = tuple[Tensor, Tensor]

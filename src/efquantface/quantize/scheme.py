@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from efquantface.errors import RecipeError
 
+INT16 = 32767  # where the sums of some kernels end
 _PATTERN = re.compile(r"w([2-8])a([2-8])")
 _WEIGHTS = re.compile(r"(?:int)?([2-8])(?:[ -]?bits?)?")  # activations keep 8 bits
 

@@ -87,7 +87,6 @@ class Results:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
     choices: list[LayerChoice] = field(default_factory=list)
-    saturation: str = ""
     pruned: Pruned | None = None
     latency: Latency | None = None
     reconstructed: bool = False
@@ -121,7 +120,7 @@ class Results:
             "images_used": self.images_used,
             "skipped_faces": [list(item) for item in self.skipped],
             "bits_chosen": {c.name: c.bits for c in self.choices},
-            "saturation": self.saturation,
+            "portable": self.parity.portable,
             "pruned": None if self.pruned is None else self.pruned.as_dict(),
             "latency": None if self.latency is None else asdict(self.latency),
             "layer_errors": dict(self.layer_errors),

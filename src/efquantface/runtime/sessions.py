@@ -11,11 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from efquantface.errors import ModelFileError, RuntimeMissingError
-from efquantface.runtime.processor import has_vnni
 
 Float32 = npt.NDArray[np.float32]
 Run = Callable[[Float32], Float32]
-EXACT_OPTION = "session.x64quantprecision"
 
 
 def default_threads() -> int:
@@ -35,13 +33,18 @@ def onnxruntime_session(
     threads: int | None = None,
     device: str = "cpu",
     optimized: Path | None = None,
+    exact_sums: bool = False,
 ) -> Any:
-    """An inference session on the CPU, or on CUDA where ``device`` says so.
+    """An inference session on the CPU, or on CUDA where ``device`` says so, as any client opens it.
+
+    No option is set that changes a number.
 
     Args:
         model: a file, or serialized bytes.
         threads: intra-op threads; all available cores where None.
         optimized: where to write the graph as the runtime optimized it (to count operators).
+        exact_sums: no client's way: sums of 32 bits also on x86 without VNNI, to tell whether a file
+            that overflows there holds the right integers at all.
 
     Raises:
         RuntimeMissingError: CUDA was asked for and this onnxruntime has no CUDA provider.
@@ -53,8 +56,6 @@ def onnxruntime_session(
     options.intra_op_num_threads = threads or default_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # without it, signed activation codes run in float on x86; unsigned ones do not care
-    options.add_session_config_entry("session.qdqisint8allowed", "1")
     # threads would go on looking for work in a loop, and take a core from whatever runs next
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if optimized is not None:
@@ -69,15 +70,12 @@ def onnxruntime_session(
             )
         providers.insert(0, "CUDAExecutionProvider")
     source = model if isinstance(model, bytes) else str(model)
-    # without the option, 16-bit sums saturate on x86 without VNNI; there, files of signed codes (which
-    # do not saturate) cannot be loaded with it. With VNNI nothing saturates, and it costs the kernels of
-    # signed weights: 11.0 ms instead of 4.3 for y1 on a Xeon
-    for exact in ("0",) if has_vnni() else ("1", "0"):
-        options.add_session_config_entry(EXACT_OPTION, exact)
-        try:
-            return ort.InferenceSession(source, options, providers=providers)
-        except Exception as error:  # onnxruntime raises its own classes, all from one base
-            text = str(error).splitlines()[0]
+    if exact_sums:
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    try:
+        return ort.InferenceSession(source, options, providers=providers)
+    except Exception as error:  # onnxruntime raises its own classes, all from one base
+        text = str(error).splitlines()[0]
     name = "model in memory" if isinstance(model, bytes) else str(model)
     raise ModelFileError(f"{name}: ONNX Runtime does not load it ({text})")
 

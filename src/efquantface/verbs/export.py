@@ -9,7 +9,6 @@ from pathlib import Path
 import onnx
 
 from efquantface.errors import ExportError, RunError
-from efquantface.export import saturation
 from efquantface.export.formats import FORMATS
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.openvino import write_openvino
@@ -119,10 +118,10 @@ def _write(loaded: FaceModel, target: Path, file_format: str, packed: bool) -> l
         f"operators: {listed}",
     ]
     if loaded.quantized:
-        lines.append(saturation.describe(loaded))
+        lines.append(parity.portability)
         if has_signed_codes(loaded):
             lines.append(
-                "signed codes: ONNX Runtime on x86 runs them in integers only with the session "
+                "signed codes: ONNX Runtime on x86 runs them in float unless a client sets the session "
                 "option session.qdqisint8allowed=1"
             )
     return lines

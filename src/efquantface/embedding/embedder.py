@@ -183,10 +183,12 @@ def check_faces(faces: npt.NDArray[np.uint8], contract: FaceContract) -> None:
 
 
 def _what(model: object) -> str:
-    """A model in words, for what it needs."""
-    if isinstance(model, str | Path):
-        return f"{model}: reading a checkpoint (an ONNX file of it does not)"
-    return f"{type(model).__name__}: a PyTorch model"
+    """What needs PyTorch, in words."""
+    if not isinstance(model, str | Path):
+        return f"{type(model).__name__}: a PyTorch model"
+    if Path(model).suffix == ".onnx":
+        return f"{model}: running it in PyTorch"
+    return f"{model}: reading a checkpoint, unlike an ONNX file,"
 
 
 def _sized(contract: FaceContract, run: Run) -> FaceContract:

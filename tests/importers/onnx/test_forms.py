@@ -251,7 +251,9 @@ def test_attention(tmp_path: Path, stacked: bool) -> None:
     assert not counts["Affine"]
     graph = import_onnx(path).graph
     x = torch.rand(4, 3, 8, 8)
-    torch.testing.assert_close(graph(x)[2:3], graph(x[2:3]))  # the batch stays free
+    torch.testing.assert_close(  # the batch stays free
+        graph(x)[2:3], graph(x[2:3]), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_what_works_across_the_batch_is_refused(tmp_path: Path) -> None:

@@ -216,6 +216,14 @@ def export(
         bool,
         typer.Option("--float", help="the float network in the form that runtimes run fastest"),
     ] = False,
+    full_range: Annotated[
+        bool,
+        typer.Option(
+            "--full-range",
+            help="leave 8-bit weights of full range as they are, for processors with VNNI only; "
+            "otherwise they are made portable",
+        ),
+    ] = False,
     preprocess: Preprocess = None,
     force: Annotated[bool, typer.Option("--force", help="replace an existing file")] = False,
 ) -> None:
@@ -231,6 +239,7 @@ def export(
         format_,
         as_float=float_,
         packed=not unpacked,
+        full_range=full_range,
         preprocess=preprocess,
         force=force,
     ):

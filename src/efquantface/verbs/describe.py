@@ -11,6 +11,8 @@ import torch
 from efquantface.backbones.registry import BACKBONES
 from efquantface.data.faces import FaceSet
 from efquantface.errors import ModelFileError
+from efquantface.export.onnx_writer import to_onnx
+from efquantface.export.portability import PORTABLE, overflowing, wrong_without_vnni
 from efquantface.graph.graph import kind_of, module_nodes, outputs_of, shapes
 from efquantface.graph.macs import macs
 from efquantface.graph.model import FaceModel
@@ -48,8 +50,17 @@ def network(model: FaceModel) -> list[str]:
         f"contract: {c.describe()}",
         *(f"  {note}" for note in model.notes),
         f"input {c.input_name!r}, output {c.output_name!r}",
+        *([f"portable: {_portable(model)}"] if model.quantized else []),
         *_channels(model),
     ]
+
+
+def _portable(student: FaceModel) -> str:
+    """Whether a file of the student is right on every processor, in words."""
+    layers = overflowing(to_onnx(student))
+    if not layers:
+        return f"yes, {PORTABLE}"
+    return f"no, {wrong_without_vnni(layers)}; efq export makes it portable"
 
 
 def _channels(model: FaceModel) -> list[str]:

@@ -16,7 +16,10 @@ from efquantface.evaluation.items import EvalItem, Options
 from efquantface.evaluation.result import Evaluation
 from efquantface.evaluation.run import embed_item, load_items, score_items
 from efquantface.evaluation.templates import TemplateFlags
+from efquantface.export.portability import overflowing, wrong_without_vnni
+from efquantface.importers.onnx.proto import load_proto
 from efquantface.runtime.memory import keep_freed_memory
+from efquantface.runtime.processor import lacks_vnni
 
 if TYPE_CHECKING:
     from torch import nn
@@ -103,6 +106,7 @@ def evaluate(
         raise ContractError("the two models take crops of different size; evaluate them apart")
     for embedder in embedders:
         console.log(f"{embedder.name} ({embedder.backend}): {embedder.contract.describe()}")
+        _warn_of_overflow(embedder, console)
     items = load_items([eval] if isinstance(eval, str | EvalItem) else eval, first, resize, console)
     return score_items(
         items,
@@ -110,3 +114,16 @@ def evaluate(
         options,
         console,
     )
+
+
+def _warn_of_overflow(embedder: Embedder, console: Console) -> None:
+    """Say where a file's numbers are those of some processors only."""
+    if embedder.path is None or embedder.path.suffix != ".onnx" or embedder.backend == "torch":
+        return
+    layers = overflowing(load_proto(embedder.path))
+    if layers:
+        here = "this processor is one, and the numbers are what clients get on it"
+        there = "this processor is none, and the numbers do not hold there"
+        console.warn(
+            f"{embedder.name}: {wrong_without_vnni(layers)} ({here if lacks_vnni() else there})"
+        )

@@ -7,18 +7,22 @@ import tempfile
 from pathlib import Path
 
 import onnx
+import torch
 
 from efquantface.errors import ExportError, RunError
 from efquantface.export.formats import FORMATS
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.openvino import write_openvino
 from efquantface.export.operators import executed
-from efquantface.export.parity import check_layers, has_signed_codes
+from efquantface.export.parity import check_layers, has_signed_codes, on_noise
 from efquantface.export.scales import write_scales
 from efquantface.graph.model import FaceModel
 from efquantface.importers.contracts import resolve
 from efquantface.importers.load import load_model
+from efquantface.quantize.portable import made_portable
+from efquantface.rows import mean_cosine
 
+_AS_BEFORE = 0.9  # mean cosine on random pixels, where roundings cascade more than on faces
 _BESIDE = {"openvino": (".bin", ".contract.json"), "scales": (".scales.json",)}
 
 
@@ -29,6 +33,7 @@ def export_model(
     *,
     as_float: bool,
     packed: bool = True,
+    full_range: bool = False,
     preprocess: str | None,
     force: bool,
 ) -> list[str]:
@@ -40,6 +45,7 @@ def export_model(
         file_format: one of ``FORMATS``.
         as_float: write a float network, in the form that runtimes run fastest.
         packed: weights of few bits packed, for ONNX from opset 21.
+        full_range: leave a student of full range as it is; otherwise it is made portable.
         preprocess: for files that do not say how pixels are normalized.
         force: replace existing files.
 
@@ -47,7 +53,8 @@ def export_model(
         Lines to print: what was written, and what runs in integers.
 
     Raises:
-        ExportError: an unknown format, or a float network where a student is expected.
+        ExportError: an unknown format, a float network where a student is expected, or a student
+            that cannot be made portable.
         RunError: the output exists and ``force`` is not given.
         ParityError: the file does not compute what the student computes; nothing is replaced.
 
@@ -70,6 +77,9 @@ def export_model(
         )
     if as_float and file_format == "scales":
         raise ExportError(f"{model}: has no scales; --format scales is for students")
+    portable: list[str] = []
+    if loaded.quantized and not full_range:
+        loaded, portable = _made_portable(loaded, model)
     suffix = ".xml" if file_format == "openvino" else ".onnx"
     source = resolve(model)
     without_integers = as_float or file_format == "scales"
@@ -91,7 +101,31 @@ def export_model(
             raise type(error)(str(error).replace(str(draft), str(target))) from None
         for path in sorted(Path(folder).iterdir()):
             os.replace(path, target.parent / path.name)
-    return [line.replace(str(Path(folder)), str(target.parent)) for line in lines]
+    return portable + [line.replace(str(Path(folder)), str(target.parent)) for line in lines]
+
+
+def _made_portable(student: FaceModel, name: str) -> tuple[FaceModel, list[str]]:
+    """The student as a portable file holds it, and what there is to say of it.
+
+    Raises:
+        ExportError: rounding again moves its embeddings too far.
+    """
+    made, layers = made_portable(student)
+    if not layers:
+        return student, []
+    noise, before = on_noise(student)
+    pixels = torch.from_numpy(student.contract.pixels(noise))
+    cosine = mean_cosine(before, made.embed_pixels(pixels).numpy())
+    if cosine < _AS_BEFORE:
+        raise ExportError(
+            f"{name}: cannot be made portable; rounding {len(layers)} layers again leaves a mean cosine "
+            f"of {cosine:.3f} to the student on random pixels. Compress again, or add --full-range for "
+            "processors with VNNI only"
+        )
+    return made, [
+        f"made portable: {len(layers)} layers of full range rounded again; mean cosine {cosine:.4f} to "
+        "the student on random pixels (efq evaluate tells what that costs on faces)"
+    ]
 
 
 def _write(loaded: FaceModel, target: Path, file_format: str, packed: bool) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from efquantface.data.faces import load_faces
 from efquantface.errors import MissingPackageError, UnsupportedOperatorError
 from efquantface.export.operators import executed
+from efquantface.export.portability import PORTABLE, overflowing, wrong_without_vnni
 from efquantface.extras import wanted_for
 from efquantface.importers.contracts import find_contract, onnx_contract, resolve
 from efquantface.importers.onnx.facts import read_facts
@@ -93,17 +94,20 @@ def describe_model(
 
 
 def _quantized(found: Description, path: Path, operators: list[str]) -> Description:
-    contract, ran = onnx_contract(path), executed(path)
+    contract, ran, layers = onnx_contract(path), executed(path), overflowing(load_proto(path))
     return found.add(
         [
             f"quantized already ({', '.join(operators)}): to be evaluated, benchmarked and deployed, "
             "not compressed again",
             f"contract: {contract.describe()}",
             f"in ONNX Runtime {ran.describe()}",
+            f"portable: {'no, ' + wrong_without_vnni(layers) if layers else 'yes, ' + PORTABLE}",
         ],
         quantized=True,
         contract=asdict(contract),
         executed_operators=dict(ran.counts),
+        portable=not layers,
+        overflowing_layers=layers,
     )
 
 

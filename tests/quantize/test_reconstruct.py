@@ -47,8 +47,8 @@ def test_latent_weights_round_to_the_codes_chosen() -> None:
     rng = np.random.default_rng(1)
     x = torch.from_numpy(rng.normal(size=(200, 12)))
     weight = torch.from_numpy(rng.normal(size=(1, 5, 12)))
-    steps = torch.full((1, 5), 0.3, dtype=torch.float64)
-    latent, codes = _round(weight, (x.T @ x)[None] / 200, steps, 7)
+    scales, high = torch.full((1, 5, 1), 0.3, dtype=torch.float64), torch.full_like(weight, 7)
+    latent, codes = _round(weight, (x.T @ x)[None] / 200, scales, -high, high)
     assert torch.equal(torch.round(latent / 0.3).clamp(-7, 7), codes)
     assert not torch.equal(codes, torch.round(weight / 0.3).clamp(-7, 7))
     assert (latent / 0.3 - codes).abs().mean() > 0.1  # not in the middle of the codes' intervals
@@ -62,12 +62,13 @@ def test_rounding_with_feedback_is_near_the_best_of_all() -> None:
         x = rng.normal(size=(50, 3)) @ rng.normal(size=(3, 3))
         gram = torch.from_numpy(x.T @ x / 50 + 1e-6 * np.eye(3))[None]
         weight = torch.from_numpy(rng.uniform(-1, 1, (1, 1, 3)))
+        one = torch.ones_like(weight)
 
         def error(codes: torch.Tensor, weight=weight, gram=gram) -> float:  # type: ignore[no-untyped-def]
             d = codes.reshape(1, 3).double() - weight[0]
             return float(d @ gram[0] @ d.T)
 
-        found = error(_round(weight, gram, torch.ones(1, 1, dtype=torch.float64), 1)[1])
+        found = error(_round(weight, gram, one[..., :1], -one, one)[1])
         nearest = error(weight.round())
         grid = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0])] * 3)
         best = min(error(codes) for codes in grid)

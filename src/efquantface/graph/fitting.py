@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -86,14 +86,22 @@ class Fit:
 
     Attributes:
         weight: (G,O,K) float64.
-        gram: the inputs' regularized covariance (G,K,K).
+        gram: the inputs' covariance (G,K,K).
+        ridge: (G,), what regularization adds to its diagonal.
         mean_x, mean_y: (G,K) and (G,O) of inputs and wanted outputs.
     """
 
     weight: Tensor
     gram: Tensor
+    ridge: Tensor
     mean_x: Tensor
     mean_y: Tensor
+
+    @property
+    def regularized(self) -> Tensor:
+        """The covariance with the ridge, (G,K,K)."""
+        eye = torch.eye(self.gram.shape[-1], dtype=self.gram.dtype)
+        return self.gram + self.ridge[:, None, None] * eye
 
     def bias(self, weight: Tensor) -> Tensor:
         """The bias (G O,) with which ``weight`` (G,O,K) gives the wanted mean."""
@@ -123,8 +131,7 @@ def fit(
     x0, y0 = x - mean_x[:, None], y - mean_y[:, None]
     gram = (x0.transpose(1, 2) @ x0).double() / count
     strength = ridge * gram.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-12)
-    eye = strength[:, None, None] * torch.eye(width, dtype=gram.dtype)
     missing = (y0.transpose(1, 2) @ x0).double() / count - weight @ gram
-    gram = gram + eye
-    fitted = weight + torch.linalg.solve(gram, missing.transpose(1, 2)).transpose(1, 2)
-    return Fit(fitted, gram, mean_x, mean_y)
+    found = Fit(weight, gram, strength, mean_x, mean_y)
+    correction = torch.linalg.solve(found.regularized, missing.transpose(1, 2)).transpose(1, 2)
+    return replace(found, weight=weight + correction)

@@ -11,11 +11,12 @@ rounded yet (Frantar et al. 2023, GPTQ, section 3; the objective is AdaRound's, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
 
-from efquantface.graph.fitting import Stepper, fit
+from efquantface.graph.fitting import Fit, Stepper, fit
 from efquantface.graph.graph import name_of
 from efquantface.quantize.layers import QuantConv2d, QuantLinear
 from efquantface.quantize.pairs import Bounds, reserved_bounds
@@ -24,6 +25,7 @@ from efquantface.quantize.ranges import search_weight_scales
 
 # bits; a ridge of 1 was the best of 0.01 to 3 there, 4 and 16 are better at 6 and 8
 _RIDGE_OF_ONE = 4
+_SHARES = torch.linspace(0.8, 1.05, 11).tolist()  # of the scale with the least error of weights
 
 
 @torch.no_grad()
@@ -68,16 +70,51 @@ def _fit(
     scales = search_weight_scales(
         found.weight.reshape(-1, inputs).float(), layer.limit, layer.pair_limit
     )
-    wide = scales.double().reshape(groups, -1, 1)
-    low, high = _bounds(found.weight / wide, layer)
-    latent, codes = _round(found.weight, found.gram, wide, low, high)
-    rounded = codes * wide
-    if layer.pair_limit is not None:  # the layer's own limits are those of its largest weights
-        latent = torch.clamp(latent, low * wide, high * wide)
+    chosen = _rounded(found, scales.double().reshape(groups, -1, 1), layer)
     # training goes on from what was rounded, not from the middle of a code's interval, which all
     # weights would first have to leave
-    layer.set_weight(latent.reshape(layer.latent.shape).float(), found.bias(rounded))
-    layer.set_scale(scales)
+    latent = chosen.latent.reshape(layer.latent.shape).float()
+    layer.set_weight(latent, found.bias(chosen.codes * chosen.scales))
+    layer.set_scale(chosen.scales.reshape(-1).float())
+
+
+@dataclass(frozen=True)
+class _Rounded:
+    """Weights that were rounded: scales (G,O,1), codes (G,O,K), and what each had become before."""
+
+    scales: Tensor
+    codes: Tensor
+    latent: Tensor
+
+    def of(self, index: Tensor) -> _Rounded:
+        """The outputs (G,O) alone."""
+        at = index.unsqueeze(2)
+        each = at.expand(-1, -1, self.codes.shape[2])
+        return _Rounded(
+            self.scales.gather(1, at), self.codes.gather(1, each), self.latent.gather(1, each)
+        )
+
+
+def _rounded(found: Fit, scales: Tensor, layer: QuantConv2d | QuantLinear) -> _Rounded:
+    """Round at ``scales`` (G,O,1), or where pairs are limited at the best of several near them.
+
+    The limit makes codes coarser, and the fewer inputs a channel has the more its error is luck: of
+    a few scales one loses clearly less of the channel's output than the mean.
+    """
+    if layer.pair_limit is None:
+        low, high = _bounds(found.weight / scales, layer)
+        latent, codes = _round(found.weight, found.regularized, scales, low, high)
+        return _Rounded(scales, codes, latent)
+    groups, outputs, _ = scales.shape
+    many = torch.cat([scales * share for share in _SHARES], dim=1)  # as if they were outputs
+    weight = found.weight.repeat(1, len(_SHARES), 1)
+    low, high = _bounds(weight / many, layer)
+    latent, codes = _round(weight, found.regularized, many, low, high)
+    errors = codes * many - weight
+    lost = ((errors @ found.gram) * errors).sum(dim=2).view(groups, len(_SHARES), outputs)
+    best = lost.argmin(dim=1) * outputs + torch.arange(outputs)
+    # the layer's own limits are those of its largest weights
+    return _Rounded(many, codes, torch.clamp(latent, low * many, high * many)).of(best)
 
 
 def _bounds(codes: Tensor, layer: QuantConv2d | QuantLinear) -> Bounds:

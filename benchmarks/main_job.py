@@ -90,7 +90,12 @@ def main() -> None:
             str(teacher),
             str(faces_dir),
             untrained,
-            recipe=recipe.model_copy(update={"epochs": 0, "eval": ()}),
+            recipe=recipe.model_copy(
+                update={
+                    "training": recipe.training.model_copy(update={"epochs": 0}),
+                    "evaluation": recipe.evaluation.model_copy(update={"eval": ()}),
+                }
+            ),
             resume=True,
         )
 

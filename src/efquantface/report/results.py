@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from efquantface.contract import FaceContract
 from efquantface.embedding.benchmark import Speed
 from efquantface.evaluation.result import Evaluation, Metric
-from efquantface.runtime.processor import in_words
+from efquantface.runtime.processor import named
 
 if TYPE_CHECKING:  # tables of evaluations need no PyTorch
     from efquantface.distill.settings import History
@@ -72,7 +72,7 @@ class Results:
         choices: the bits that a budget gave each layer.
         reconstructed: whether weights were rounded against the teacher.
         title, caveat: for the head of table and report.
-        processor: on which all this was measured, in words.
+        processor: on which all this was measured: its name and kind.
 
     Example:
         >>> results
@@ -100,7 +100,7 @@ class Results:
     reconstructed: bool = False
     title: str = ""
     caveat: str = ""
-    processor: str = field(default_factory=in_words)
+    processor: str = field(default_factory=named)
 
     def __repr__(self) -> str:
         """One line: what was made of what, how small it is, and each protocol's first metric."""

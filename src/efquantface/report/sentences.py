@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from efquantface.embedding.benchmark import Speed
-from efquantface.export.portability import EXACT_SUMS
+from efquantface.export.portability import EXACT_SUMS, wrong_without_vnni
 from efquantface.recipe import FLOAT
 from efquantface.report.results import BEST_FLOAT, FILE, STUDENT, Results, percent
 from efquantface.runtime.processor import WITHOUT_VNNI
@@ -22,7 +22,9 @@ def portability(results: Results) -> list[str]:
         return []
     if results.parity.portable:
         return [f"portable: yes, {results.parity.portability}"]
-    said = [f"portable: no, {results.parity.portability}."]
+    wrong = wrong_without_vnni(results.parity.overflowing)
+    cosine = f"mean cosine {results.parity.without_vnni:.4f} to the right ones"
+    said = [f"portable: no, {wrong} ({cosine})."]
     if results.without_vnni is not None:
         said.append(_lost(results.without_vnni))
     return [*said, "Opened so, it is right there, too:"]
@@ -36,7 +38,7 @@ def exact_sums(results: Results) -> list[str]:
 
 
 def _lost(found: WithoutVnni) -> str:
-    """The numbers with and without VNNI, and which of them were computed in integers."""
+    """The numbers with and without VNNI, and which of them were emulated."""
     with_it, without = found.cosines
     said = (
         f"On {found.crops:,} held-out faces: cosine to the teacher {with_it:.4f} with VNNI, "
@@ -49,7 +51,7 @@ def _lost(found: WithoutVnni) -> str:
             f"{tars[1]} % without"
         )
     other = "with" if found.measured_without else "without"
-    return f"{said} ({other} VNNI: emulated, this processor is of the other kind)."
+    return f"{said}. The numbers {other} VNNI are emulated here."
 
 
 def gains(speed: Speed, *, integers: bool) -> list[str]:

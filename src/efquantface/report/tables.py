@@ -62,7 +62,8 @@ def speed_table(speed: Speed, against: Sequence[str] = ()) -> Group:
         speed: of two models or more, or of one.
         against: models that ratios are to; the first where none is named.
     """
-    title = f"speed, {speed.threads} thread(s), models timed in turns"
+    threads = "one thread" if speed.threads == 1 else f"{speed.threads} threads"
+    title = f"speed, {threads}, models timed in turns"
     table = Table(title=title, title_justify="left")
     table.add_column("batch", justify="right")
     table.add_column("model", overflow="fold", max_width=36)

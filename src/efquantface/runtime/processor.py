@@ -82,8 +82,12 @@ def integer_sums() -> str:
     return f"{found}: {_SUMS[found]}"
 
 
+def named() -> str:
+    """The processor's name and its kind."""
+    return f"{processor()}, {kind()}" if kind() else processor()
+
+
 def in_words() -> str:
     """The processor's name, its kind, and its instruction sets."""
     sets = ", ".join(instruction_sets())
-    known = f"{kind()} ({sets})" if kind() and sets else kind() or sets
-    return f"{processor()}, {known}" if known else processor()
+    return f"{named()} ({sets})" if sets else named()

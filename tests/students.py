@@ -37,11 +37,17 @@ class Pattern(nn.Module):
 
 
 def student_of(
-    module: nn.Module, contract: FaceContract, bits: str = "w8a8", symmetric: bool = False
+    module: nn.Module,
+    contract: FaceContract,
+    bits: str = "w8a8",
+    symmetric: bool = False,
+    full_range: bool = False,
 ) -> tuple[FaceModel, FaceModel]:
     torch.manual_seed(0)
     teacher = load_model(module.eval(), contract=contract)
-    student = quantize(teacher, Scheme(Bits.parse(bits), symmetric=symmetric))
+    student = quantize(
+        teacher, Scheme(Bits.parse(bits), symmetric=symmetric, full_range=full_range)
+    )
     faces = make_faces().images
     set_ranges(student.graph, [torch.from_numpy(contract.pixels(faces))])
     return teacher, student

@@ -36,7 +36,7 @@ BLOCK = f"""
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {(*TORCH, "psutil")!r}:
+        if name.partition(".")[0] in {TORCH!r}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Block())
 """

@@ -10,7 +10,7 @@ from efquantface.errors import MissingPackageError
 CPU_TORCH = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
 _COMPRESS = (
     *("torch", "lightning_fabric", "torch_pruning", "safetensors"),
-    *("numba", "jinja2", "matplotlib", "psutil"),
+    *("numba", "jinja2", "matplotlib"),
 )
 _EXTRA_OF = {
     **dict.fromkeys(_COMPRESS, "compress"),

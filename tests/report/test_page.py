@@ -62,6 +62,12 @@ def test_report(tmp_path: Path, network: nn.Module, contract: FaceContract) -> N
     write_report(tmp_path / "plain.html", done.results)
     assert "data:image/jpeg" not in (tmp_path / "plain.html").read_text()
 
+    assert "portable: yes, the same integers on every processor" in page
+    assert 'class="wrong"' not in page
+    assert "a plain <code>InferenceSession</code>" in page
+    assert done.results.processor in page
+    assert "<h2>Speed</h2>" not in page
+
     assert "minutes on" not in page
     done.results.history.device = "GPU of a test"
     write_report(tmp_path / "gpu.html", done.results)

@@ -10,13 +10,14 @@ import pytest
 from rich.console import Console
 
 from conftest import make_faces
-from efquantface.embedding.benchmark import Timing
+from efquantface.embedding.benchmark import Speed, Timing
 from efquantface.evaluation.items import Embedded, Options
 from efquantface.evaluation.result import Curves, Evaluation, Metric, ProtocolResult
 from efquantface.evaluation.run import score_item
 from efquantface.evaluation.sets import EvalSet, Pairs
 from efquantface.report.results import formatted, formatted_interval, percent
-from efquantface.report.tables import evaluation_table, timing_table
+from efquantface.report.tables import evaluation_table, speed_table
+from efquantface.runtime.busy import Load
 
 RNG = np.random.default_rng(7)
 TRICKY = "[/red] my [bold]set[/bold] :smile:"
@@ -26,6 +27,11 @@ def rendered(table: object, width: int = 100) -> list[str]:
     stream = io.StringIO()
     Console(file=stream, width=width, color_system=None).print(table)
     return stream.getvalue().splitlines()
+
+
+def speed(*timings: Timing, threads: int = 1) -> Speed:
+    processor = "AMD EPYC, x86 with VNNI (avx2, fma, avx512f, avx512bw, avx512_vnni, avx512_bf16)"
+    return Speed(list(timings), threads, processor, "x86 with VNNI", Load(64, 51.25, 0.02, 0.43))
 
 
 def results(models: int) -> Evaluation:
@@ -92,7 +98,7 @@ def test_names_are_never_markup() -> None:
     assert "[x].onnx" in text
     assert "[bold]y.onnx" in text
     timing = Timing("[/bold] my model", 1, 2.0, 1.9, 2.1, 1.0)
-    assert "[/bold] my model" in "\n".join(rendered(timing_table([timing], 1)))
+    assert "[/bold] my model" in "\n".join(rendered(speed_table(speed(timing))))
 
 
 def test_what_is_missing_is_explained() -> None:
@@ -103,7 +109,7 @@ def test_what_is_missing_is_explained() -> None:
 def test_long_file_names_keep_the_numbers_whole() -> None:
     name = "a_very_long_file_name_" * 5 + ".onnx"
     timing = Timing(name, 16, 1234.56, 1200.01, 1300.99, 12.34)
-    lines = rendered(timing_table([timing], 2))
+    lines = rendered(speed_table(speed(timing, threads=2)))
     assert max(map(len, lines)) <= 100
     for number in ("1234.56", "1200.01 to 1300.99", "12.34"):
         assert any(number in line for line in lines), number
@@ -114,3 +120,23 @@ def test_a_protocol_without_metrics() -> None:
     assert "none here" in "\n".join(rendered(evaluation_table([empty], "a")))
     metric = Metric("accuracy", 0.5)
     assert formatted(metric, None) == ""
+
+
+def test_speed_says_on_what_it_was_measured() -> None:
+    names = ("teacher", "best float form", "student")
+    timings = [
+        Timing(
+            n, b, 1234.56, 1200.01, 1300.99, 1.5, dict(zip(names, (1.5, 1.25, 1.0), strict=True))
+        )
+        for b in (1, 16)
+        for n in names
+    ]
+    lines = rendered(speed_table(speed(*timings), names[:2]))
+    assert max(map(len, lines)) <= 100
+    rows = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in lines]
+    for name in names:
+        assert ["16", name, "1234.56", "1200.01 to 1300.99", "13", "1.50", "1.25"] in rows
+    text = "\n".join(lines)
+    assert "AMD EPYC, x86 with VNNI" in text
+    assert "other processes took 43 % of the 64 cores" in text
+    assert "ratios, not milliseconds" in text.replace("\n", "")

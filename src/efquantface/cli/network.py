@@ -170,11 +170,9 @@ def benchmark(
     names = [model, *(against or [])]
     for name in names:
         check_model(name)
-    from dataclasses import asdict
-
-    from efquantface.embedding.benchmark import benchmark as run_benchmark
+    from efquantface.embedding.benchmark import measure
     from efquantface.embedding.embedder import Embedder
-    from efquantface.report.tables import timing_table
+    from efquantface.report.tables import speed_table
 
     models = [
         Embedder.open(
@@ -186,11 +184,11 @@ def benchmark(
         )
         for name in names
     ]
-    timings = run_benchmark(
-        list(zip(names, models, strict=True)), batches=batch or (1, 16), rounds=rounds
+    speed = measure(
+        list(zip(names, models, strict=True)), threads, batches=batch or (1, 16), rounds=rounds
     )
-    numbers = {"threads": threads, "rounds": rounds, "timings": [asdict(t) for t in timings]}
-    give(timing_table(timings, threads), numbers, json_)
+    numbers = {**speed.conditions(), "rounds": rounds, "timings": speed.rows()}
+    give(speed_table(speed), numbers, json_)
 
 
 def export(

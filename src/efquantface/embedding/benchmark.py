@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
 from efquantface.embedding.embedder import Embedder
 from efquantface.interfaces import Progress
+from efquantface.runtime import processor
+from efquantface.runtime.busy import Load, Watch
 from efquantface.runtime.sessions import Float32
 
 _WARMUP = 3
@@ -18,19 +21,77 @@ _MIN_SECONDS = 0.004  # a timed round repeats short calls up to this
 
 @dataclass(frozen=True)
 class Timing:
-    """One model at one batch size: milliseconds a call (median, quartiles) over the rounds."""
+    """One model at one batch size: milliseconds a call (median, quartiles) over the rounds.
+
+    Attributes:
+        ratio: how many times as fast as the first model: the median over the rounds of (its time /
+            this model's time).
+        ratios: the same to every model, by name.
+    """
 
     name: str
     batch: int
     median_ms: float
     low_ms: float
     high_ms: float
-    ratio: float  # median over the rounds of (first model's time / this model's time)
+    ratio: float
+    ratios: dict[str, float] = field(default_factory=dict)
 
     @property
     def faces_a_second(self) -> float:
         """Throughput at the median."""
         return self.batch * 1000 / self.median_ms
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Timings, and what they depend on.
+
+    Attributes:
+        threads: of the runtime.
+        processor: its name, kind and instruction sets in words.
+        kind: of :func:`efquantface.runtime.processor.kind`.
+        load: what else the machine did.
+    """
+
+    timings: list[Timing]
+    threads: int
+    processor: str
+    kind: str
+    load: Load
+
+    @property
+    def batches(self) -> list[int]:
+        """Batch sizes, ascending."""
+        return sorted({t.batch for t in self.timings})
+
+    def at(self, batch: int) -> dict[str, Timing]:
+        """Timings of one batch size, by model."""
+        return {t.name: t for t in self.timings if t.batch == batch}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Timings as plain data."""
+        return [{**vars(t), "faces_a_second": t.faces_a_second} for t in self.timings]
+
+    def conditions(self) -> dict[str, Any]:
+        """What they depend on, as plain data."""
+        busy = {**asdict(self.load), "busy": self.load.busy}
+        return {"processor": self.processor, "threads": self.threads, "load": busy}
+
+
+def measure(
+    models: Sequence[tuple[str, Embedder]],
+    threads: int,
+    *,
+    batches: Sequence[int] = (1, 16),
+    rounds: int = 20,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Speed:
+    """:func:`benchmark`, and under what conditions. ``threads`` is what the models were opened with."""
+    with Watch() as watch:
+        timings = benchmark(models, batches=batches, rounds=rounds, seed=seed, progress=progress)
+    return Speed(timings, threads, processor.in_words(), processor.kind(), watch.load)
 
 
 def benchmark(
@@ -69,8 +130,11 @@ def benchmark(
                 progress(done, total)
         for column, (name, _) in enumerate(models):
             low, median, high = np.percentile(times[:, column], [25, 50, 75])
-            ratio = float(np.median(times[:, 0] / times[:, column]))
-            timings.append(Timing(name, batch, float(median), float(low), float(high), ratio))
+            quotients = np.median(times / times[:, column : column + 1], axis=0).tolist()
+            ratios = {other: q for (other, _), q in zip(models, quotients, strict=True)}
+            timings.append(
+                Timing(name, batch, float(median), float(low), float(high), quotients[0], ratios)
+            )
     return timings
 
 

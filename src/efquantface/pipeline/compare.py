@@ -8,18 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from efquantface.data.faces import FaceSet
+from efquantface.data.faces import FaceSet, cap
 from efquantface.data.sources import SYNTHETIC
-from efquantface.embedding.benchmark import Timing, benchmark
+from efquantface.embedding.benchmark import Speed, measure
 from efquantface.embedding.embedder import Embedder
 from efquantface.evaluation.items import Embedded, EvalItem
 from efquantface.evaluation.result import Evaluation
 from efquantface.evaluation.run import embed_item, embedding_lengths, score_items
 from efquantface.evaluation.sets import EvalSet
 from efquantface.evaluation.shared import warn_of_shared
+from efquantface.export.without_vnni import WithoutVnni, crops_for, lost_without_vnni
+from efquantface.graph.model import FaceModel
 from efquantface.interfaces import Embeds
 from efquantface.pipeline.run_dir import Run
 from efquantface.pipeline.teacher import Teacher
+from efquantface.report.results import BEST_FLOAT, STUDENT, TEACHER
+from efquantface.runtime.processor import lacks_vnni
 from efquantface.runtime.sessions import has_cuda
 
 
@@ -72,12 +76,38 @@ def compare(
     return Comparison(own.name, score_items(sets, embedded, options, console), lengths)
 
 
-def time_files(run: Run, teacher: Teacher) -> list[Timing]:
+def without_vnni(
+    run: Run, student: FaceModel, held: FaceSet, teacher: npt.NDArray[np.float32]
+) -> WithoutVnni:
+    """What a student that is not portable loses on x86 without VNNI, on some held-out faces.
+
+    Args:
+        run: whose exported file is opened as any client opens it.
+        student: what was exported.
+        held: all faces that were held out, N.
+        teacher: the teacher's embeddings (N,D) of them.
+    """
+    index = cap(held.identities, crops_for(student), run.recipe.seed)
+    faces = held.subset(index)
+    file = Embedder.open(run.directory.onnx, threads=run.recipe.threads)
+    with run.console.bar("with and without VNNI") as advance:
+        return lost_without_vnni(
+            student,
+            faces.images,
+            faces.identities,
+            teacher[index],
+            file.embed(faces.images),
+            lacking=lacks_vnni(),
+            progress=advance,
+        )
+
+
+def time_files(run: Run, teacher: Teacher) -> Speed:
     """One thread: the user's file, its best float form, the student, in turns."""
     models = [
-        ("teacher", teacher.embedder(own=True, threads=1)),
-        ("best float form", teacher.embedder(threads=1)),
-        ("student", Embedder.open(run.directory.onnx, threads=1)),
+        (TEACHER, teacher.embedder(own=True, threads=1)),
+        (BEST_FLOAT, teacher.embedder(threads=1)),
+        (STUDENT, Embedder.open(run.directory.onnx, threads=1)),
     ]
     with run.console.bar("measuring speed") as advance:
-        return benchmark(models, seed=run.recipe.seed, progress=advance)
+        return measure(models, 1, seed=run.recipe.seed, progress=advance)

@@ -22,7 +22,7 @@ from efquantface.export.parity import Parity
 from efquantface.graph.checkpoint import save_checkpoint
 from efquantface.graph.model import FaceModel
 from efquantface.pipeline import estimate
-from efquantface.pipeline.compare import compare, time_files
+from efquantface.pipeline.compare import compare, time_files, without_vnni
 from efquantface.pipeline.deliver import export_student, restore_length
 from efquantface.pipeline.dry_run import RunPlan, plan_run
 from efquantface.pipeline.inputs import Inputs, read_inputs
@@ -204,10 +204,14 @@ def _compress(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
     with console.stage(estimate.EVALUATION):
         training = faces.subset(inputs.train), bank.plain[inputs.train]
         found = compare(run, teacher, inputs.sets, training)
-    timings = []
+        saturated = None
+        if not parity.portable:
+            held = faces.subset(inputs.held)
+            saturated = without_vnni(run, student, held, bank.plain[inputs.held])
+    speed = None
     if recipe.benchmark:
         with console.stage(estimate.SPEED):
-            timings = time_files(run, teacher)
+            speed = time_files(run, teacher)
     results = Results(
         recipe=recipe.model_dump(mode="json"),
         contract=teacher.contract,
@@ -220,7 +224,8 @@ def _compress(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
         layer_errors=errors,
         images_used=_images_used(recipe, len(inputs.train)),
         skipped=faces.skipped,
-        timings=timings,
+        without_vnni=saturated,
+        speed=speed,
         choices=start.choices,
         pruned=pruned,
         latency=latency,

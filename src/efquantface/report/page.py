@@ -15,13 +15,15 @@ from PIL import Image
 from efquantface.evaluation.sets import EvalSet
 from efquantface.files import write_text
 from efquantface.recipe import FLOAT
-from efquantface.report import figures
+from efquantface.report import figures, sentences
 from efquantface.report.results import (
+    BEST_FLOAT,
+    STUDENT,
+    TEACHER,
     Results,
     formatted,
     formatted_interval,
     percent,
-    speed_rows,
 )
 
 _MAX_CHANGED = 40
@@ -45,6 +47,7 @@ def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ())
     environment.globals.update(
         percent=percent, formatted=formatted, interval=formatted_interval, zip=zip
     )
+    speed, quantized = results.speed, results.recipe["bits"] != FLOAT
     protocols = [
         {
             "result": protocol,
@@ -58,7 +61,10 @@ def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ())
         results=results,
         title=results.title or f"{results.teacher}: {_bits(results)}",
         protocols=protocols,
-        speeds=speed_rows(results.timings),
+        portability=sentences.portability(results),
+        exact_sums=sentences.exact_sums(results),
+        names={"teacher": TEACHER, "best": BEST_FLOAT, "student": STUDENT},
+        gains=sentences.gains(speed, integers=quantized) if speed else [],
         training=figures.training(results.history) if len(results.history.held_out) > 1 else "",
         layers=figures.layers(results.layer_errors) if results.layer_errors else "",
         pruned=figures.pruned(results.pruned) if results.pruned else "",

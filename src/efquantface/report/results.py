@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efquantface.contract import FaceContract
-from efquantface.embedding.benchmark import Timing
+from efquantface.embedding.benchmark import Speed
 from efquantface.evaluation.result import Evaluation, Metric
+from efquantface.runtime.processor import named
 
 if TYPE_CHECKING:  # tables of evaluations need no PyTorch
     from efquantface.distill.settings import History
     from efquantface.export.parity import Parity
+    from efquantface.export.without_vnni import WithoutVnni
     from efquantface.graph.model import FaceModel
     from efquantface.prune.goal import Latency
     from efquantface.prune.prune import Pruned
     from efquantface.quantize.mixed import LayerChoice
+
+TEACHER, BEST_FLOAT, STUDENT = "teacher", "best float form", "student"  # what is timed
+FILE = "student.onnx"
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,12 @@ class Results:
         layer_errors: relative squared error of each quantized tensor, by name.
         images_used: for training, or for setting ranges where nothing was trained.
         skipped: images that could not be used, and why.
-        timings: teacher, its best float form and student; empty without a benchmark.
+        without_vnni: what a student that is not portable loses there; None for others.
+        speed: of teacher, its best float form and student; None without a benchmark.
         choices: the bits that a budget gave each layer.
         reconstructed: whether weights were rounded against the teacher.
         title, caveat: for the head of table and report.
+        processor: on which all this was measured: its name and kind.
 
     Example:
         >>> results
@@ -85,13 +92,15 @@ class Results:
     layer_errors: list[tuple[str, float]] = field(default_factory=list)
     images_used: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
-    timings: list[Timing] = field(default_factory=list)
+    without_vnni: WithoutVnni | None = None
+    speed: Speed | None = None
     choices: list[LayerChoice] = field(default_factory=list)
     pruned: Pruned | None = None
     latency: Latency | None = None
     reconstructed: bool = False
     title: str = ""
     caveat: str = ""
+    processor: str = field(default_factory=named)
 
     def __repr__(self) -> str:
         """One line: what was made of what, how small it is, and each protocol's first metric."""
@@ -121,10 +130,13 @@ class Results:
             "skipped_faces": [list(item) for item in self.skipped],
             "bits_chosen": {c.name: c.bits for c in self.choices},
             "portable": self.parity.portable,
+            "without_vnni": None if self.without_vnni is None else asdict(self.without_vnni),
             "pruned": None if self.pruned is None else self.pruned.as_dict(),
             "latency": None if self.latency is None else asdict(self.latency),
             "layer_errors": dict(self.layer_errors),
-            "speed": [{**vars(t), "faces_a_second": t.faces_a_second} for t in self.timings],
+            "processor": self.processor,
+            "speed": [] if self.speed is None else self.speed.rows(),
+            "speed_conditions": None if self.speed is None else self.speed.conditions(),
         }
 
 
@@ -147,12 +159,3 @@ def formatted(metric: Metric, value: float | None) -> str:
 def formatted_interval(interval: tuple[float, float] | None) -> str:
     """A 95 % interval in percent."""
     return "" if interval is None else f"[{percent(interval[0])}, {percent(interval[1])}]"
-
-
-def speed_rows(timings: list[Timing]) -> list[tuple[str, dict[str, Timing]]]:
-    """Timings grouped by batch: (label, timings by model)."""
-    batches = sorted({t.batch for t in timings})
-    return [
-        (f"ms at batch {b}, one thread", {t.name: t for t in timings if t.batch == b})
-        for b in batches
-    ]

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from efquantface.embedding.benchmark import Timing
+from efquantface.embedding.benchmark import Speed
 from efquantface.evaluation.result import Metric, ProtocolResult
+from efquantface.recipe import FLOAT
+from efquantface.report import sentences
 from efquantface.report.results import (
+    BEST_FLOAT,
+    TEACHER,
     Results,
     formatted,
     formatted_interval,
     percent,
-    speed_rows,
 )
 
 _NAME = 41  # characters of the first column; longer names are folded between words
-_VALUE, _INTERVAL, _NOTE = 8, 24, 22
+_VALUE, _INTERVAL, _NOTE, _RATIO = 8, 24, 22, 13
 PERCENT = "shares in percent, with 95 % intervals"
 
 
 def terminal_table(results: Results) -> Group:
-    """Teacher beside student: size, speed, then every protocol."""
-    table = _table(results.title or "teacher against student", "loss or ratio")
+    """Where the file is right; teacher beside student: size, speed, then every protocol."""
+    head = [Text(line) for line in sentences.portability(results)]
+    head += [Text(f"    {line}") for line in sentences.exact_sums(results)]
+    table = _table(results.title or "teacher against student", "ratio")
     sizes = results.sizes
     _row(
         table,
@@ -34,16 +39,12 @@ def terminal_table(results: Results) -> Group:
         f"{sizes.student_bytes / 1e6:.2f}",
         f"{1 / sizes.ratio:.1f}x smaller",
     )
-    for label, rows in speed_rows(results.timings):
-        teacher, student = rows["teacher"], rows["student"]
-        _row(
-            table,
-            label,
-            f"{teacher.median_ms:.2f}",
-            f"{student.median_ms:.2f}",
-            f"{student.ratio:.1f}x as fast",
-        )
-    return Group(table, *_protocols(results.protocols, two=True))
+    parts: list[RenderableType] = [*head, table]
+    if results.speed is not None:
+        quantized = results.recipe["bits"] != FLOAT
+        parts.append(speed_table(results.speed, (TEACHER, BEST_FLOAT)))
+        parts += [Text(line) for line in sentences.gains(results.speed, integers=quantized)]
+    return Group(*parts, *_protocols(results.protocols, two=True))
 
 
 def evaluation_table(
@@ -54,15 +55,24 @@ def evaluation_table(
     return Group(Text(f"{names[0]}: {PERCENT}"), *_protocols(results, two=against is not None))
 
 
-def timing_table(timings: list[Timing], threads: int) -> Table:
-    """Milliseconds, faces a second and ratios to the first model."""
-    table = Table(title=f"speed, {threads} thread(s), models timed in turns", title_justify="left")
-    for column in ("batch", "model", "ms", "quartiles", "faces/s", "times as fast as the first"):
-        if column == "model":
-            table.add_column(column, overflow="fold", max_width=36)
-        else:
-            table.add_column(column, justify="right", min_width=min(len(column), 13))
-    for t in timings:
+def speed_table(speed: Speed, against: Sequence[str] = ()) -> Group:
+    """Milliseconds, faces a second and ratios, and on what they were measured.
+
+    Args:
+        speed: of two models or more, or of one.
+        against: models that ratios are to; the first where none is named.
+    """
+    threads = "one thread" if speed.threads == 1 else f"{speed.threads} threads"
+    title = f"speed, {threads}, models timed in turns"
+    table = Table(title=title, title_justify="left")
+    table.add_column("batch", justify="right")
+    table.add_column("model", overflow="fold", max_width=36)
+    for column in ("ms", "quartiles", "faces/s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name in against or ("first",):
+        table.add_column(f"times as fast as the {name}", justify="right", width=_RATIO)
+    for t in speed.timings:
+        ratios = [t.ratios[name] for name in against] or [t.ratio]
         _row(
             table,
             str(t.batch),
@@ -70,9 +80,9 @@ def timing_table(timings: list[Timing], threads: int) -> Table:
             f"{t.median_ms:.2f}",
             f"{t.low_ms:.2f} to {t.high_ms:.2f}",
             f"{t.faces_a_second:.0f}",
-            f"{t.ratio:.2f}",
+            *(f"{ratio:.2f}" for ratio in ratios),
         )
-    return table
+    return Group(table, Text(speed.processor), Text(speed.load.describe()))
 
 
 def _protocols(results: Sequence[ProtocolResult], *, two: bool) -> list[Table | Text]:

@@ -1,4 +1,4 @@
-"""What a number depends on: versions, instruction sets, threads, runtimes and providers."""
+"""What a number depends on: versions, processor, threads, runtimes and providers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 import sys
 from typing import Any
 
-from efquantface.runtime.processor import instruction_sets, processor
+from efquantface.runtime.processor import instruction_sets, integer_sums, processor
 from efquantface.runtime.sessions import default_threads
 
 _PACKAGES = (
@@ -26,7 +26,7 @@ _PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Versions, processor, instruction sets, threads, runtimes; plain data for ``env.json``."""
+    """Versions, processor and how it adds, threads, runtimes; plain data for ``env.json``."""
     import onnxruntime as ort
 
     return {
@@ -34,6 +34,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": processor(),
         "instruction_sets": instruction_sets(),
+        "integer_sums": integer_sums(),
         "threads": default_threads(),
         **_torch(),
         "onnxruntime_providers": ort.get_available_providers(),

@@ -17,6 +17,13 @@ _FLAGS = (
 )
 _VNNI = ("avx_vnni", "avx512_vnni", "amx_int8")
 _ARM_FLAGS = ("asimd", "asimddp", "i8mm", "sve")
+WITH_VNNI, WITHOUT_VNNI, ARM = "x86 with VNNI", "x86 without VNNI", "ARM"
+_SUMS = {  # how ONNX Runtime's u8 x s8 kernels add there, and what follows
+    WITH_VNNI: "sums of 32 bits, any 8-bit file is right",
+    WITHOUT_VNNI: "sums of two products in 16 bits, files that are not portable give other embeddings: "
+    "efq inspect FILE tells",
+    ARM: "sums of 32 bits, any 8-bit file is right",
+}
 
 
 def processor() -> str:
@@ -53,3 +60,34 @@ def has_vnni() -> bool:
 def lacks_vnni() -> bool:
     """Whether this is known to be an x86 processor whose u8 x s8 kernels add in 16 bits."""
     return "avx2" in instruction_sets() and not has_vnni()
+
+
+def kind() -> str:
+    """One of ``WITH_VNNI``, ``WITHOUT_VNNI`` and ``ARM``; empty where it is not known."""
+    if has_vnni():
+        return WITH_VNNI
+    if lacks_vnni():
+        return WITHOUT_VNNI
+    arm = platform.machine().lower() in ("aarch64", "arm64") or "asimd" in instruction_sets()
+    return ARM if arm else ""
+
+
+def integer_sums() -> str:
+    """How this processor adds in 8-bit files, and what follows, in words."""
+    found = kind()
+    if not found:
+        return (
+            "not known: files that are portable are right on any processor, efq inspect FILE tells"
+        )
+    return f"{found}: {_SUMS[found]}"
+
+
+def named() -> str:
+    """The processor's name and its kind."""
+    return f"{processor()}, {kind()}" if kind() else processor()
+
+
+def in_words() -> str:
+    """The processor's name, its kind, and its instruction sets."""
+    sets = ", ".join(instruction_sets())
+    return f"{named()} ({sets})" if sets else named()

@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from efquantface.rows import unit
 
 from efquantface.contract import FaceContract
 from efquantface.evaluation.benchmarks.load import load_eval
@@ -42,6 +41,7 @@ from efquantface.export.emulate import emulate
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model
+from efquantface.rows import unit
 from efquantface.runtime.environment import environment
 
 ROWS = Path(__file__).parent / "results" / "clients"
@@ -57,8 +57,8 @@ TEACHERS = {"y1": "y1.onnx", "mobileface2": "mobileface2.onnx", "edgeface": "edg
 PLAIN = "onnxruntime"
 CLIENTS = [PLAIN, "insightface", "face_analysis", "uniface"]
 CLIENTS += ["opencv", "opencv_classic", "openvino", "openvino_float32"]
-EMULATED = (PLAIN, "insightface")
 FEW = {"face_analysis": 256}  # image by image, and `insightface` computes the same
+REFERENCE = 64
 FAR = 1e-3
 
 Floats = npt.NDArray[np.float32]
@@ -74,9 +74,9 @@ class Crops:
     def measures(self, embeddings: Floats) -> dict[str, float]:
         """Accuracy, and TAR where enough impostors stand behind it, of the first crops' pairs."""
         inside = np.maximum(self.pairs.a, self.pairs.b) < len(embeddings)
-        kept = Pairs(*(getattr(self.pairs, k)[inside] for k in ("a", "b", "same", "folds")))
-        if len(embeddings) < len(self.images) or not inside.any():
+        if len(embeddings) < len(self.images):
             return {}  # of fewer crops than the others: not comparable
+        kept = Pairs(*(getattr(self.pairs, k)[inside] for k in ("a", "b", "same", "folds")))
         rows = unit(embeddings)
         scores = pair_scores(rows, rows, kept)
         found = {"accuracy": fold_accuracy(scores, kept.same, kept.folds).mean}
@@ -111,8 +111,9 @@ class Place:
                 return {"refused": f"ends with {done.returncode}: {last}"}
             with np.load(out) as found:
                 result = {k: v if v.ndim > 1 else v.item() for k, v in found.items()}
-        printed = done.stderr.strip().splitlines()
-        return {**result, **({"printed": printed[0]} if printed else {})}
+        if printed := done.stderr.strip().splitlines():
+            result["printed"] = printed[0]
+        return result
 
 
 def main() -> None:
@@ -128,8 +129,7 @@ def main() -> None:
     place = environment_of_clients(args.work)
     versions = installed(place.python)
     for name, path in args.students:
-        wanted = list(wanted_runs(name, args))
-        if not wanted:
+        if not (wanted := list(wanted_runs(name, args))):
             continue
         teacher, teacher_file = teacher_of(name, args)
         crops = lfw_crops(lfw_folder(name, args), teacher.contract, args.crops)
@@ -158,7 +158,7 @@ def wanted_runs(name: str, args: argparse.Namespace) -> Iterator[tuple[str, str]
     """(name in the row, client) of everything that is to be run for a network."""
     runs = [(client, client) for client in CLIENTS]
     if args.emulated_cpu:
-        runs += [(f"{client} on {args.emulated_cpu}", client) for client in EMULATED]
+        runs += [(f"{client} on {args.emulated_cpu}", client) for client in CLIENTS[:2]]
     for run in runs:
         if not args.only or any(f"{name}/{run[0]}".startswith(only) for only in args.only):
             yield run
@@ -179,7 +179,7 @@ def environment_of_clients(work: Path) -> Place:
 
 def installed(python: Path) -> dict[str, str]:
     """Versions of the clients and of what they compute with."""
-    text = subprocess.check_output([str(python), "-m", "pip", "freeze"], text=True)
+    text = subprocess.check_output([python, "-m", "pip", "freeze"], text=True)
     found = dict(line.split("==") for line in text.splitlines() if "==" in line)
     return {n: found[n] for n in ("numpy", *(p.partition("=")[0].rstrip(">") for p in PACKAGES))}
 
@@ -210,9 +210,8 @@ def lfw_crops(folder: Path, contract: FaceContract, count: int | None) -> Crops:
     assert people.pairs is not None
     pairs = people.pairs
     mixed = np.random.default_rng(0).permutation(len(pairs.a))
-    both = np.stack([pairs.a[mixed], pairs.b[mixed]], axis=1).ravel()
-    _, first = np.unique(both, return_index=True)
-    order = both[np.sort(first)]
+    both = np.stack([pairs.a, pairs.b], axis=1)[mixed].ravel()
+    order = both[np.sort(np.unique(both, return_index=True)[1])]
     place = np.empty(len(people.faces.images), np.int64)
     place[order] = np.arange(len(order))
     moved = Pairs(place[pairs.a], place[pairs.b], pairs.same, pairs.folds)
@@ -229,13 +228,12 @@ def measure(
 ) -> dict[str, Any]:
     """A row: every wanted client's embeddings against the references."""
     student = load_model(student_file.with_name("student.safetensors"))
-    integers = in_integers(student, crops.images[:64])
+    exact = in_integers(student, crops.images[:REFERENCE])
     row: dict[str, Any] = {"crops": len(crops.images), "clients": {}, **made()}
-    files = {
-        "teacher": (teacher[0].contract, teacher[1]),
-        "student": (student.contract, student_file),
-    }
-    for role, (contract, file) in files.items():
+    for role, contract, file, reference in (
+        ("teacher", teacher[0].contract, teacher[1], None),
+        ("student", student.contract, student_file, exact),
+    ):
         plain = place.run(PLAIN, file, crops.images, contract)
         if "refused" in plain:
             raise SystemExit(f"{file}: ONNX Runtime refuses it: {plain['refused']}")
@@ -244,14 +242,13 @@ def measure(
             if label != client:
                 emulator = ("qemu-x86_64", "-cpu", args.emulated_cpu)
                 where, few = replace(place, emulator=emulator), args.emulated_crops
-            own = label != PLAIN
-            found = where.run(client, file, crops.images[:few], contract) if own else plain
-            exact = integers if role == "student" else None
-            cell = judged(found, exact, plain["embeddings"], contract, crops)
+            again = label != PLAIN
+            found = where.run(client, file, crops.images[:few], contract) if again else plain
+            cell = judged(found, reference, plain["embeddings"], contract, crops)
+            if where.emulator:
+                cell["emulator"] = " ".join(where.emulator)
             row["clients"].setdefault(label, {})[role] = cell
-            print(
-                f"{file}, {label}: {cell.get('refused', cell.get('cosine_to_plain'))}", flush=True
-            )
+            print(file, label, cell.get("refused", cell.get("cosine_to_plain")), flush=True)
     return row
 
 
@@ -331,8 +328,8 @@ def table(rows: list[dict[str, Any]]) -> str:
                     for key in ("accuracy", "tar")
                 ),
             ]
-            crops = student.get("crops", teacher.get("crops", ""))
-            lines.append(f"| {row['name']}/{client} | {crops} | " + " | ".join(columns) + " |")
+            columns = [f"{row['name']}/{client}", f"{student.get('crops', '')}", *columns]
+            lines.append(f"| {' | '.join(columns)} |")
     return "\n".join([*lines, ""])
 
 

@@ -51,10 +51,17 @@ class OnnxFacts:
 
 @dataclass(frozen=True)
 class ImportedOnnx:
-    """A canonical graph over the file's own input, and what the file says about itself."""
+    """A canonical graph over the file's own input, and what the file says about itself.
+
+    Attributes:
+        names: of the file's values: the graph's node that gives each.
+        moved: place of the batch in the file's values where it is not in front.
+    """
 
     graph: fx.GraphModule
     facts: OnnxFacts
+    names: dict[str, str]
+    moved: dict[str, int]
 
 
 def load_proto(path: Path) -> onnx.ModelProto:
@@ -127,7 +134,7 @@ def import_proto(model: onnx.ModelProto, path: Path) -> ImportedOnnx:
             f"{path}: the output {output!r} has shape {shape}, not one embedding a face (N, D)"
         )
     facts = _facts(model, inputs[0].name, output, (height, width), shape[1])
-    return ImportedOnnx(builder.finish(result), facts)
+    return ImportedOnnx(builder.finish(result), facts, context.names, context.moved)
 
 
 def read_facts(path: Path) -> OnnxFacts:

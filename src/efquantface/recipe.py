@@ -126,6 +126,7 @@ class Recipe(BaseModel):
 
     resize: bool = Field(False, description="scale crops of another size")
     check_alignment: bool = Field(True, description="compare landmarks with the template")
+    anyway: bool = Field(False, description="go on where a check of the teacher fails")
     cache: bool = Field(True, description="keep teacher embeddings in the user cache")
     benchmark: bool = Field(True, description="measure speed at the end")
     report_faces: bool = Field(False, description="show faces in the report")

@@ -66,7 +66,7 @@ def read_inputs(
     alignment = _alignment(run, faces, face_set, opened.contract)
     named = load_items(recipe.evaluation.eval, opened.contract, recipe.resize, console)
     sets = [*eval_sets, *named]
-    check_preprocessing(opened.model, face_set, console)
+    check_preprocessing(opened.model, face_set, console, recipe.anyway)
     train, held = split(face_set, recipe.hold_out, recipe.seed)
     if not sets:
         console.log("no --eval given: all pairs of the held-out faces are the evaluation")

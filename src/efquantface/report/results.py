@@ -62,6 +62,7 @@ class Results:
         timings: teacher, its best float form and student; empty without a benchmark.
         choices: the bits that a budget gave each layer.
         reconstructed: whether weights were rounded against the teacher.
+        teacher_check: the teacher's graph beside the user's own file; None where that cannot run.
         title, caveat: for the head of table and report.
 
     Example:
@@ -90,6 +91,7 @@ class Results:
     reconstructed: bool = False
     title: str = ""
     caveat: str = ""
+    teacher_check: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         """One line: what was made of what, how small it is, and each protocol's first metric."""
@@ -115,6 +117,7 @@ class Results:
             "embedding_lengths": self.lengths,
             "history": asdict(self.history),
             "parity": self.parity.as_dict(),
+            "teacher_check": self.teacher_check,
             "images_used": self.images_used,
             "skipped_faces": [list(item) for item in self.skipped],
             "bits_chosen": {c.name: c.bits for c in self.choices},

@@ -17,6 +17,7 @@ from efquantface.export.parity import check_layers, has_signed_codes
 from efquantface.export.scales import write_scales
 from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model, resolve
+from efquantface.pipeline.teacher_check import compared
 
 FORMATS = ("onnx", "openvino", "scales")
 _BESIDE = {"openvino": (".bin", ".contract.json"), "scales": (".scales.json",)}
@@ -48,6 +49,7 @@ def export_model(
 
     Raises:
         ExportError: an unknown format, or a float network where a student is expected.
+        ImportMismatchError: the network was not imported rightly; compared on random crops.
         RunError: the output exists and ``force`` is not given.
         ParityError: the file does not compute what the student computes; nothing is replaced.
 
@@ -70,6 +72,7 @@ def export_model(
         )
     if as_float and file_format == "scales":
         raise ExportError(f"{model}: has no scales; --format scales is for students")
+    checked = compared(model, loaded) if as_float else []
     suffix = ".xml" if file_format == "openvino" else ".onnx"
     source = resolve(model)
     without_integers = as_float or file_format == "scales"
@@ -91,7 +94,7 @@ def export_model(
             raise type(error)(str(error).replace(str(draft), str(target))) from None
         for path in sorted(Path(folder).iterdir()):
             os.replace(path, target.parent / path.name)
-    return [line.replace(str(Path(folder)), str(target.parent)) for line in lines]
+    return [line.replace(str(Path(folder)), str(target.parent)) for line in lines] + checked
 
 
 def _write(loaded: FaceModel, target: Path, file_format: str, packed: bool) -> list[str]:

@@ -17,6 +17,7 @@ from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model, onnx_contract, resolve
 from efquantface.importers.onnx.graph import load_proto, quantized_operators
 from efquantface.pipeline.preflight import AS_FOUND, separations
+from efquantface.pipeline.teacher_check import compared
 
 _FACES = 400  # enough to tell preprocessings apart
 
@@ -61,7 +62,9 @@ def describe_model(
     if layers:
         lines += _layers(loaded)
     if faces is not None:
-        lines += _tried(loaded, load_faces(Path(faces), loaded.contract, resize=resize))
+        face_set = load_faces(Path(faces), loaded.contract, resize=resize)
+        lines += compared(model, loaded, face_set.images)
+        lines += _tried(loaded, face_set)
     return lines
 
 

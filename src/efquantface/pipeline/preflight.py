@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from efquantface.console import Console
-from efquantface.contract import ASSUMED, PREPROCESS, FaceContract
+from efquantface.contract import ASSUMED, PREPROCESS
 from efquantface.data.faces import FaceSet
 from efquantface.embedding.embedder import Embedder
 from efquantface.errors import EfqError, NotRecognizingError, PreprocessError
@@ -64,9 +65,10 @@ def check_preprocessing(
     first, *more = _samples(faces, _IMAGES)
     if not (assumed or first.labelled):
         return
-    scores = {AS_FOUND: _separation(model, model.contract, first)}
+    embedder = _open(model)
+    scores = _separations(embedder, first, (AS_FOUND,))
     if assumed or scores[AS_FOUND] < _HARDLY:
-        scores = _separations(model, first)
+        scores = _separations(embedder, first)
     listed = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
     best = max(scores, key=lambda name: scores[name])
     if assumed:
@@ -81,7 +83,7 @@ def check_preprocessing(
     elif (
         assumed
         and _clearly(scores, best, first)
-        and all(_clearly(_separations(model, s, (AS_FOUND, best)), best, s) for s in more)
+        and all(_clearly(_separations(embedder, s, (AS_FOUND, best)), best, s) for s in more)
     ):
         problem = (
             f"{model.name}: the preprocessing {best!r} separates people clearly better than the "
@@ -108,7 +110,11 @@ def separations(model: FaceModel, faces: FaceSet, images: int = _IMAGES) -> dict
     The model's own is called ``AS_FOUND``, and not tried again under another name. Same pairs are two
     images of one identity, or an image and its mirror image where there are no identities.
     """
-    return _separations(model, _samples(faces, images)[0])
+    return _separations(_open(model), _samples(faces, images)[0])
+
+
+def _open(model: FaceModel) -> Embedder:
+    return Embedder.open(model, backend="onnxruntime", threads=torch.get_num_threads())
 
 
 @dataclass(frozen=True)
@@ -165,17 +171,17 @@ def _sample(faces: FaceSet, picked: npt.NDArray[np.int64]) -> _Sample:
 
 
 def _separations(
-    model: FaceModel, sample: _Sample, names: Container[str] | None = None
+    embedder: Embedder, sample: _Sample, names: Container[str] | None = None
 ) -> dict[str, float]:
     """AUC under each preprocessing, or those of ``names``."""
-    contract = model.contract
+    contract = embedder.contract
     variants = {AS_FOUND: contract} | {
         name: contract.with_preprocess(name)
         for name, values in PREPROCESS.items()
         if values != (contract.color, contract.mean, contract.std)
     }
     return {
-        name: _separation(model, variant, sample)
+        name: _separation(replace(embedder, contract=variant), sample)
         for name, variant in variants.items()
         if names is None or name in names
     }
@@ -192,13 +198,8 @@ def _clearly(scores: dict[str, float], best: str, sample: _Sample) -> bool:
     return 1 - other < 0.5 * (1 - as_found) and other - as_found > least
 
 
-def _separation(model: FaceModel, variant: FaceContract, sample: _Sample) -> float:
-    """AUC of same against different pairs under another preprocessing.
-
-    The graph holds the assumed normalization, so crops are normalized as the variant says and then
-    mapped back to the pixels that the graph would have had to see.
-    """
-    trial = replace(Embedder.open(model), contract=variant)
+def _separation(trial: Embedder, sample: _Sample) -> float:
+    """AUC of same against different pairs. The network takes what its contract makes of a crop."""
     first = unit(trial.embed(sample.images))
     if sample.same is not None:
         scores = first @ first.T

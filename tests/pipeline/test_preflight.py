@@ -151,6 +151,18 @@ def test_another_sample_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     check_preprocessing(model, red_people(), Console(quiet=True))
 
 
+def test_mirror_images_do_not_tell_colours_apart(tmp_path: Path) -> None:
+    """Red and blue alike: BGR may win by chance, RGB is named, and the doubt is said."""
+    model, faces = load_model(pixels_file(tmp_path)), red_people().unlabelled()
+    faces.images[..., 2] = faces.images[..., 0]
+    with pytest.raises(PreprocessError, match=r"Add --preprocess raw;.*look that up"):
+        check_preprocessing(model, faces, Console(quiet=True))
+    scores = {"as found": 0.9, "raw": 0.9990, "raw-bgr": 0.9999}
+    sample = preflight._samples(faces, 160)[0]
+    assert preflight._best(scores, sample) == "raw"
+    assert preflight._best(scores, preflight._samples(red_people(), 160)[0]) == "raw-bgr"
+
+
 def test_samples_hold_many_people_a_few_times() -> None:
     faces = make_faces(identities=60, each=30)
     sample = preflight._samples(faces, 160)[0]

@@ -22,6 +22,8 @@ AS_FOUND = "as found"
 _IMAGES = 160
 _HARDLY = 0.8  # AUC below which a network is not one that recognizes faces
 _LEAST, _LEAST_MIRRORED = 2e-4, 1e-2  # of AUC, by which another preprocessing must win
+_ALIKE = 2e-3  # of AUC between mirror images: RGB and BGR, for example
+_UNSURE = ". Faces without labels do not tell RGB from BGR; look that up"
 _EACH = 4  # images of a person
 _GENUINE, _PEOPLE = 20, 8  # pairs of one person, and people, below which labels say little
 
@@ -70,7 +72,7 @@ def check_preprocessing(
     if assumed or scores[AS_FOUND] < _HARDLY:
         scores = _separations(embedder, first)
     listed = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-    best = max(scores, key=lambda name: scores[name])
+    best = _best(scores, first)
     if assumed:
         console.log(f"preprocessing assumed: separation (AUC) {listed}")
     if first.labelled and scores[best] < _HARDLY:
@@ -88,7 +90,7 @@ def check_preprocessing(
         problem = (
             f"{model.name}: the preprocessing {best!r} separates people clearly better than the "
             f"assumed one (AUC {listed}). Add --preprocess {best}; where you know better, name the "
-            "right one there"
+            f"right one there{'' if first.labelled else _UNSURE}"
         )
         _stop(PreprocessError(problem), console, anyway)
     elif scores[AS_FOUND] < _HARDLY and first.labelled:
@@ -185,6 +187,12 @@ def _separations(
         for name, variant in variants.items()
         if names is None or name in names
     }
+
+
+def _best(scores: dict[str, float], sample: _Sample) -> str:
+    """The name of the highest; of those that mirror images do not tell apart the first one."""
+    top = max(scores.values()) - (0 if sample.labelled else _ALIKE)
+    return next(name for name, value in scores.items() if value >= top)
 
 
 def _clearly(scores: dict[str, float], best: str, sample: _Sample) -> bool:

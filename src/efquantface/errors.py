@@ -33,8 +33,24 @@ class UnsupportedOperatorError(ModelFileError):
     """A graph holds operators that the importer does not know; all of them are named."""
 
 
+class NotRunnableError(ModelFileError):
+    """A runtime does not load or run a file, so that nothing can be compared with it."""
+
+
+class ImportMismatchError(ModelFileError):
+    """An imported network does not compute what its own file or module computes."""
+
+
+class NotRecognizingError(ModelFileError):
+    """A network does not tell people apart under any preprocessing."""
+
+
 class ContractError(EfqError):
     """A model and the faces, or a model and its declared preprocessing, do not fit together."""
+
+
+class PreprocessError(ContractError):
+    """The preprocessing is assumed, and another one separates people clearly better."""
 
 
 class DataError(EfqError):

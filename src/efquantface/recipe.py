@@ -205,6 +205,11 @@ class Recipe(BaseModel):
         description="compare the crops' landmarks with the template",
         json_schema_extra=_FACES,
     )
+    anyway: bool = Field(
+        False,
+        description="go on where a check of the teacher fails",
+        json_schema_extra=_FACES,
+    )
     cache: bool = Field(
         True,
         description="keep the teacher's embeddings of the faces (biometric data) in the user cache",

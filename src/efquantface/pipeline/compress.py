@@ -221,6 +221,7 @@ def _compress(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
         lengths=found.lengths,
         history=history,
         parity=parity,
+        teacher_check=None if inputs.teacher_check is None else inputs.teacher_check.as_dict(),
         layer_errors=errors,
         images_used=_images_used(recipe, len(inputs.train)),
         skipped=faces.skipped,

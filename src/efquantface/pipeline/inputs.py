@@ -21,6 +21,7 @@ from efquantface.graph.model import FaceModel
 from efquantface.pipeline.preflight import check_preprocessing, say_notes
 from efquantface.pipeline.run_dir import Run
 from efquantface.pipeline.teacher import Teacher
+from efquantface.pipeline.teacher_check import TeacherCheck, check_teacher, compare_with_source
 
 _SKIPPED_SHOWN = 5
 HELD_OUT = "held-out"
@@ -35,6 +36,7 @@ class Inputs:
         train, held: indices of the faces to train on, and of those held out.
         sets: what teacher and student are evaluated on.
         alignment: what comparing landmarks with the template gave; empty where it was not asked for.
+        teacher_check: the teacher's graph beside the user's own file; None where that cannot run.
     """
 
     teacher: Teacher
@@ -43,6 +45,7 @@ class Inputs:
     held: npt.NDArray[np.int64]
     sets: list[EvalItem]
     alignment: str
+    teacher_check: TeacherCheck | None = None
 
 
 def read_inputs(
@@ -63,15 +66,16 @@ def read_inputs(
     )
     say_notes(opened.model, console)
     face_set = _faces(run, faces, opened.contract)
+    checked = _checked(run, teacher, opened.model, face_set)
+    check_preprocessing(opened.model, face_set, console, recipe.anyway)
     alignment = _alignment(run, faces, face_set, opened.contract)
     named = load_items(recipe.evaluation.eval, opened.contract, recipe.resize, console)
     sets = [*eval_sets, *named]
-    check_preprocessing(opened.model, face_set, console)
     train, held = split(face_set, recipe.hold_out, recipe.seed)
     if not sets:
         console.log("no --eval given: all pairs of the held-out faces are the evaluation")
         sets = [EvalSet(HELD_OUT, face_set.subset(held), None, True)]
-    return Inputs(opened, face_set, train, held, sets, alignment)
+    return Inputs(opened, face_set, train, held, sets, alignment, checked)
 
 
 def _faces(run: Run, faces: str | Path | FaceSet, contract: FaceContract) -> FaceSet:
@@ -95,6 +99,25 @@ def _faces(run: Run, faces: str | Path | FaceSet, contract: FaceContract) -> Fac
     if len(found.skipped) > _SKIPPED_SHOWN:
         more = len(found.skipped) - _SKIPPED_SHOWN
         console.warn(f"skipped {more} more files, listed in metrics.json")
+    return found
+
+
+def _checked(
+    run: Run, given: str | Path | nn.Module | FaceModel, model: FaceModel, faces: FaceSet
+) -> TeacherCheck | None:
+    """The graph computes what the user's own file computes.
+
+    Raises:
+        ImportMismatchError, ModelFileError: it does not, and the recipe does not go on anyway.
+    """
+    if run.recipe.anyway:
+        found = compare_with_source(given, model, faces.images)
+    else:
+        found = check_teacher(given, model, faces.images)
+    if found is not None:
+        run.console.log(found.describe())
+        if found.problem:
+            run.console.warn(f"{found.problem}; going on anyway")
     return found
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from collections.abc import Container
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from efquantface.console import Console
-from efquantface.contract import ASSUMED, PREPROCESS, FaceContract
+from efquantface.contract import ASSUMED, PREPROCESS
 from efquantface.data.faces import FaceSet
 from efquantface.embedding.embedder import Embedder
+from efquantface.errors import EfqError, NotRecognizingError, PreprocessError
 from efquantface.evaluation.metrics import area_under_roc
 from efquantface.graph.model import FaceModel
 from efquantface.rows import unit
@@ -19,7 +22,11 @@ from efquantface.rows import unit
 AS_FOUND = "as found"
 _IMAGES = 160
 _HARDLY = 0.8  # AUC below which a network is not one that recognizes faces
-_CLEARLY = 0.5  # another preprocessing wins clearly where it halves the ranking errors
+_LEAST, _LEAST_MIRRORED = 2e-4, 1e-2  # of AUC, by which another preprocessing must win
+_ALIKE = 2e-3  # of AUC between mirror images: RGB and BGR, for example
+_UNSURE = ". Faces without labels do not tell RGB from BGR; look that up"
+_EACH = 4  # images of a person
+_GENUINE, _PEOPLE = 20, 8  # pairs of one person, and people, below which labels say little
 
 
 def model_digest(model: FaceModel) -> str:
@@ -40,30 +47,64 @@ def say_notes(model: FaceModel, console: Console) -> None:
         console.log(f"  {note}")
 
 
-def check_preprocessing(model: FaceModel, faces: FaceSet, console: Console) -> str | None:
-    """Try an *assumed* preprocessing against the field's others, on same and different pairs.
+def check_preprocessing(
+    model: FaceModel, faces: FaceSet, console: Console, anyway: bool = False
+) -> None:
+    """Stop where the teacher, as it is fed, cannot be right.
 
-    Returns the name of a choice that separates clearly better (and warns), else None.
+    An *assumed* preprocessing is tried against the field's others, on same and different pairs; a
+    known one is believed. Where identities are at hand, the teacher must tell people apart, too.
+
+    Args:
+        model: the teacher.
+        faces: the user's own.
+        anyway: warn, and go on.
+
+    Raises:
+        PreprocessError: another preprocessing than the assumed one separates people clearly better.
+        NotRecognizingError: under none of them people are told apart (AUC below 0.8).
     """
-    if not model.contract.source.startswith(ASSUMED):
-        return None
-    scores = separations(model, faces)
-    assumed = scores.pop(AS_FOUND)
-    best = max(scores, key=lambda name: scores[name])
+    assumed = model.contract.source.startswith(ASSUMED)
+    first, *more = _samples(faces, _IMAGES)
+    if not (assumed or first.labelled):
+        return
+    embedder = _open(model)
+    scores = _separations(embedder, first, (AS_FOUND,))
+    if assumed or scores[AS_FOUND] < _HARDLY:
+        scores = _separations(embedder, first)
     listed = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-    console.log(f"preprocessing assumed: separation (AUC) {assumed:.4f}; others: {listed}")
-    if 1 - scores[best] < _CLEARLY * (1 - assumed) - 1e-4:
-        console.warn(
-            f"the preprocessing {best!r} separates people clearly better than the assumed one; "
-            f"run again with --preprocess {best} if you do not know better"
+    best = _best(scores, first)
+    if assumed:
+        console.log(f"preprocessing assumed: separation (AUC) {listed}")
+    if first.labelled and scores[best] < _HARDLY:
+        problem = (
+            f"{model.name}: under no known preprocessing does it tell people apart (AUC {listed}). Is "
+            "it a trained face-recognition network, are the crops aligned, is each folder one person? "
+            "--anyway goes on"
         )
-        return best
-    if max(assumed, scores[best]) < _HARDLY:
-        console.warn(
-            "under no known preprocessing does this network tell people apart; is it a trained "
-            "face-recognition network, and are the crops aligned?"
+        _stop(NotRecognizingError(problem), console, anyway)
+    elif (
+        assumed
+        and _clearly(scores, best, first)
+        and all(_clearly(_separations(embedder, s, (AS_FOUND, best)), best, s) for s in more)
+    ):
+        problem = (
+            f"{model.name}: the preprocessing {best!r} separates people clearly better than the "
+            f"assumed one (AUC {listed}). Add --preprocess {best}; where you know better, name the "
+            f"right one there{'' if first.labelled else _UNSURE}"
         )
-    return None
+        _stop(PreprocessError(problem), console, anyway)
+    elif scores[AS_FOUND] < _HARDLY and first.labelled:
+        console.warn(
+            f"{model.name}: hardly tells people apart as it is fed ({model.contract.source}), and "
+            f"{best!r} does better (AUC {listed})"
+        )
+
+
+def _stop(error: EfqError, console: Console, anyway: bool) -> None:
+    if not anyway:
+        raise error
+    console.warn(f"{error}; going on anyway")
 
 
 def separations(model: FaceModel, faces: FaceSet, images: int = _IMAGES) -> dict[str, float]:
@@ -72,47 +113,107 @@ def separations(model: FaceModel, faces: FaceSet, images: int = _IMAGES) -> dict
     The model's own is called ``AS_FOUND``, and not tried again under another name. Same pairs are two
     images of one identity, or an image and its mirror image where there are no identities.
     """
+    return _separations(_open(model), _samples(faces, images)[0])
+
+
+def _open(model: FaceModel) -> Embedder:
+    return Embedder.open(model, backend="onnxruntime", threads=torch.get_num_threads())
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Crops to compare with each other.
+
+    Attributes:
+        same: which pairs are of one person (N,N); None where crops are compared with mirror images.
+    """
+
+    images: npt.NDArray[np.uint8]
+    same: npt.NDArray[np.bool_] | None
+
+    @property
+    def labelled(self) -> bool:
+        return self.same is not None
+
+
+def _samples(faces: FaceSet, size: int) -> list[_Sample]:
+    """One sample, or two of different faces where there are enough.
+
+    People come in random order, few images of each, so that there are many of them; those with a
+    single image come last.
+    """
     rng = np.random.default_rng(60)
     order = rng.permutation(len(faces))
-    if faces.has_identities:  # keep people with several images together
-        order = order[np.argsort(faces.identities[order], kind="stable")]
-    return {
-        name: _separation(model, variant, faces, order[:images])
-        for name, variant in _variants(model.contract).items()
-    }
-
-
-def _variants(contract: FaceContract) -> dict[str, FaceContract]:
-    return {
-        AS_FOUND: contract,
-        **{
-            name: contract.with_preprocess(name)
-            for name, values in PREPROCESS.items()
-            if values != (contract.color, contract.mean, contract.std)
-        },
-    }
-
-
-def _separation(
-    model: FaceModel, variant: FaceContract, faces: FaceSet, picked: npt.NDArray[np.int64]
-) -> float:
-    """AUC of same against different pairs under another preprocessing.
-
-    The graph holds the assumed normalization, so crops are normalized as the variant says and then
-    mapped back to the pixels that the graph would have had to see.
-    """
-    embedder = Embedder.open(model)
-    trial = replace(embedder, contract=variant)
-    images = faces.images[picked]
-    first = unit(trial.embed(images))
     if faces.has_identities:
+        people = faces.identities[order]
+        alone = np.bincount(people)[people] == 1
+        place = rng.permutation(int(people.max()) + 1)[people]
+        order = order[np.lexsort((place, _occurrence(people) // _EACH, alone))]
+    parts = [order[:size], order[size : 2 * size]]
+    return [_sample(faces, part) for part in parts if len(part) == size or part is parts[0]]
+
+
+def _occurrence(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """How often each value stood before its place."""
+    order = np.argsort(values, kind="stable")
+    found = np.empty(len(values), np.int64)
+    starts = np.flatnonzero(np.diff(values[order], prepend=values[order[:1]] - 1))
+    counts = np.diff(np.append(starts, len(values)))
+    found[order] = np.arange(len(values)) - np.repeat(starts, counts)
+    return found
+
+
+def _sample(faces: FaceSet, picked: npt.NDArray[np.int64]) -> _Sample:
+    if not faces.has_identities:
+        return _Sample(faces.images[picked], None)
+    people = faces.identities[picked]
+    same = people[:, None] == people[None]
+    upper = np.triu(np.ones(same.shape, bool), 1)
+    enough = (same & upper).sum() >= _GENUINE and len(np.unique(people)) >= _PEOPLE
+    return _Sample(faces.images[picked], same if enough else None)
+
+
+def _separations(
+    embedder: Embedder, sample: _Sample, names: Container[str] | None = None
+) -> dict[str, float]:
+    """AUC under each preprocessing, or those of ``names``."""
+    contract = embedder.contract
+    variants = {AS_FOUND: contract} | {
+        name: contract.with_preprocess(name)
+        for name, values in PREPROCESS.items()
+        if values != (contract.color, contract.mean, contract.std)
+    }
+    return {
+        name: _separation(replace(embedder, contract=variant), sample)
+        for name, variant in variants.items()
+        if names is None or name in names
+    }
+
+
+def _best(scores: dict[str, float], sample: _Sample) -> str:
+    """The name of the highest; of those that mirror images do not tell apart the first one."""
+    top = max(scores.values()) - (0 if sample.labelled else _ALIKE)
+    return next(name for name, value in scores.items() if value >= top)
+
+
+def _clearly(scores: dict[str, float], best: str, sample: _Sample) -> bool:
+    """Whether another preprocessing wins clearly: it halves the ranking errors.
+
+    Mirror images are told from other faces by any network that sees at all, so a little less of that
+    says nothing.
+    """
+    least = _LEAST if sample.labelled else _LEAST_MIRRORED
+    as_found, other = scores[AS_FOUND], scores[best]
+    return 1 - other < 0.5 * (1 - as_found) and other - as_found > least
+
+
+def _separation(trial: Embedder, sample: _Sample) -> float:
+    """AUC of same against different pairs. The network takes what its contract makes of a crop."""
+    first = unit(trial.embed(sample.images))
+    if sample.same is not None:
         scores = first @ first.T
-        same = faces.identities[picked][:, None] == faces.identities[picked][None]
         upper = np.triu(np.ones(scores.shape, bool), 1)
-        genuine, impostor = scores[same & upper], scores[~same & upper]
-        if len(genuine) >= 20 and len(impostor):
-            return area_under_roc(genuine, impostor)
-    mirrored = unit(trial.embed(images[:, :, ::-1]))
-    scores = first @ mirrored.T
+        return area_under_roc(scores[sample.same & upper], scores[~sample.same & upper])
+    scores = first @ unit(trial.embed(sample.images[:, :, ::-1])).T
     diagonal = np.eye(len(scores), dtype=bool)
     return area_under_roc(scores[diagonal], scores[~diagonal])

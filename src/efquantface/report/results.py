@@ -71,6 +71,7 @@ class Results:
         speed: of teacher, its best float form and student; None without a benchmark.
         choices: the bits that a budget gave each layer.
         reconstructed: whether weights were rounded against the teacher.
+        teacher_check: the teacher's graph beside the user's own file; None where that cannot run.
         title, caveat: for the head of table and report.
         processor: on which all this was measured: its name and kind.
 
@@ -101,6 +102,7 @@ class Results:
     title: str = ""
     caveat: str = ""
     processor: str = field(default_factory=named)
+    teacher_check: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         """One line: what was made of what, how small it is, and each protocol's first metric."""
@@ -126,6 +128,7 @@ class Results:
             "embedding_lengths": self.lengths,
             "history": asdict(self.history),
             "parity": self.parity.as_dict(),
+            "teacher_check": self.teacher_check,
             "images_used": self.images_used,
             "skipped_faces": [list(item) for item in self.skipped],
             "bits_chosen": {c.name: c.bits for c in self.choices},

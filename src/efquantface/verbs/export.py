@@ -19,6 +19,7 @@ from efquantface.export.scales import write_scales
 from efquantface.graph.model import FaceModel
 from efquantface.importers.contracts import resolve
 from efquantface.importers.load import load_model
+from efquantface.pipeline.teacher_check import compared
 from efquantface.quantize.portable import made_portable
 from efquantface.rows import mean_cosine
 
@@ -55,6 +56,7 @@ def export_model(
     Raises:
         ExportError: an unknown format, a float network where a student is expected, or a student
             that cannot be made portable.
+        ImportMismatchError: the network was not imported rightly; compared on random crops.
         RunError: the output exists and ``force`` is not given.
         ParityError: the file does not compute what the student computes; nothing is replaced.
 
@@ -80,6 +82,7 @@ def export_model(
     portable: list[str] = []
     if loaded.quantized and not full_range:
         loaded, portable = _made_portable(loaded, model)
+    checked = compared(model, loaded) if as_float else []
     suffix = ".xml" if file_format == "openvino" else ".onnx"
     source = resolve(model)
     without_integers = as_float or file_format == "scales"
@@ -101,7 +104,8 @@ def export_model(
             raise type(error)(str(error).replace(str(draft), str(target))) from None
         for path in sorted(Path(folder).iterdir()):
             os.replace(path, target.parent / path.name)
-    return portable + [line.replace(str(Path(folder)), str(target.parent)) for line in lines]
+    written = [line.replace(str(Path(folder)), str(target.parent)) for line in lines]
+    return portable + written + checked
 
 
 def _made_portable(student: FaceModel, name: str) -> tuple[FaceModel, list[str]]:

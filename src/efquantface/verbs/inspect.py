@@ -88,6 +88,7 @@ def describe_model(
         found.add([layer.line() for layer in listed], layers=[asdict(layer) for layer in listed])
     if faces is not None:
         seen = load_faces(Path(faces), loaded.contract, resize=resize)
+        found.add(describe.compared(model, loaded, seen.images))
         scores = describe.separation_scores(loaded, seen)
         found.add(describe.tried(loaded, scores, len(seen)), auc_of_preprocessings=scores)
     return found

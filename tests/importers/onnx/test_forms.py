@@ -113,6 +113,32 @@ def test_half_precision(tmp_path: Path, inside: str) -> None:
     check(path, tolerance=5e-3)  # the file itself computes in half precision
 
 
+@pytest.mark.parametrize(
+    ("pads", "axes"),
+    [
+        ([0, 0, 1, 2, 0, 0, 0, 3], None),
+        ([1, 2, 0, 3], [2, 3]),
+        ([2, 1, 3, 0], [3, 2]),
+        ([2, 0], [-1]),
+        ([0, 0, 3, 0, 0, 0, 0, 1], [0, 1, 3, 2]),
+    ],
+)
+def test_pads_by_axis(tmp_path: Path, pads: list[int], axes: list[int] | None) -> None:
+    """From opset 18 a Pad may name its axes, in any order."""
+    inputs = ["in", "pads"] + (["", "axes"] if axes else [])
+    nodes = [
+        node("Pad", inputs, "p"),
+        node("Conv", ["p", "w"], "c"),
+        node("GlobalAveragePool", ["c"], "g"),
+        node("Flatten", ["g"], "f"),
+        node("Gemm", ["f", "gw", "gb"], "out", transB=1),
+    ]
+    constants = {**W, "gw": array(5, 4), "gb": array(5), "pads": np.array(pads)}
+    if axes:
+        constants["axes"] = np.array(axes)
+    check(save(tmp_path / "p.onnx", nodes, constants, opset=18))
+
+
 def test_several_outputs(tmp_path: Path) -> None:
     """AdaFace exports give the embedding and its length; the length is left alone."""
     wide = {"gw": array(32, 256), "gb": array(32)}

@@ -255,12 +255,24 @@ def _pad(op: Operands) -> str:
     if op.opset < 11:
         pads, value = list(op.attrs["pads"]), float(op.attrs.get("value", 0.0))
     else:
-        pads = op.constant(1).tolist()
-        value = float(op.constant(2, np.zeros(1)).item())
+        pads, value = _pads_by_axis(op), float(op.constant(2, np.zeros(1)).item())
     if value != 0 or len(pads) != 8 or any(p < 0 for p in pads) or pads[0] or pads[4] or pads[1]:
         raise NotCanonical(f"pads {pads} with value {value}")
     module = ops.ZeroPad(pads[5], top=pads[2], bottom=pads[6], left=pads[3], right=pads[7])
     return op.add(module, op.activation())
+
+
+def _pads_by_axis(op: Operands) -> list[int]:
+    """Begins of all axes, then their ends; from opset 18 the file may name some axes, in any order."""
+    given, rank = op.constant(1).reshape(-1).tolist(), len(op.shape())
+    axes = op.constant(3, np.arange(rank)).reshape(-1).tolist()
+    if len(given) != 2 * len(axes):
+        raise NotCanonical(f"pads {given} for axes {axes}")
+    pads = [0] * (2 * rank)
+    for index, axis in enumerate(axes):
+        pads[axis % rank] = given[index]
+        pads[axis % rank + rank] = given[index + len(axes)]
+    return pads
 
 
 def _same(op: Operands) -> str:

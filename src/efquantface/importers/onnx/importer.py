@@ -31,10 +31,17 @@ from efquantface.importers.onnx.proto import (
 
 @dataclass(frozen=True)
 class ImportedOnnx:
-    """A canonical graph over the file's own input, and what the file says about itself."""
+    """A canonical graph over the file's own input, and what the file says about itself.
+
+    Attributes:
+        names: of the file's values: the graph's node that gives each.
+        moved: place of the batch in the file's values where it is not in front.
+    """
 
     graph: fx.GraphModule
     facts: OnnxFacts
+    names: dict[str, str]
+    moved: dict[str, int]
 
 
 def import_onnx(path: Path) -> ImportedOnnx:
@@ -82,7 +89,7 @@ def import_proto(model: onnx.ModelProto, path: Path) -> ImportedOnnx:
             f"{path}: the output {output!r} has shape {shape}, not one embedding a face (N, D)"
         )
     facts = facts_of(model, source, output, (height, width), shape[1])
-    return ImportedOnnx(builder.finish(result), facts)
+    return ImportedOnnx(builder.finish(result), facts, context.names, context.moved)
 
 
 def _import_nodes(

@@ -25,6 +25,8 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "device": (["--device", "cuda:1"], "cuda:1"),
     "layers": (["--layer-bits", "fc*=4", "--layer-bits", "a=w6a6"], {"fc*": "w4a8", "a": "w6a6"}),
     "wide_ends": (["--wide-ends"], True),
+    "full_range": (["--full-range"], True),
+    "anyway": (["--anyway"], True),
     "activations": (["--activations", "symmetric"], "symmetric"),
     "rounding": (["--rounding", "nearest"], "nearest"),
     "calibration_images": (["--calibration-images", "64"], 64),

@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from efquantface.importers.onnx.operators import HANDLERS
 from onnx import TensorProto, helper
 from torch import nn
 from torch.nn import functional as F
@@ -23,6 +22,7 @@ from efquantface.export.onnx_writer import write_onnx
 from efquantface.graph.ops import Clamp
 from efquantface.importers import torch_fx
 from efquantface.importers.load import load_model
+from efquantface.importers.onnx.handlers import HANDLERS
 from efquantface.pipeline.compress import compress
 from efquantface.pipeline.teacher_check import check_teacher
 from efquantface.verbs.export import export_model

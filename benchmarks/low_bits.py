@@ -63,7 +63,9 @@ def rows(teacher: str, seeds: int) -> list[tuple[str, dict]]:
             for bits in BITS
             if (passes := SHORTER.get(f"{teacher}/{bits}"))
         ]
+        found.append((f"w8a8 full range seed {seed}", {"full_range": True, "seed": seed}))
     found += [
+        ("w8a8 full range untrained", {"full_range": True, **UNTRAINED}),
         ("w8a8 symmetric untrained", {"activations": "symmetric", **UNTRAINED}),
         ("w7a8 untrained", {"bits": "w7a8", **UNTRAINED}),
         ("budget 65% untrained", {"budget": "65%", **UNTRAINED}),

@@ -184,7 +184,7 @@ def write_row(rows: Path, name: str, run: Path, fields: dict, lfw: Path | None) 
         "held_out": [held_out[0], held_out[history["best_step"]]] if held_out else None,
         "images": metrics["images_used"],
         "batch": Recipe.create(fields).training.batch_size,
-        "epochs": Recipe.create(fields).epochs,
+        "epochs": Recipe.create(fields).training.epochs,
         "minutes": history["seconds"] / 60,
         "trained_on": history["device"],
         "threads": threads,

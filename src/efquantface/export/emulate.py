@@ -66,14 +66,20 @@ def emulate(
     ``sums16`` integer layers add as x86 kernels without VNNI do (:mod:`sums16`).
     """
     with torch.no_grad():
-        result: Tensor = _Emulator(student.graph, wide, sums16).run(pixels.cpu().float())
+        result: Tensor = Emulator(student.graph, wide, sums16).run(pixels.cpu().float())
     return result.float()
 
 
-class _Emulator(fx.Interpreter):
-    def __init__(self, gm: fx.GraphModule, wide: bool, sums16: bool) -> None:
+class Emulator(fx.Interpreter):
+    """Computes a student's graph in integers; subclasses may look at its codes and replace them.
+
+    Attributes:
+        overflowed: two neighbouring weights of a layer can exceed a sum of 16 bits.
+    """
+
+    def __init__(self, gm: fx.GraphModule, wide: bool = False, sums16: bool = False) -> None:
         super().__init__(gm)
-        self.wide, self.sums16 = wide, sums16
+        self.wide, self.sums16, self.overflowed = wide, sums16, False
 
     def run_node(self, n: fx.Node) -> Any:
         assert isinstance(self.module, fx.GraphModule)
@@ -84,9 +90,15 @@ class _Emulator(fx.Interpreter):
         if isinstance(module, InputQuantizer):
             return _input(module, inputs[0])
         if isinstance(module, ActivationQuantizer):
-            return _requantize(module, inputs[0])
+            unrounded, made = _requantize(module, inputs[0])
+            in_float = isinstance(inputs[0], Tensor)
+            return replace(made, codes=self.settle(n, module, unrounded, made.codes, in_float))
         if isinstance(module, _Layer):
-            accumulated = _accumulate(module, inputs[0], self.sums16)
+            accumulated = _accumulate(module, inputs[0])
+            if self.sums16 and inputs[0].unsigned and not isinstance(module, QuantAffine):
+                accumulated = self._in_16_bits(module, inputs[0], accumulated)
+            if _is_rows(module, inputs[0]):
+                return _real(accumulated) + module.bias
             last = any(user.op == "output" for user in n.users)
             return _real(accumulated) if last else accumulated
         if isinstance(module, ops.Add) and all(isinstance(x, _Codes) for x in inputs):
@@ -102,6 +114,34 @@ class _Emulator(fx.Interpreter):
         if self.wide:
             return copy.deepcopy(module).double()(*(_real(x).double() for x in inputs)).float()
         return module(*(_real(x) for x in inputs))  # an island of float
+
+    def _in_16_bits(
+        self, module: QuantConv2d | QuantLinear, x: _Codes, exact: _Accumulated
+    ) -> _Accumulated:
+        missing = lost(module, x.codes, x.zero_point)
+        if missing is None:
+            return exact
+        self.overflowed = True
+        return replace(exact, values=exact.values - missing.double())
+
+    def settle(
+        self,
+        node: fx.Node,
+        module: ActivationQuantizer,
+        unrounded: Tensor,
+        codes: Tensor,
+        in_float: bool,
+    ) -> Tensor:
+        """The codes that readers of a quantizer get.
+
+        Args:
+            node: of the quantizer.
+            module: the quantizer.
+            unrounded: what is rounded to codes, float64; not limited to the codes used.
+            codes: integers, float64.
+            in_float: what is rounded was computed in float, not in integers.
+        """
+        return codes
 
 
 def _real(x: Any) -> Tensor:
@@ -126,7 +166,12 @@ def _input(module: InputQuantizer, pixels: Tensor) -> _Codes:
     return _Codes(stored, np.float32(scale), zero_point, not module.symmetric)
 
 
-def _accumulate(module: _Layer, x: _Codes, sums16: bool) -> _Accumulated:
+def _is_rows(module: _Layer, x: _Codes) -> bool:
+    """A linear layer over the last axis of a map, whose bias is added in float."""
+    return isinstance(module, QuantLinear) and x.codes.dim() > 2
+
+
+def _accumulate(module: _Layer, x: _Codes) -> _Accumulated:
     codes, scales = module.weight_codes()
     scale = (torch.tensor(x.scale) * scales).float()
     bias = torch.round(module.bias.double() / scale.double())
@@ -135,36 +180,32 @@ def _accumulate(module: _Layer, x: _Codes, sums16: bool) -> _Accumulated:
         total = values * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
         return _Accumulated(total, scale.view(1, -1, 1, 1))
     if isinstance(module, QuantLinear):
-        total = F.linear(values, weight, bias)
+        total = F.linear(values, weight, None if _is_rows(module, x) else bias)
     else:
         total = F.conv2d(
             values, weight, bias, module.stride, module.padding, module.dilation, module.groups
         )
         scale = scale.view(1, -1, 1, 1)
-    missing = lost(module, x.codes, x.zero_point) if sums16 and x.unsigned else None
-    return _Accumulated(total if missing is None else total - missing.double(), scale)
+    return _Accumulated(total, scale)
 
 
-def _requantize(module: ActivationQuantizer, x: Any) -> _Codes:
+def _requantize(module: ActivationQuantizer, x: Any) -> tuple[Tensor, _Codes]:
+    """What is rounded to codes, and the codes."""
     stored, zero_point = module.qparams()
     scale = np.float32(stored)
+    added = zero_point  # after rounding
     if isinstance(x, _Accumulated):
-        factor = x.scale / torch.tensor(scale)
-        rounded = (x.values.float() * factor).round().double()
+        unrounded = (x.values.float() * (x.scale / torch.tensor(scale))).double()
     elif isinstance(x, _Sum):
-        rounded = _add(x, scale, zero_point) - zero_point
+        unrounded, added = _add(x, scale, zero_point), 0
     else:
-        rounded = (x.float() / torch.tensor(scale)).round().double()
-    return _Codes(
-        (rounded + zero_point).clamp(module.qmin, module.qmax),
-        scale,
-        zero_point,
-        not module.symmetric,
-    )
+        unrounded = (x.float() / torch.tensor(scale)).double()
+    codes = (unrounded.round() + added).clamp(module.qmin, module.qmax)
+    return unrounded + added, _Codes(codes, scale, zero_point, not module.symmetric)
 
 
 def _add(x: _Sum, scale: np.float32, zero_point: int) -> Tensor:
-    """``z + ra (a - za) + rb (b - zb)``, the constants summed first.
+    """``z + ra (a - za) + rb (b - zb)``, to be rounded; the constants are summed first.
 
     The order and the fused multiply-adds are those of ONNX Runtime's AVX2 kernel, found by trying
     all codes under thousands of scales: any other order rounds some sums to the other side, and
@@ -174,7 +215,7 @@ def _add(x: _Sum, scale: np.float32, zero_point: int) -> Tensor:
     second = np.float32(ratio_b * np.float32(x.second.zero_point))
     fixed = np.float32(zero_point) - np.float32(float(ratio_a) * x.first.zero_point + float(second))
     total = (x.second.codes * float(ratio_b) + float(fixed)).float().double()
-    return (x.first.codes * float(ratio_a) + total).float().round().double()
+    return (x.first.codes * float(ratio_a) + total).float().double()
 
 
 def _on_codes(module: Any, x: _Codes) -> Any:

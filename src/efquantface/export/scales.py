@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from efquantface.errors import ParityError
 from efquantface.export.onnx_writer import write_onnx
+from efquantface.export.parity import check_parity, on_noise
 from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes, module_of, name_of, tidy
 from efquantface.graph.model import FaceModel
@@ -68,11 +70,47 @@ def scales(student: FaceModel) -> dict[str, Any]:
 
 
 def write_scales(student: FaceModel, target: Path) -> Path:
-    """Write the float ONNX to ``target`` and the scales beside it; returns the JSON's path."""
+    """Write the float ONNX to ``target`` and the scales beside it; returns the JSON's path.
+
+    Raises:
+        ParityError: a file is not what was to be written; both are removed.
+    """
     write_onnx(float_form(student), target)
-    beside = target.with_suffix(".scales.json")
+    beside = scales_beside(target)
     beside.write_text(json.dumps(scales(student), indent=1) + "\n")
+    try:
+        check_scales(student, target)
+    except ParityError:
+        target.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
+        raise
     return beside
+
+
+def scales_beside(target: Path) -> Path:
+    """The JSON of scales that belongs to a float file."""
+    return target.with_suffix(".scales.json")
+
+
+def check_scales(student: FaceModel, target: Path) -> None:
+    """Compare a written float file with its network on random crops, and the scales with the student's.
+
+    Raises:
+        ParityError: one of both differs.
+    """
+    form = float_form(student)
+    noise, own = on_noise(form)
+    check_parity(form, target, noise, own).check(target)
+    beside = scales_beside(target)
+    try:
+        found = json.loads(beside.read_text())
+    except (OSError, ValueError) as error:
+        raise ParityError(f"{beside}: cannot be read back ({error})") from None
+    right = scales(student)
+    for kind, entries in right.items():
+        wrong = [name for name, entry in entries.items() if found.get(kind, {}).get(name) != entry]
+        if wrong:
+            raise ParityError(f"{beside}: {kind} of {', '.join(wrong[:3])} are not the student's")
 
 
 def _normalization(module: InputQuantizer) -> ops.Normalize:

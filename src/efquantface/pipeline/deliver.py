@@ -11,19 +11,15 @@ from torch import nn
 
 from efquantface.console import Console
 from efquantface.embedding.embedder import Embedder
-from efquantface.errors import ParityError
 from efquantface.evaluation.run import length_ratio
 from efquantface.export.onnx_writer import write_onnx
-from efquantface.export.operators import executed
 from efquantface.export.parity import Parity, check_parity
 from efquantface.graph.graph import module_of, output_node
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.placement import output_layer, refresh_biases
-from efquantface.rows import mean_cosine
 
 _LENGTH_FACES = 256
 _PARITY_FACES = 64
-_FLOAT_PARITY = 0.9999  # mean cosine of a float file; only the order of sums differs
 
 Faces = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
@@ -76,8 +72,7 @@ def export_student(
     write_onnx(student, unchecked, metadata)
     index = slice(None, None, max(len(faces) // _PARITY_FACES, 1))
     faces, teacher = faces[index][:_PARITY_FACES], teacher[index][:_PARITY_FACES]
-    check = check_parity if student.quantized else _float_parity
-    parity = check(student, unchecked, faces, teacher)
+    parity = check_parity(student, unchecked, faces, teacher)
     parity.check(unchecked)
     unchecked.replace(target)
     if student.quantized:
@@ -90,20 +85,3 @@ def export_student(
     else:
         console.log(f"parity passed: cosine {parity.cosine:.6f} to the student")
     return parity
-
-
-def _float_parity(student: FaceModel, path: Path, faces: Faces, teacher: Rows) -> Parity:
-    own = Embedder.open(student).embed(faces)
-    file = Embedder.open(path).embed(faces)
-    cosine = mean_cosine(own, file)
-    if cosine < _FLOAT_PARITY:
-        raise ParityError(f"{path}: its embeddings have cosine {cosine:.5f} to the student's")
-    return Parity(
-        layers=(),
-        embedding_error=float(np.abs(own - file).max() / max(np.abs(own).max(), 1e-12)),
-        cosine=cosine,
-        fake_quantized_cosine=cosine,
-        student_cosine=mean_cosine(own, teacher),
-        rounding=0.0,
-        executed=executed(path),
-    )

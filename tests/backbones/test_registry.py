@@ -12,6 +12,7 @@ from conftest import randomize
 from efquantface.backbones.registry import BACKBONES
 from efquantface.distill.losses import cosine_loss
 from efquantface.embedding.embedder import Embedder
+from efquantface.export import alone
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import check_parity
 from efquantface.graph.macs import macs
@@ -19,6 +20,12 @@ from efquantface.importers.load import load_model
 from efquantface.quantize.placement import quantize, refresh_biases
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large backbones are embedded crop by crop; tests/export has the batches above 64."""
+    monkeypatch.setattr(alone, "BATCHES", (1, 3))
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))

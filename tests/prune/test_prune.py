@@ -15,6 +15,7 @@ from efquantface.backbones.registry import BACKBONES
 from efquantface.contract import FaceContract
 from efquantface.embedding.embedder import Embedder
 from efquantface.errors import RecipeError
+from efquantface.export import alone
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import check_parity
 from efquantface.graph.checkpoint import load_checkpoint, save_checkpoint
@@ -30,6 +31,12 @@ from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme
 from efquantface.quantize.vocabulary import OPERATORS
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large backbones are embedded crop by crop; tests/export has the batches above 64."""
+    monkeypatch.setattr(alone, "BATCHES", (1, 3))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import nn
 
@@ -13,11 +12,6 @@ from efquantface.importers.load import load_model
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Bits, Scheme
-from efquantface.runtime.processor import lacks_vnni
-
-EIGHT_BITS = pytest.param(
-    "w8a8", marks=pytest.mark.skipif(lacks_vnni(), reason="OpenVINO saturates without VNNI")
-)
 
 
 class Pattern(nn.Module):
@@ -37,11 +31,17 @@ class Pattern(nn.Module):
 
 
 def student_of(
-    module: nn.Module, contract: FaceContract, bits: str = "w8a8", symmetric: bool = False
+    module: nn.Module,
+    contract: FaceContract,
+    bits: str = "w8a8",
+    symmetric: bool = False,
+    full_range: bool = False,
 ) -> tuple[FaceModel, FaceModel]:
     torch.manual_seed(0)
     teacher = load_model(module.eval(), contract=contract)
-    student = quantize(teacher, Scheme(Bits.parse(bits), symmetric=symmetric))
+    student = quantize(
+        teacher, Scheme(Bits.parse(bits), symmetric=symmetric, full_range=full_range)
+    )
     faces = make_faces().images
     set_ranges(student.graph, [torch.from_numpy(contract.pixels(faces))])
     return teacher, student

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import nn
 
@@ -13,11 +12,6 @@ from efquantface.importers.load import load_model
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Bits, Scheme
-from efquantface.runtime.processor import lacks_vnni
-
-EIGHT_BITS = pytest.param(
-    "w8a8", marks=pytest.mark.skipif(lacks_vnni(), reason="OpenVINO saturates without VNNI")
-)
 
 
 class Pattern(nn.Module):

@@ -6,27 +6,48 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
+import torch
 from torch import nn
 
+from conftest import SmallFaceNet, make_faces, randomize
 from efquantface.contract import FaceContract
 from efquantface.export.onnx_writer import to_onnx
 from efquantface.importers.load import load_model
 from efquantface.runtime import sessions
+from students import student_of
+
+CONFIG = ("session.x64quantprecision", "session.qdqisint8allowed", "session.set_denormal_as_zero")
 
 
-@pytest.mark.parametrize(("vnni", "exact"), [(True, "0"), (False, "1")])
-def test_exact_sums_are_asked_for_where_they_could_saturate(
-    vnni: bool,
-    exact: str,
-    network: nn.Module,
-    contract: FaceContract,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sessions, "has_vnni", lambda: vnni)
+def test_no_option_changes_a_number(network: nn.Module, contract: FaceContract) -> None:
+    """A session's options are those of a plain one, but for threads and logging."""
     file = to_onnx(load_model(network, contract=contract)).SerializeToString()
     options = sessions.onnxruntime_session(file).get_session_options()
-    assert options.get_session_config_entry(sessions.EXACT_OPTION) == exact
+    plain = ort.InferenceSession(file).get_session_options()
+    assert options.graph_optimization_level == plain.graph_optimization_level
+    assert options.execution_mode == plain.execution_mode
+    for key in CONFIG:
+        with pytest.raises(RuntimeError, match=key):  # not set
+            options.get_session_config_entry(key)
+
+
+def test_a_session_gives_what_a_plain_one_gives(contract: FaceContract) -> None:
+    """Also where sums can overflow, so that they do in both or in none."""
+    torch.manual_seed(0)
+    _, student = student_of(randomize(SmallFaceNet()), contract, full_range=True)
+    file = to_onnx(student).SerializeToString()
+    x = contract.normalize(make_faces().images)
+    found = sessions.run_onnxruntime(sessions.onnxruntime_session(file))(x)
+    plain = ort.InferenceSession(file).run(None, {"input": x})[0]
+    np.testing.assert_array_equal(found, plain)
+
+
+def test_exact_sums_are_asked_for_by_name(network: nn.Module, contract: FaceContract) -> None:
+    file = to_onnx(load_model(network, contract=contract)).SerializeToString()
+    options = sessions.onnxruntime_session(file, exact_sums=True).get_session_options()
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"
 
 
 def test_threads_do_not_wait_in_a_loop_between_calls(

@@ -70,8 +70,8 @@ def to_onnx(
         inputs = [values[name_of(a)] for a in node.args if isinstance(a, fx.Node)]
         values[name_of(node)] = emit(out, name_of(node), module, inputs)
     _name_output(out, out.dequantize(values[output_name(model.graph)]))
-    _name_for_loaders(out)
     out.unpack_first()
+    _name_for_loaders(out)
     graph = helper.make_graph(
         out.nodes,
         "efquantface",

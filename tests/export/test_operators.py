@@ -69,7 +69,7 @@ def test_pattern_runs_in_integers(
     teacher, student = student_of(module, contract, bits, bool(symmetric))
     path = tmp_path / "student.onnx"
     write_onnx(student, path)
-    found = executed(path)
+    found = executed(path, signed_integers=bool(symmetric))
     counts = found.counts
     assert found.convolutions == found.integer_convolutions
     assert found.products == found.integer_products == 1

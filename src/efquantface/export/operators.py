@@ -54,11 +54,11 @@ class Executed:
         )
 
 
-def executed(path: Path) -> Executed:
+def executed(path: Path, *, signed_integers: bool = False) -> Executed:
     """Let ONNX Runtime optimize a file and count what is there then."""
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
-        onnxruntime_session(path, threads=1, optimized=optimized)
+        onnxruntime_session(path, threads=1, optimized=optimized, signed_integers=signed_integers)
         graph = onnx.load(str(optimized)).graph
     counts = Counter(node.op_type for node in graph.node)
     weights = {i.name for i in graph.initializer}

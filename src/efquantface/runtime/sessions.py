@@ -34,6 +34,7 @@ def onnxruntime_session(
     device: str = "cpu",
     optimized: Path | None = None,
     exact_sums: bool = False,
+    signed_integers: bool = False,
 ) -> Any:
     """An inference session on the CPU, or on CUDA where ``device`` says so, as any client opens it.
 
@@ -45,6 +46,8 @@ def onnxruntime_session(
         optimized: where to write the graph as the runtime optimized it (to count operators).
         exact_sums: no client's way: sums of 32 bits also on x86 without VNNI, to tell whether a file
             that overflows there holds the right integers at all.
+        signed_integers: no client's way either: signed codes in integers on x86, too, as processors
+            that want them run them.
 
     Raises:
         RuntimeMissingError: CUDA was asked for and this onnxruntime has no CUDA provider.
@@ -70,6 +73,8 @@ def onnxruntime_session(
             )
         providers.insert(0, "CUDAExecutionProvider")
     source = model if isinstance(model, bytes) else str(model)
+    if signed_integers:
+        options.add_session_config_entry("session.qdqisint8allowed", "1")
     if exact_sums:
         options.add_session_config_entry("session.x64quantprecision", "1")
     try:

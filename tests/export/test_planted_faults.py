@@ -14,6 +14,7 @@ from onnx import helper
 
 import faults as f
 from conftest import SIZE, SmallFaceNet, make_faces, randomize
+from efquantface.console import Console
 from efquantface.contract import FaceContract
 from efquantface.embedding.embedder import Embedder
 from efquantface.errors import ParityError
@@ -24,6 +25,7 @@ from efquantface.export.parity import check_parity
 from efquantface.export.scales import check_scales, write_scales
 from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model
+from efquantface.pipeline import deliver
 from faults import File, put
 from students import student_of
 
@@ -170,7 +172,7 @@ FAULTS: dict[str, tuple[f.Fault, str]] = {
     # biases
     "bias gone": (no_input(PROJECT, 2), LAYER),
     "depthwise bias gone": (no_input(DEPTHWISE, 2), LAYER),
-    "bias by forty codes": (lambda m: m.bias(EXPAND, put(0, lambda v: v + 40)), LAYER),
+    "bias by one code": (lambda m: m.bias(EXPAND, put(0, lambda v: v + 1)), LAYER),
     "biases negated": (lambda m: m.bias(STEM, negated), LAYER),
     "biases in another order": (lambda m: m.bias(PROJECT, f.swapped(0)), LAYER),
     # activations
@@ -501,3 +503,18 @@ def test_fault_in_scales_is_caught(name: str, student: FaceModel, tmp_path: Path
     SCALES[name](path)
     with pytest.raises(ParityError, match="student"):
         check_scales(student, path)
+
+
+@pytest.mark.parametrize("name", ["one weight by one code", "contract BGR", "late rows zero"])
+def test_a_run_does_not_deliver_such_a_file(
+    name: str, student: FaceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_wrongly(model: FaceModel, path: Path, metadata: dict[str, str]) -> None:
+        planted(to_onnx(model, metadata), FAULTS[name][0], path)
+
+    monkeypatch.setattr(deliver, "write_onnx", write_wrongly)
+    target = tmp_path / "student.onnx"
+    rows = student.embed_pixels(torch.from_numpy(CONTRACT.pixels(FACES))).detach().numpy()
+    with pytest.raises(ParityError, match=FAULTS[name][1]):
+        deliver.export_student(student, target, FACES, rows, {}, Console())
+    assert not target.exists()

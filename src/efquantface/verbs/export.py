@@ -13,7 +13,6 @@ from efquantface.errors import ExportError, RunError
 from efquantface.export.formats import FORMATS
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.openvino import write_openvino
-from efquantface.export.operators import executed
 from efquantface.export.parity import check_layers, has_signed_codes, on_noise
 from efquantface.export.scales import write_scales
 from efquantface.graph.model import FaceModel
@@ -140,13 +139,10 @@ def _write(loaded: FaceModel, target: Path, file_format: str, packed: bool) -> l
     if file_format == "openvino":
         return write_openvino(loaded, target)
     write_onnx(loaded, target, packed=packed)
-    checked = ""
+    parity = check_layers(loaded, target)
+    found, checked = parity.executed, ""
     if loaded.quantized:
-        parity = check_layers(loaded, target)
-        found = parity.executed
         checked = f"; {len(parity.layers)} layers equal to the student's on random pixels"
-    else:
-        found = executed(target)
     listed = ", ".join(f"{op} {count}" for op, count in found.counts.items())
     opset = onnx.load(str(target)).opset_import[0].version
     lines = [

@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from efquantface.callbacks import Callback
+    from efquantface.console import set_verbosity
     from efquantface.contract import FaceContract
     from efquantface.embedding.embedder import Embedder
     from efquantface.errors import (
@@ -20,9 +22,13 @@ if TYPE_CHECKING:
         EfqError,
         EvaluationError,
         ExportError,
+        ImportMismatchError,
         MissingPackageError,
         ModelFileError,
+        NotRecognizingError,
+        NotRunnableError,
         ParityError,
+        PreprocessError,
         RecipeError,
         RunError,
         RuntimeMissingError,
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AssetError",
+    "Callback",
     "CompressResult",
     "ContractError",
     "CropError",
@@ -45,9 +52,13 @@ __all__ = [
     "EvaluationError",
     "ExportError",
     "FaceContract",
+    "ImportMismatchError",
     "MissingPackageError",
     "ModelFileError",
+    "NotRecognizingError",
+    "NotRunnableError",
     "ParityError",
+    "PreprocessError",
     "Recipe",
     "RecipeError",
     "RunError",
@@ -58,10 +69,12 @@ __all__ = [
     "compress",
     "embed_faces",
     "evaluate",
+    "set_verbosity",
 ]
 __version__ = "0.1.0"
 
 _PLACES = {
+    "Callback": "callbacks",
     "CompressResult": "pipeline.compress",
     "Embedder": "embedding.embedder",
     "FaceContract": "contract",
@@ -69,6 +82,7 @@ _PLACES = {
     "compress": "pipeline.compress",
     "embed_faces": "verbs.embed",
     "evaluate": "verbs.evaluate",
+    "set_verbosity": "console",
 }
 
 

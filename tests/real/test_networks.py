@@ -96,7 +96,7 @@ def test_y1_untrained(tmp_path: Path) -> None:
         str(WEIGHTS / "y1.onnx"), source, tmp_path / "run",
         epochs=0, cache=False, benchmark=False, quiet=True,
     )  # fmt: skip
-    assert done.parity.integer_convolutions == done.parity.convolutions == 82
+    assert done.parity.executed.integer_convolutions == done.parity.executed.convolutions == 82
     assert done.results.sizes.ratio <= 0.30
     assert done.results.protocols[0].metric("cosine to teacher").student > 0.993
     names = [o.name for o in ort.InferenceSession(str(done.run.onnx)).get_outputs()]

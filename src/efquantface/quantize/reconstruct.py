@@ -25,6 +25,7 @@ from efquantface.quantize.ranges import search_weight_scales
 
 # bits; a ridge of 1 was the best of 0.01 to 3 there, 4 and 16 are better at 6 and 8
 _RIDGE_OF_ONE = 4
+_FEW_INPUTS = 512  # of a channel; rounding at many scales costs their number times the time
 _SHARES = torch.linspace(0.8, 1.05, 11).tolist()  # of the scale with the least error of weights
 
 
@@ -99,11 +100,14 @@ def _rounded(found: Fit, scales: Tensor, layer: QuantConv2d | QuantLinear) -> _R
     """Round at ``scales`` (G,O,1), or where pairs are limited at the best of several near them.
 
     The limit makes codes coarser, and the fewer inputs a channel has the more its error is luck: of
-    a few scales one loses clearly less of the channel's output than the mean.
+    a few scales one loses clearly less of the channel's output than the mean. With many inputs the
+    luck evens out.
     """
-    if layer.pair_limit is None:
+    if layer.pair_limit is None or found.weight.shape[2] > _FEW_INPUTS:
         low, high = _bounds(found.weight / scales, layer)
         latent, codes = _round(found.weight, found.regularized, scales, low, high)
+        if layer.pair_limit is not None:
+            latent = torch.clamp(latent, low * scales, high * scales)
         return _Rounded(scales, codes, latent)
     groups, outputs, _ = scales.shape
     many = torch.cat([scales * share for share in _SHARES], dim=1)  # as if they were outputs

@@ -18,6 +18,7 @@ from efquantface.importers.load import load_model
 from efquantface.quantize.layers import QuantConv2d, QuantLinear
 from efquantface.quantize.pairs import (
     INT16,
+    PairClamp,
     clamp_codes,
     largest_pairs,
     pair_limit,
@@ -52,6 +53,16 @@ def test_clamped_codes_keep_the_rule_and_change_nothing_else(row: list[int], lim
     assert bool((clamped * codes >= 0).all())
     if worst_pair(row) <= limit:
         assert torch.equal(clamped, codes)
+
+
+@given(CODES, st.integers(100, 254), st.floats(0.3, 3.0))
+def test_clamping_at_many_scales_is_clamping(row: list[int], limit: int, scale: float) -> None:
+    """Equal but for which of two equal codes has to give way."""
+    weight = torch.tensor([row], dtype=torch.float32)
+    codes = torch.round(weight / scale)
+    found = PairClamp(weight, 127, limit)(codes, torch.tensor([[scale]]))
+    expected = clamp_codes(codes, 127, limit)
+    assert sorted(found[0].tolist()) == sorted(expected[0].tolist())
 
 
 @given(CODES, st.integers(100, 254))

@@ -67,6 +67,32 @@ def pair_bounds(codes: Tensor, limit: int) -> Bounds:
     return -bounds[0], bounds[1]
 
 
+class PairClamp:
+    """:func:`clamp_codes` of one weight at many scales: which two are largest is the same at all.
+
+    Args:
+        weight: (O,K).
+        limit: of each code.
+        pairs: of two codes of one sign.
+    """
+
+    def __init__(self, weight: Tensor, limit: int, pairs: int) -> None:
+        self.limit, self.pairs = limit, pairs
+        self.largest = [(sign, *_largest_two(weight, sign)) for sign in (1, -1)]
+
+    def __call__(self, codes: Tensor, scale: Tensor) -> Tensor:
+        """Codes (O,K) that ``weight / scale`` was rounded to, within the limits; ``scale`` is (O,1)."""
+        half = self.pairs // 2
+        clamped = codes.clamp(-half, half)
+        for sign, first, second, index in self.largest:
+            room = (self.pairs - torch.round(second / scale).clamp(max=half)).clamp(max=self.limit)
+            largest = torch.minimum(torch.round(first / scale), room)
+            # a row without a weight of this sign keeps what it has
+            kept = clamped.gather(1, index)
+            clamped.scatter_(1, index, torch.where(first > 0, sign * largest, kept))
+        return clamped
+
+
 @torch.no_grad()
 def reserved_bounds(codes: Tensor, limit: int) -> Bounds:
     """(low, high) known before codes are rounded one after the other, each correcting the others.

@@ -11,7 +11,7 @@ from efquantface.errors import TrainingError
 from efquantface.graph.graph import module_nodes
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
-from efquantface.quantize.pairs import clamp_codes, largest_pairs
+from efquantface.quantize.pairs import PairClamp, largest_pairs
 from efquantface.quantize.placement import refresh_biases
 
 _SAMPLES_A_BATCH = 16384  # values kept of each tensor and batch
@@ -95,11 +95,13 @@ def search_weight_scales(weight: Tensor, limit: int, pair_limit: int | None = No
     largest = flat.abs().amax(dim=1).clamp(min=1e-12)
     if pair_limit is not None:
         largest = torch.maximum(largest, largest_pairs(flat) * (limit / pair_limit))
+    clamp = None if pair_limit is None else PairClamp(flat, limit, pair_limit)
     best = largest / limit
     best_error = torch.full_like(best, float("inf"))
     for fraction in torch.linspace(1.0, 0.4, 61).tolist():
         scale = (largest * fraction / limit).unsqueeze(1)
-        codes = clamp_codes(torch.round(flat / scale), limit, pair_limit)
+        codes = torch.round(flat / scale)
+        codes = codes.clamp(-limit, limit) if clamp is None else clamp(codes, scale)
         error = (codes * scale - flat).square().sum(dim=1)
         better = error < best_error
         best = torch.where(better, scale.squeeze(1), best)

@@ -17,7 +17,6 @@ from efquantface.graph.graph import kind_of, module_nodes, outputs_of, shapes
 from efquantface.graph.macs import macs
 from efquantface.graph.model import FaceModel
 from efquantface.pipeline.preflight import AS_FOUND, separations
-from efquantface.pipeline.teacher_check import compared as compared
 
 _FACES = 400  # enough to tell preprocessings apart
 

@@ -64,6 +64,7 @@ def describe_model(
     try:
         with wanted_for("to tell multiply-accumulates, layers and what can be compressed, inspect"):
             from efquantface.importers.load import load_model
+            from efquantface.pipeline.teacher_check import compared
             from efquantface.verbs import describe
     except MissingPackageError as error:
         if path.suffix != ".onnx" or layers or faces is not None:
@@ -88,7 +89,7 @@ def describe_model(
         found.add([layer.line() for layer in listed], layers=[asdict(layer) for layer in listed])
     if faces is not None:
         seen = load_faces(Path(faces), loaded.contract, resize=resize)
-        found.add(describe.compared(model, loaded, seen.images))
+        found.add(compared(model, loaded, seen.images))
         scores = describe.separation_scores(loaded, seen)
         found.add(describe.tried(loaded, scores, len(seen)), auc_of_preprocessings=scores)
     return found

@@ -88,6 +88,57 @@ def test_fused_graph_equals_operators(
     torch.testing.assert_close(unfused, expected)
 
 
+def away_from_edges(part: FusedPReLU, shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    """Values over all codes of a PReLU and beyond, none where two formulas may round apart."""
+    draw = torch.Generator().manual_seed(seed)
+    quantizers = (part.before, part.product, part.total)
+    with torch.no_grad():
+        first = part.before.now()
+        codes = torch.rand(shape, generator=draw, dtype=torch.float64) * 1.2 - 0.1
+        lost = torch.ones(shape, dtype=torch.bool)
+        found = torch.zeros(shape, dtype=torch.float64)
+        while lost.any():
+            x = (first.qmin + codes * (first.qmax - first.qmin) - first.zero_point) * first.scale
+            found[lost] = x.double()[lost]
+            a = part.before(found.float())
+            product = part.affine(a.clamp(max=part.limit))
+            values = (found, product, a + part.product(product))
+            lost = a.abs() < float(first.scale) / 2  # min(a, 0) has two slopes there
+            for quantizer, value in zip(quantizers, values, strict=True):
+                now = quantizer.now()
+                ratio = value.double() / float(now.scale) + float(now.zero_point)
+                lost |= (ratio - ratio.floor() - 0.5).abs() < 1e-3
+            codes = torch.rand(shape, generator=draw, dtype=torch.float64) * 1.2 - 0.1
+    return found.float()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_fused_prelu_equals_operators(
+    student: FaceModel, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [m for _, m in module_nodes(fused(student.graph)) if isinstance(m, FusedPReLU)]
+    assert parts
+    for part in parts:
+        weight = part.affine.quantized_weight()
+        x = away_from_edges(part, (6, weight.numel(), 9, 7), seed)
+        x = x.contiguous(memory_format=torch.channels_last)
+        given = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+        results = []
+        for in_kernels in (True, False):
+            monkeypatch.setattr(native, "applies", lambda _, found=in_kernels: found)
+            read = x.clone().requires_grad_()
+            named = {k: p for k, p in part.named_parameters() if p.requires_grad}
+            out = part(read)
+            grads = torch.autograd.grad((out * given).sum(), (read, *named.values()))
+            results.append(
+                {"out": out.detach(), "x": grads[0], **dict(zip(named, grads[1:], strict=True))}
+            )
+        ours, theirs = results
+        for name, wanted in theirs.items():
+            bound = 1e-5 * max(float(wanted.abs().max()), 1e-3 * float(given.abs().sum()))
+            torch.testing.assert_close(ours[name], wanted, rtol=1e-4, atol=bound, msg=name)
+
+
 def test_same_result_on_any_number_of_threads(
     student: FaceModel, pixels: torch.Tensor, threads: None
 ) -> None:

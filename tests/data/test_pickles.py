@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,3 +78,67 @@ def test_one_list_named_twice_comes_twice(tmp_path_factory: pytest.TempPathFacto
     image = [1, b"x"]
     path.write_bytes(pickle.dumps([image, image, (image,)]))
     assert load_plain(path) == [image, image, (image,)]
+
+
+def doubled(levels: int, pair: bytes) -> bytes:
+    """A container that holds one twice that holds one twice, and so on."""
+    body = b"".join(pair.replace(b"?", bytes([i])) + b"q" + bytes([i + 1]) for i in range(levels))
+    return b"\x80\x02(" + b")q\x00" + body + b"t."
+
+
+@pytest.mark.parametrize("pair", [b"h?h?\x86", b"](h?h?e"])
+def test_doubling_containers_are_read_in_linear_time(pair: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(doubled(60, pair))
+    found = load_plain(path)[-1]
+    for _ in range(60):
+        assert len(found) == 2
+        assert found[0] is found[1]
+        found = found[0]
+    assert found == ()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\x80\x02]q\x00h\x00a.", "contains itself"),
+        (b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b".", "nested deeper"),
+        (b"\x80\x02N" + b"\x85" * 50_000 + b".", "nested deeper"),
+        (b"\x80\x02t.", "damaged"),
+        (b"\x80\x02(.", "damaged"),
+        (b"\x80\x02cnumpy\ndtype\n.", "damaged"),
+    ],
+)
+def test_containers_that_no_file_has(data: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=rf"a\.bin.*{said}"):
+        load_plain(path)
+
+
+@pytest.mark.parametrize("opcode", [b"\x8e", b"\x8d", b"\x96"])
+@pytest.mark.parametrize("length", [2**32, 2**40, 2**62, 2**63 + 5])
+def test_lengths_that_the_file_does_not_have_cost_nothing(
+    opcode: bytes, length: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"\x80\x05" + opcode + struct.pack("<Q", length) + b"abc.")
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"a\.bin"):
+        load_plain(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1 << 20
+
+
+def test_one_text_is_not_converted_again_and_again(tmp_path: Path) -> None:
+    """40 bytes a call would give the text's length each time."""
+    text = b"X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20) + b"q\x00"
+    call = b"h\x01h\x00X\x06\x00\x00\x00latin1\x86R"
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"\x80\x02(" + text + b"c_codecs\nencode\nq\x01" + call + b"t.")
+    with pytest.raises(DataError, match="a name"):  # one is data, the function itself is not
+        load_plain(path)
+    path.write_bytes(b"\x80\x02(" + text + b"c_codecs\nencode\nq\x01" + call * 50 + b"t.")
+    with pytest.raises(DataError, match="more conversions"):
+        load_plain(path)

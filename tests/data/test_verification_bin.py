@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -104,4 +105,24 @@ def test_damaged_bin(tmp_path: Path, faces: FaceSet) -> None:
             BinSource(path)
     path.write_bytes(b"no pickle at all")
     with pytest.raises(DataError, match="no pickle"):
+        BinSource(path)
+
+
+def test_an_image_named_often_is_kept_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    image = np.zeros(1_000_000, np.uint8)
+    path.write_bytes(pickle.dumps(([image] * 2000, [True] * 1000), protocol=2))
+    tracemalloc.start()
+    source = BinSource(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(source.images) == 1
+    assert len(source.a) == 1000
+    assert most < 8 * path.stat().st_size
+
+
+def test_a_decision_too_large_to_print(tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    path.write_bytes(pickle.dumps(([b"a", b"b"], [10**6000]), protocol=2))
+    with pytest.raises(DataError, match=r"x\.bin: the decision of pair 0 is int"):
         BinSource(path)

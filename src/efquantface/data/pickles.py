@@ -3,20 +3,24 @@
 Python's unpickler calls whatever a file names. This reader walks the opcodes (``pickletools``, which
 decodes arguments and runs nothing), keeps its own stack, and builds lists, tuples, numbers, bytes and
 NumPy arrays only; the names that arrays are written with are recognized, never imported or called.
+Time is linear in the file's size, and memory a small multiple of it, whatever the file says.
 """
 
 from __future__ import annotations
 
+import mmap
 import pickletools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
 from efquantface.errors import DataError
 
-_MARK = object()
+_MARK, _OPEN = object(), object()
+_DEEPEST = 100  # containers in each other
+_SPARE = 1 << 20  # bytes that conversions may give beyond the file's own size
 _DTYPES = {"u1", "i1", "b1", "u2", "i2", "i4", "u4", "i8", "u8", "f4", "f8"}
 # modules of NumPy 1 and 2 that write the same things
 _KNOWN = {
@@ -50,38 +54,45 @@ class _Array:
 def load_plain(path: Path) -> Any:
     """The data of a pickle file of lists, tuples, numbers, bytes and NumPy arrays.
 
-    Strings of Python 2 come as bytes.
+    Strings of Python 2 come as bytes. An object that is named several times comes as one object.
 
     Raises:
-        DataError: truncated, no pickle, or it holds anything else; with the byte offset.
+        DataError: truncated, no pickle, contains itself, nested deeper than 100, or it holds anything
+            else; with the byte offset.
     """
-    with path.open("rb") as stream:
-        reader = _Reader(path)
+    size = path.stat().st_size
+    if size == 0:
+        raise DataError(f"{path}: truncated: it has no byte")
+    # a map hands out no more bytes than there are, where a file would first make room for all
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
+        reader = _Reader(path, size)
         try:
-            for opcode, argument, position in pickletools.genops(stream):
+            for opcode, argument, position in pickletools.genops(cast(IO[bytes], stream)):
                 reader.position = position or 0
                 if opcode.name == "STOP":
                     return reader.result()
                 reader.step(opcode.name, argument)
         except DataError:
             raise
-        except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
+        except _DAMAGES as error:
+            said = str(error).replace("\n", " ")[:200] or type(error).__name__
             raise DataError(
-                f"{path}: damaged or no pickle, at byte {reader.position} ({error})"
+                f"{path}: damaged or no pickle, at byte {reader.position} ({said})"
             ) from None
     raise DataError(f"{path}: truncated after byte {reader.position}")
 
 
 class _Reader:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, size: int) -> None:
         self.path, self.position = path, 0
+        self.left = size + _SPARE  # of bytes that conversions may give
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
     def result(self) -> Any:
         if len(self.stack) != 1:
             raise self._refused(f"{len(self.stack)} objects")
-        return _finished(self.stack[0])
+        return _finished(self.stack[0], {}, 0)
 
     def step(self, name: str, argument: Any) -> None:
         """Apply one opcode."""
@@ -117,11 +128,9 @@ class _Reader:
             raise self._refused(f"the opcode {name}")
 
     def _above_mark(self) -> list[Any]:
-        where = (
-            len(self.stack)
-            - 1
-            - next(i for i, item in enumerate(reversed(self.stack)) if item is _MARK)
-        )
+        where = len(self.stack) - 1
+        while self.stack[where] is not _MARK:  # an IndexError where there is none
+            where -= 1
         items = self.stack[where + 1 :]
         del self.stack[where:]
         return items
@@ -139,9 +148,9 @@ class _Reader:
         if not isinstance(what, _Name) or not isinstance(arguments, tuple):
             raise self._refused("a call of something unknown")
         if what.name == "encode":  # how Python 3 writes bytes for protocol 2
-            return _text(arguments[0]).encode("latin-1")
+            return self._paid(_text(arguments[0]).encode("latin-1"))
         if what.name in ("bytes", "bytearray"):
-            return _bytes(arguments[0]) if arguments else b""
+            return self._bytes(arguments[0]) if arguments else b""
         if what.name == "_reconstruct":
             return _Array()
         if what.name == "dtype":
@@ -151,10 +160,10 @@ class _Reader:
             return _Array(dtype=code)
         if what.name == "scalar":
             dtype, raw = arguments
-            return np.frombuffer(_bytes(raw), dtype.dtype)[0].item()
+            return np.frombuffer(self._bytes(raw), dtype.dtype)[0].item()
         if what.name == "_frombuffer":
             raw, dtype, shape, order = arguments
-            flat = np.frombuffer(_bytes(raw), dtype.dtype)
+            flat = np.frombuffer(self._bytes(raw), dtype.dtype)
             return flat.reshape(shape, order="F" if _text(order) == "F" else "C")
         raise self._refused(f"a call of {what.name}")
 
@@ -167,8 +176,19 @@ class _Reader:
                 raise self._refused("an array in big endian order")
             return
         _, shape, dtype, fortran, raw = state
-        flat = np.frombuffer(_bytes(raw), dtype.dtype)
+        flat = np.frombuffer(self._bytes(raw), dtype.dtype)
         target.value = flat.reshape(shape, order="F" if fortran else "C")
+
+    def _bytes(self, value: Any) -> bytes:
+        """Bytes as they are; of others a copy, which is paid for."""
+        return value if isinstance(value, bytes) else self._paid(_bytes(value))
+
+    def _paid(self, made: bytes) -> bytes:
+        """One text may be converted again and again: all of it is no more than the file is large."""
+        self.left -= len(made)
+        if self.left < 0:
+            raise self._refused("more conversions of the same bytes than a real file has")
+        return made
 
     def _refused(self, what: str) -> DataError:
         return DataError(
@@ -189,23 +209,32 @@ def _bytes(value: Any) -> bytes:
     return bytes(value)
 
 
-def _finished(value: Any) -> Any:
-    """Arrays in place of their builders, everywhere."""
+def _finished(value: Any, made: dict[int, Any], depth: int) -> Any:
+    """Arrays in place of their builders, everywhere; every object once, by its ``id``."""
     if isinstance(value, _Array):
+        if value.value is None:
+            raise ValueError("an array without its content")
         return value.value
-    if isinstance(value, list):
-        return [_finished(v) for v in value]
-    if isinstance(value, tuple):
-        return tuple(_finished(v) for v in value)
-    if isinstance(value, _Name):
-        raise ValueError(f"{value.name} is no data")
-    return value
+    if isinstance(value, _Name) or value is _MARK:
+        raise ValueError("a name where data is expected")
+    if not isinstance(value, list | tuple):
+        return value
+    if made.get(id(value)) is _OPEN:
+        raise ValueError("a list that contains itself")
+    if id(value) not in made:
+        if depth == _DEEPEST:
+            raise ValueError(f"nested deeper than {_DEEPEST}")
+        made[id(value)] = _OPEN
+        items = [_finished(item, made, depth + 1) for item in value]
+        made[id(value)] = items if isinstance(value, list) else tuple(items)
+    return made[id(value)]
 
 
 def _as_is(value: Any) -> Any:
     return value
 
 
+_DAMAGES = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError)
 # pickletools gives the bytes of Python 2's strings as Latin-1 text
 _PUSH = {
     "MARK": lambda _: _MARK,

@@ -60,12 +60,18 @@ def _contents(path: Path) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
             f"{path}: has {len(images)} images for {len(same)} pairs, two a pair are needed"
         )
     decisions = [_decision(value, path, number) for number, value in enumerate(same)]
-    return [_image(v, path, n) for n, v in enumerate(images)], np.asarray(decisions, bool)
+    known: dict[int, bytes] = {}  # an image that is named a thousand times is kept once
+    for number, value in enumerate(images):
+        if id(value) not in known:
+            known[id(value)] = _image(value, path, number)
+    return [known[id(value)] for value in images], np.asarray(decisions, bool)
 
 
 def _decision(value: Any, path: Path, number: int) -> bool:
     if not isinstance(value, bool | int | np.bool_ | np.integer) or int(value) not in (0, 1):
-        raise DataError(f"{path}: the decision of pair {number} is {value!r}, not True or False")
+        plain = isinstance(value, float | str) or (isinstance(value, int) and abs(value) < 1 << 64)
+        what = repr(value)[:40] if plain else type(value).__name__
+        raise DataError(f"{path}: the decision of pair {number} is {what}, not True or False")
     return bool(value)
 
 

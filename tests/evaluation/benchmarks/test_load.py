@@ -141,7 +141,7 @@ def test_agedb(tmp_path: Path, faces: FaceSet) -> None:
         (f"{root}/{names[0]}.png", f"{root}/{names[2]}.png", False, 1),
     ]
     (tmp_path / "04_FINAL_protocol_30_years.mat").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="is no AgeDB protocol"):
+    with pytest.raises(DataError, match="is no MATLAB file"):
         one(f"agedb_30={tmp_path}")
     (tmp_path / "04_FINAL_protocol_30_years.mat").unlink()
     lines = [f"{names[0]}.jpg {names[1]}.jpg 1", f"{names[0]}.jpg {names[2]}.jpg -1"]

@@ -12,6 +12,7 @@ import numpy as np
 
 from efquantface.data.faces import FaceSet
 from efquantface.data.images import SUFFIXES
+from efquantface.data.matlab import Struct, read_variable
 from efquantface.data.verification_bin import FOLDS, contiguous_folds
 from efquantface.errors import DataError
 from efquantface.evaluation.sets import Pairs
@@ -138,29 +139,28 @@ def read_agedb(path: Path) -> list[Row]:
     Raises:
         DataError: no MATLAB file, or one without such splits.
     """
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        splits = loadmat(str(path))["splits"].reshape(-1)
-        rows = []
-        for fold, split in enumerate(splits):
-            columns = np.asarray(_first_field(split))
-            if columns.ndim != 2 or columns.shape[0] != 2:
-                raise DataError(f"{path}: split {fold} is {columns.shape}, not 2 x pairs")
-            for first, second in columns.T:
-                a, b = str(_first_field(first)), str(_first_field(second))
-                rows.append(Row(a, b, _person(a) == _person(b), fold))
-    except (KeyError, ValueError, IndexError, TypeError, MatReadError, OSError) as error:
-        raise DataError(f"{path}: is no AgeDB protocol ({error})") from None
+    splits = read_variable(path, "splits")
+    if not isinstance(splits, np.ndarray):
+        raise DataError(f"{path}: is no AgeDB protocol (splits is text)")
+    rows = []
+    for fold, split in enumerate(splits.reshape(-1)):
+        columns = _first_field(split)
+        if not isinstance(columns, np.ndarray) or columns.ndim != 2 or len(columns) != 2:
+            what = getattr(columns, "shape", type(columns).__name__)
+            raise DataError(f"{path}: is no AgeDB protocol (split {fold} is {what}, not 2 x pairs)")
+        for first, second in columns.T:
+            a, b = _first_field(first), _first_field(second)
+            if not isinstance(a, str) or not isinstance(b, str):
+                raise DataError(f"{path}: is no AgeDB protocol (split {fold} holds no names)")
+            rows.append(Row(a, b, _person(a) == _person(b), fold))
     return rows
 
 
 def _first_field(value: Any) -> Any:
     """Through cells of one element and structs down to what their first field holds."""
     while True:
-        if isinstance(value, np.void):
-            value = value[0]
+        if isinstance(value, Struct):
+            value = value.values[0] if value.values else None
         elif isinstance(value, np.ndarray) and value.size == 1:
             value = value.reshape(-1)[0]
         else:

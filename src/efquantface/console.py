@@ -25,6 +25,8 @@ from rich.progress import (
 from rich.text import Text
 
 from efquantface.callbacks import Callback
+from efquantface.errors import WriteError
+from efquantface.files import append_text
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 _LOG_SHARE = 10  # a bar leaves so many lines in the log
@@ -72,13 +74,13 @@ class Console:
         self.path: Path | None = None
         self._verbose = level >= VERBOSE
         self._waiting: list[str] = []
+        self._lost = False
 
     def log_to(self, path: Path) -> None:
         """Append to ``path`` from now on, and first what was said until now."""
         self.path = path
-        with path.open("a", encoding="utf-8") as stream:
-            stream.writelines(self._waiting)
-        self._waiting.clear()
+        waiting, self._waiting = "".join(self._waiting), []
+        self._append(waiting)
 
     def log(self, text: str) -> None:
         """One sentence."""
@@ -151,8 +153,17 @@ class Console:
         if self.path is None:
             self._waiting.append(line)
         else:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(line)
+            self._append(line)
+
+    def _append(self, text: str) -> None:
+        """Add to the log; a log that cannot be written ends no run."""
+        if self.path is None or self._lost:
+            return
+        try:
+            append_text(self.path, text)
+        except WriteError as error:
+            self._lost = True
+            self.rich.print(Text.assemble(("warning:", "yellow"), f" no log from here on: {error}"))
 
 
 class Stages:

@@ -81,6 +81,18 @@ class RunError(EfqError):
     """A run's directory cannot be used: it exists, is incomplete, or belongs to another recipe."""
 
 
+class FinishedError(RunError):
+    """A run that was to be gone on with has come to its end."""
+
+
+class WriteError(EfqError):
+    """A file cannot be written: the disk is full, or does not let us."""
+
+
+class OutOfMemoryError(EfqError):
+    """The work does not fit into memory; the text says which setting makes it smaller."""
+
+
 class RuntimeMissingError(EfqError):
     """A runtime, a provider or a device that was asked for is not on this machine."""
 

@@ -42,7 +42,7 @@ def test_npz_and_parquet(model: Path, faces_dir: Path, faces: FaceSet, tmp_path:
         counts = embed_faces(model, faces_dir, out, flip=True, normalize=True, quiet=True)
         assert counts == (len(kept), 1)
         assert stat.S_IMODE(out.stat().st_mode) == 0o600
-        assert not out.with_name(name + ".partial").exists()
+        assert not out.with_name(name + ".parts").exists()
         if name == "e.npz":
             with np.load(out, allow_pickle=False) as stored:
                 rows, names = stored["embeddings"], stored["names"].tolist()

@@ -11,7 +11,7 @@ import typer
 from efquantface.cli.flags import ARGUMENTS, SETTINGS, parameters
 from efquantface.cli.options import ArcFace, wants_arcface
 from efquantface.cli.verb import Json, give
-from efquantface.errors import RecipeError
+from efquantface.errors import FinishedError, RecipeError
 from efquantface.recipe import FLAGS, Recipe
 
 _SETTING = "set_"  # in front of settings, whose names are those of other parameters and of builtins
@@ -72,15 +72,19 @@ def compress(
         from efquantface.pipeline.compress import compress as run_compress
         from efquantface.report.tables import terminal_table
 
-    done = run_compress(
-        made.teacher,
-        made.faces,
-        output,
-        recipe=made,
-        force=force,
-        resume=resume,
-        dry_run=dry_run,
-    )
+    try:
+        done = run_compress(
+            made.teacher,
+            made.faces,
+            output,
+            recipe=made,
+            force=force,
+            resume=resume,
+            dry_run=dry_run,
+        )
+    except FinishedError as finished:  # no failure: a loop that resumes until it is done ends
+        typer.echo(str(finished))
+        return
     if not isinstance(done, CompressResult):  # a dry run's plan, which was said
         give([], done.as_dict(), json_)
         return

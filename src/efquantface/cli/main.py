@@ -137,6 +137,8 @@ def main() -> None:
         code = _failed(str(error))
     except KeyboardInterrupt:
         code = stopping.CODE
+    except MemoryError as error:
+        code = _failed(f"out of memory ({error or 'no room'}); fewer or smaller images take less")
     except OSError as error:
         if error.errno == errno.EPIPE:  # nobody reads on, as in: efq env | head
             code = 1

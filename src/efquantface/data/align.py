@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from efquantface.data.images import UnreadableImage, read_image, write_image
 from efquantface.data.source import find_images
 from efquantface.data.template import TEMPLATES, Template, template, warp
 from efquantface.errors import CropError, RunError
-from efquantface.files import write_bytes
+from efquantface.files import write_bytes, write_text
 from efquantface.interfaces import Progress
 
 _LISTS = ("*pair*.txt", "*pair*.csv", "*.mat", "Protocol/**/*.txt", "**/txts/*/*_pairs.txt")
@@ -93,10 +92,7 @@ def align_folder(
         if not faces:
             return "none", str(name)
         crop = warp(image, _pick(faces, image, pick).landmarks, wanted)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.stem}.partial{target.suffix}")
-        write_image(temporary, crop)
-        os.replace(temporary, target)
+        write_image(target, crop)
         return ("several" if len(faces) > 1 else "written"), str(name)
 
     with ThreadPoolExecutor(workers) as pool:
@@ -113,9 +109,8 @@ def align_folder(
                     report.several.append(name)
             if progress:
                 progress(index + 1, len(paths))
-    output.mkdir(parents=True, exist_ok=True)
     _copy_lists(photos, output)
-    (output / "align_report.tsv").write_text("".join(f"{line}\n" for line in report.lines()))
+    write_text(output / "align_report.tsv", "".join(f"{line}\n" for line in report.lines()))
     return report
 
 
@@ -124,7 +119,6 @@ def _copy_lists(photos: Path, output: Path) -> None:
     for pattern in _LISTS:
         for path in photos.glob(pattern):
             target = output / path.relative_to(photos)
-            target.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(target, path.read_bytes())
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from efquantface.files import write_bytes
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 _MAX_PIXELS = 100_000_000
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
@@ -53,5 +55,9 @@ def read_image(image: Path | bytes) -> npt.NDArray[np.uint8]:
 
 def write_image(path: Path, image: npt.NDArray[np.uint8]) -> None:
     """Write uint8 RGB (H,W,3); JPEG at quality 95 without chroma subsampling, or PNG."""
-    options = {} if path.suffix == ".png" else {"quality": 95, "subsampling": 0}
-    Image.fromarray(image).save(path, **options)  # type: ignore[arg-type]
+    encoded = io.BytesIO()
+    if path.suffix == ".png":
+        Image.fromarray(image).save(encoded, "PNG")
+    else:
+        Image.fromarray(image).save(encoded, "JPEG", quality=95, subsampling=0)
+    write_bytes(path, encoded.getvalue())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from efquantface.data.images import UnreadableImage
 from efquantface.data.source import FaceSource
 from efquantface.data.verification_bin import FOLDS, BinSource, contiguous_folds
 from efquantface.errors import DataError
-from efquantface.files import whole, write_bytes
+from efquantface.files import write_bytes, write_text
 from efquantface.interfaces import Progress
 
 _SAMPLE = 200
@@ -164,11 +165,9 @@ _SUFFIXES = (".jpg", ".png", ".webp", ".bmp")
 def _write_pairs(source: BinSource, names: list[Path], output: Path) -> None:
     """The pairs with the folds of the file's order, ten of equal length."""
     folds = contiguous_folds(len(source.same), FOLDS)
-    with (
-        whole(output / "pairs.csv") as partial,
-        partial.open("w", newline="", encoding="utf-8") as stream,
-    ):
-        writer = csv.writer(stream)
-        writer.writerow(["a", "b", "same", "fold"])
-        for a, b, same, fold in zip(source.a, source.b, source.same, folds, strict=True):
-            writer.writerow([names[a].name, names[b].name, int(same), int(fold)])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["a", "b", "same", "fold"])
+    for a, b, same, fold in zip(source.a, source.b, source.same, folds, strict=True):
+        writer.writerow([names[a].name, names[b].name, int(same), int(fold)])
+    write_text(output / "pairs.csv", text.getvalue())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
@@ -14,8 +15,28 @@ from efquantface.files import whole
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
     """Keep ``state`` (tensors, numbers, lists and dictionaries of them)."""
-    with whole(path) as temporary:
-        torch.save(state, temporary)
+    with whole(path) as stream:
+        patient = _Patient(stream)
+        torch.save(state, cast(IO[bytes], patient))
+        if patient.error is not None:
+            raise patient.error
+
+
+class _Patient(io.RawIOBase):
+    """A stream that keeps its error for later: torch's writer rewords what is raised below it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write, or, after an error, nothing."""
+        try:
+            if self.error is None:
+                self.stream.write(data)
+        except OSError as error:
+            self.error = error
+        return len(data)
 
 
 def read_state(path: Path, total: int) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from efquantface.assets import cache_dir
+from efquantface.console import Console
 from efquantface.embedding.embedder import Embedder
+from efquantface.errors import WriteError
+from efquantface.files import make_folder, whole
 from efquantface.interfaces import Progress
+
+_refused: set[Path] = set()  # caches that cannot be written, of which the user was told
 
 Float32 = npt.NDArray[np.float32]
 
@@ -38,16 +41,18 @@ def read_cached(path: Path, names: tuple[str, ...], count: int) -> list[Float32]
 
 
 def write_cached(path: Path, **arrays: Float32) -> None:
-    """Write arrays, readable by their owner only (mode 0600): embeddings are biometric data."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")  # mode 0600
+    """Write arrays, readable by their owner only (mode 0600): embeddings are biometric data.
+
+    A cache that cannot be written is warned of once, and done without.
+    """
     try:
-        with os.fdopen(handle, "wb") as stream:
+        make_folder(path.parent, private=True)
+        with whole(path, private=True, shared=True) as stream:
             np.savez(stream, **arrays)  # type: ignore[arg-type]
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    except WriteError as error:
+        if path.parent not in _refused:
+            _refused.add(path.parent)
+            Console().warn(f"embeddings are not cached: {error}; EFQ_CACHE names another place")
 
 
 @dataclass

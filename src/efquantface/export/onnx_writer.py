@@ -20,7 +20,7 @@ from efquantface.export.emitters import emit
 from efquantface.export.packing import PACKED_IR_VERSION, PACKED_OPSET, stored_bits
 from efquantface.export.portability import PORTABLE_KEY, overflowing
 from efquantface.export.values import Value, Writer
-from efquantface.files import whole
+from efquantface.files import write_bytes
 from efquantface.graph.graph import INPUT, module_nodes, name_of, output_name, shapes
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.layers import QuantConv2d, QuantLinear
@@ -40,12 +40,7 @@ def write_onnx(
 
     ``packed`` stores weights of up to 6 bits in few bits (:mod:`packing`), which needs opset 21.
     """
-    proto = to_onnx(model, metadata, packed=packed)
-    try:
-        with whole(path) as temporary:
-            onnx.save(proto, str(temporary))
-    except OSError as error:
-        raise ExportError(f"{path}: could not be written ({error})") from None
+    write_bytes(path, to_onnx(model, metadata, packed=packed).SerializeToString())
 
 
 def to_onnx(

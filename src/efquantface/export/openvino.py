@@ -26,6 +26,7 @@ from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import on_noise
 from efquantface.export.portability import PORTABLE, overflowing, wrong_without_vnni
 from efquantface.export.stated import contract_differences
+from efquantface.files import write_text, writing
 from efquantface.graph import ops
 from efquantface.graph.graph import add_module, module_nodes, module_of, tidy
 from efquantface.graph.model import FaceModel
@@ -91,8 +92,9 @@ def write_openvino(student: FaceModel, target: Path) -> list[str]:
         # OpenVINO does not fold the operators that unpack 6-bit weights
         write_onnx(form, temporary, packed=False)
         layers = overflowing(onnx.load(str(temporary)))
-        ov.save_model(ov.convert_model(str(temporary)), str(target), compress_to_fp16=False)
-        contract_beside(target).write_text(student.contract.to_json())
+        with writing(target):
+            ov.save_model(ov.convert_model(str(temporary)), str(target), compress_to_fp16=False)
+        write_text(contract_beside(target), student.contract.to_json())
     finally:
         temporary.unlink(missing_ok=True)
     try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
+from efquantface.files import temporary_folder
 from efquantface.runtime.sessions import onnxruntime_session
 
 _FLOAT = (  # what ONNX Runtime computes in float where it has not fused an operator
@@ -56,8 +56,8 @@ class Executed:
 
 def executed(path: Path, *, signed_integers: bool = False) -> Executed:
     """Let ONNX Runtime optimize a file and count what is there then."""
-    with tempfile.TemporaryDirectory() as folder:
-        optimized = Path(folder) / "optimized.onnx"
+    with temporary_folder() as folder:
+        optimized = folder / "optimized.onnx"
         onnxruntime_session(path, threads=1, optimized=optimized, signed_integers=signed_integers)
         graph = onnx.load(str(optimized)).graph
     counts = Counter(node.op_type for node in graph.node)

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from efquantface.contract import METADATA_KEY, FaceContract
 from efquantface.errors import ModelFileError
-from efquantface.files import whole
+from efquantface.files import write_bytes
 from efquantface.graph.format_one import translated_nodes, translated_tensors
 from efquantface.graph.graph import NodeSpec, build, output_name, specs_of
 from efquantface.graph.model import FaceModel
@@ -38,8 +38,7 @@ def save_checkpoint(model: FaceModel, path: Path) -> None:
         METADATA_KEY: model.contract.to_json(),
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.graph.state_dict().items()}
-    with whole(path) as temporary:
-        save_file(tensors, str(temporary), metadata)
+    write_bytes(path, save(tensors, metadata))
 
 
 def is_own_checkpoint(path: Path) -> bool:

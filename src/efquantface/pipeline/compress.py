@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -16,6 +17,7 @@ from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.distill.bank import TeacherBank
 from efquantface.embedding.torch_run import check_device
+from efquantface.errors import FinishedError, OutOfMemoryError, WriteError
 from efquantface.evaluation.items import EvalItem
 from efquantface.evaluation.sets import EvalSet
 from efquantface.export.parity import Parity
@@ -27,7 +29,9 @@ from efquantface.pipeline.deliver import export_student, restore_length
 from efquantface.pipeline.dry_run import RunPlan, plan_run
 from efquantface.pipeline.inputs import Inputs, read_inputs
 from efquantface.pipeline.latency import prune_to
+from efquantface.pipeline.lock import alone_in
 from efquantface.pipeline.paths import check_inputs
+from efquantface.pipeline.room import check_room
 from efquantface.pipeline.run_dir import Run, RunDir
 from efquantface.pipeline.start import Start, calibration_batches, make_start
 from efquantface.pipeline.train import teacher_bank, train
@@ -40,7 +44,7 @@ from efquantface.quantize.scheme import Scheme
 from efquantface.recipe import Recipe
 from efquantface.report.page import write_report
 from efquantface.report.results import Results, Sizes
-from efquantface.runtime.memory import keep_freed_memory
+from efquantface.runtime.memory import is_out_of_memory, keep_freed_memory
 
 _LAYER_FACES = 64
 
@@ -165,6 +169,11 @@ def compress(
     check_inputs(recipe.model_copy(update={"teacher": _name(teacher), "faces": _name(faces)}))
     run = Run(recipe, Console(quiet, callbacks), RunDir(Path(output)), resume)
     run.directory.check(recipe, force=force, resume=resume)
+    if resume and run.directory.finished:
+        raise FinishedError(
+            f"{output}: is finished, there is nothing to go on with; see {run.directory.report}, or add "
+            "--force to make it anew"
+        )
     check_device(recipe.device)
     keep_freed_memory()
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
@@ -173,16 +182,37 @@ def compress(
         inputs = read_inputs(run, teacher, faces, contract, eval_sets)
     if dry_run:
         return plan_run(run, inputs)
-    run.directory.make(recipe, force=force, resume=resume)  # what was given can be used
-    try:
-        run.console.log_to(run.directory.log)
+    check_room(run, inputs)
+    files = run.directory
+    with alone_in(files.path, files.environment), _going_on(run):
+        files.make(recipe, force=force, resume=resume)  # what was given can be used
+        files.keep_inputs(inputs.described(), resume=resume)
+        run.console.log_to(files.log)
         return _compress(run, inputs, caveat)
+
+
+@contextmanager
+def _going_on(run: Run) -> Iterator[None]:
+    """What ends a run early says how to go on."""
+    again = (
+        f"{run.directory.path} is not finished. Call again with --resume (resume=True) to go on, or "
+        "with --force (force=True) to begin anew"
+    )
+    try:
+        yield
     except KeyboardInterrupt:
-        run.console.warn(
-            f"stopped; {run.directory.path} is not finished. Call again with --resume (resume=True) to "
-            "go on, or with --force (force=True) to begin anew"
-        )
+        run.console.warn(f"stopped; {again}")
         raise
+    except WriteError as error:
+        raise WriteError(f"{error}. {again}") from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"out of memory ({str(error).splitlines()[0][:160] if str(error) else 'no room'}); "
+            "--memory-gb 2 lets a batch pass in smaller parts, --max-images takes fewer faces, "
+            f"--batch-size and --reconstruction matter, too. {again}"
+        ) from None
 
 
 def _compress(run: Run, inputs: Inputs, caveat: str) -> CompressResult:

@@ -11,9 +11,11 @@ from torch import nn
 
 from efquantface.console import Console
 from efquantface.embedding.embedder import Embedder
+from efquantface.errors import WriteError
 from efquantface.evaluation.run import length_ratio
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.parity import Parity, check_parity
+from efquantface.files import move
 from efquantface.graph.graph import module_of, output_node
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.placement import output_layer, refresh_biases
@@ -74,7 +76,11 @@ def export_student(
     faces, teacher = faces[index][:_PARITY_FACES], teacher[index][:_PARITY_FACES]
     parity = check_parity(student, unchecked, faces, teacher)
     parity.check(unchecked)
-    unchecked.replace(target)
+    try:
+        move(unchecked, target)
+    except WriteError:
+        unchecked.unlink(missing_ok=True)
+        raise
     if student.quantized:
         console.log(
             f"parity passed: {len(parity.layers)} layers equal to within a code, cosine "

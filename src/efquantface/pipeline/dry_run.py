@@ -18,6 +18,7 @@ from efquantface.pipeline.estimate import (
     training_plan,
 )
 from efquantface.pipeline.inputs import Inputs
+from efquantface.pipeline.room import needed_bytes
 from efquantface.pipeline.run_dir import Run
 from efquantface.pipeline.start import reconstruction_mb
 
@@ -38,6 +39,7 @@ class RunPlan:
         seconds: expected, by stage; stages whose time cannot be told in advance are missing.
         steps: of training.
         memory_mb: expected at most, of the whole process.
+        disk_mb: room that the run's folder takes at most.
     """
 
     teacher: str
@@ -53,6 +55,7 @@ class RunPlan:
     seconds: dict[str, float]
     steps: int
     memory_mb: float
+    disk_mb: float
 
     def __repr__(self) -> str:
         """One line."""
@@ -68,7 +71,8 @@ class RunPlan:
         untold = [name for name in self.stages if name not in self.seconds]
         besides = f", and {', '.join(untold)}" if untold else ""
         memory = f"{self.memory_mb / 1024:.1f} GB of memory"
-        return f"about {self.minutes:.1f} minutes{besides}; {memory}"
+        disk = f"{self.disk_mb:,.0f} MB of disk"
+        return f"about {self.minutes:.1f} minutes{besides}; {memory}, {disk}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -103,6 +107,7 @@ def plan_run(run: Run, inputs: Inputs) -> RunPlan:
         seconds={name: told[name] for name in names if name in told},
         steps=0 if training is None else training.steps,
         memory_mb=_memory_mb(run, inputs, training),
+        disk_mb=needed_bytes(run, inputs) / 1e6,
     )
     for name, count in plan.sets.items():
         console.log(f"evaluation: {name}, {count:,} images")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +48,16 @@ class Inputs:
     sets: list[EvalItem]
     alignment: str
     teacher_check: TeacherCheck | None = None
+
+    def described(self) -> dict[str, Any]:
+        """By what a resumed run knows that teacher and faces are the same."""
+        images = hashlib.sha256(np.ascontiguousarray(self.faces.images).data)
+        images.update(np.ascontiguousarray(self.faces.identities).data)
+        return {
+            "teacher": self.teacher.digest[:16],
+            "images": len(self.faces),
+            "faces": images.hexdigest()[:16],
+        }
 
 
 def read_inputs(

@@ -11,7 +11,9 @@ from typing import Any
 
 from efquantface.console import Console
 from efquantface.errors import RecipeError, RunError
-from efquantface.files import write_text
+from efquantface.files import make_folder, write_text
+from efquantface.pipeline.lock import NAME as LOCK
+from efquantface.pipeline.lock import this_process
 from efquantface.quantize.scheme import Scheme
 from efquantface.recipe import Recipe
 from efquantface.runtime.environment import environment
@@ -54,6 +56,22 @@ class RunDir:
         return self.path / "metrics.json"
 
     @property
+    def inputs(self) -> Path:
+        """Digests of teacher and faces, by which a resumed run knows that they are the same."""
+        return self.path / "inputs.json"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, processor, seeds, and the process."""
+        return self.path / "env.json"
+
+    @property
+    def finished(self) -> bool:
+        """Whether a run came to its end here."""
+        last = (self.onnx, self.metrics, self.report)
+        return all(file.is_file() for file in last) and not self.state.exists()
+
+    @property
     def report(self) -> Path:
         """The report."""
         return self.path / "report.html"
@@ -92,19 +110,19 @@ class RunDir:
         self.check(recipe, force=force, resume=resume)
         path = self.path
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
             if force and not resume:
                 self._empty()
             write_text(self.recipe, recipe.to_yaml())
-            seeds = {"seed": recipe.seed}
-            write_text(path / "env.json", json.dumps({**environment(), **seeds}, indent=2) + "\n")
+            found = {**environment(), "seed": recipe.seed, "process": this_process()}
+            write_text(self.environment, json.dumps(found, indent=2) + "\n")
         except OSError as error:
             raise RunError(f"{path}: cannot be written ({error.strerror})") from None
 
     def _empty(self) -> None:
         """Remove everything but the recipe, by which a run is known as one; the state goes first."""
         for file in sorted(self.path.iterdir(), key=lambda p: p != self.state):
-            if file == self.recipe:
+            if file in (self.recipe, self.path / LOCK):
                 continue
             if file.is_dir() and not file.is_symlink():
                 shutil.rmtree(file)
@@ -114,6 +132,7 @@ class RunDir:
     def _holds_nothing(self) -> bool:
         """Whether it is empty, or a run was stopped here before it had anything to keep."""
         names = {file.name for file in self.path.iterdir() if not file.name.endswith(".partial")}
+        names.discard(LOCK)
         if not names:
             return True
         if not names <= _STARTED or not self.recipe.is_file():
@@ -122,6 +141,26 @@ class RunDir:
             return Recipe.read(self.recipe).to_yaml() == self.recipe.read_text(encoding="utf-8")
         except RecipeError:
             return False
+
+    def keep_inputs(self, found: dict[str, Any], *, resume: bool) -> None:
+        """Write down what a run begins with; a resumed one goes on with the same.
+
+        Raises:
+            RunError: a resumed run was begun with another teacher or other faces.
+        """
+        if resume and self.inputs.is_file():
+            try:
+                before = json.loads(self.inputs.read_text(encoding="utf-8"))
+            except ValueError:
+                before = {}
+            changed = [name for name in found if before.get(name, found[name]) != found[name]]
+            if changed:
+                told = ", ".join(f"{n} ({before[n]} then, {found[n]} now)" for n in changed)
+                raise RunError(
+                    f"{self.path}: since the run began, this has changed: {told}. Give it what it "
+                    "began with, or begin anew with --force"
+                )
+        write_text(self.inputs, json.dumps(found, indent=2) + "\n")
 
     def _check_same(self, recipe: Recipe) -> None:
         before = Recipe.read(self.recipe)
@@ -162,5 +201,5 @@ class Run:
     resume: bool = False
 
 
-_STARTED = {"recipe.yaml", "env.json", "log.txt", "pinned.yaml"}
+_STARTED = {"recipe.yaml", "env.json", "inputs.json", "log.txt", "pinned.yaml"}
 _MAY_CHANGE = ("threads", "report_faces", "benchmark", "evaluation", "training")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,15 +35,12 @@ class Sizes:
     @classmethod
     def measure(cls, teacher: FaceModel, student: FaceModel, exported: Path) -> Sizes:
         """Measure; a teacher that is no ONNX file counts as its float ONNX form."""
-        from efquantface.export.onnx_writer import write_onnx
+        from efquantface.export.onnx_writer import to_onnx
 
         if teacher.source is not None and teacher.source.suffix == ".onnx":
             size = teacher.source.stat().st_size
         else:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "teacher.onnx"
-                write_onnx(teacher, path)
-                size = path.stat().st_size
+            size = to_onnx(teacher).ByteSize()
         return cls(size, exported.stat().st_size, teacher.parameters)
 
     @property

@@ -1,5 +1,6 @@
-"""Keeps freed memory in the process, which on Linux makes training and embedding much faster.
+"""Memory of the process: when it ran out, and keeping what was freed.
 
+On Linux keeping it makes training and embedding much faster:
 glibc gives every large tensor back to the system when it is freed and asks for fresh, zeroed pages
 for the next one. On virtual machines these page faults cost more than the arithmetic (a forward and
 backward pass of a convolution: 0.37 s, with freed memory kept 0.14 s).
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import sys
 
+_SIGNS = ("can't allocate memory", "failed to allocate memory", "out of memory", "bad_alloc")
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
@@ -23,6 +25,13 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 256 * 2**20))
     return all(mallopt(key, value) == 1 for key, value in settings)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, PyTorch (CPU or CUDA) or ONNX Runtime means that memory ran out."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return any(sign in str(error).lower() for sign in _SIGNS)
 
 
 class _Mallinfo2(ctypes.Structure):

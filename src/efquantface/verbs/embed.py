@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,7 @@ from efquantface.data.faces import load, open_source
 from efquantface.data.source import FaceSource
 from efquantface.embedding.embedder import Embedder
 from efquantface.errors import DataError, RuntimeMissingError
-from efquantface.files import write_text
+from efquantface.files import make_folder, whole, write_text
 from efquantface.importers.contracts import resolve
 from efquantface.rows import unit
 
@@ -62,7 +61,7 @@ def embed_faces(
 
     An ``.npz`` holds ``embeddings`` float32 (N,D), ``names`` (N,) and ``identities`` (N,) strings,
     the latter empty where the source has none; a ``.parquet`` has the same as columns. Parts are kept
-    in ``OUTPUT.partial`` until all are there; called again, it goes on behind the last whole part.
+    in ``OUTPUT.parts`` until all are there; called again, it goes on behind the last whole part.
     Embeddings are biometric data: the file is readable by its owner only.
 
     Args:
@@ -110,7 +109,7 @@ def embed_faces(
         preprocess or "",
         resize,
     )
-    parts = _Parts(output.with_name(output.name + ".partial"), plan)
+    parts = _Parts(output.with_name(output.name + ".parts"), plan)
     done = parts.open()
     if done:
         console.log(f"going on behind the first {done:,} of {len(source):,} images")
@@ -127,10 +126,8 @@ def embed_faces(
         parts.remove()
         raise DataError(f"{faces}: none of {len(source)} images can be read")
     writer = _write_npz if output.suffix == ".npz" else _write_parquet
-    temporary = output.with_name(output.name + ".writing")
-    writer(temporary, parts, count)
-    temporary.chmod(0o600)
-    os.replace(temporary, output)
+    with whole(output, private=True) as stream:
+        writer(stream, parts, count)
     parts.remove()
     return count, len(skipped)
 
@@ -173,7 +170,7 @@ class _Parts:
         wanted = json.dumps(asdict(self.plan), indent=2)
         if not plan.is_file() or plan.read_text() != wanted:
             shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True, mode=0o700)
+            make_folder(self.folder, private=True)
             write_text(plan, wanted)
         done = 0
         while (self.folder / f"{done:09d}.npz").is_file():
@@ -181,16 +178,14 @@ class _Parts:
         return done
 
     def keep(self, start: int, part: _Part) -> None:
-        path = self.folder / f"{start:09d}.npz"
-        temporary = path.with_suffix(".writing.npz")
-        np.savez(
-            temporary,
-            embeddings=part.embeddings,
-            names=np.array(part.names, np.str_),
-            identities=np.array(part.identities, np.str_),
-            skipped=np.array(part.skipped, np.str_).reshape(-1, 2),
-        )
-        os.replace(temporary, path)
+        with whole(self.folder / f"{start:09d}.npz") as stream:
+            np.savez(
+                stream,
+                embeddings=part.embeddings,
+                names=np.array(part.names, np.str_),
+                identities=np.array(part.identities, np.str_),
+                skipped=np.array(part.skipped, np.str_).reshape(-1, 2),
+            )
 
     def __iter__(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
         for path in sorted(self.folder.glob("?????????.npz")):
@@ -209,9 +204,9 @@ class _Parts:
         shutil.rmtree(self.folder)
 
 
-def _write_npz(path: Path, parts: _Parts, count: int) -> None:
+def _write_npz(file: BinaryIO, parts: _Parts, count: int) -> None:
     """An .npz written part by part: each array's header first, its rows as they come by."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in ("embeddings", "names", "identities"):
             dtype = max((part[name].dtype for part in parts), key=lambda d: d.itemsize)
             width = {part[name].shape[1:] for part in parts if len(part[name])}.pop()
@@ -226,7 +221,7 @@ def _write_npz(path: Path, parts: _Parts, count: int) -> None:
                     stream.write(np.ascontiguousarray(part[name].astype(dtype)).tobytes())
 
 
-def _write_parquet(path: Path, parts: _Parts, count: int) -> None:
+def _write_parquet(file: BinaryIO, parts: _Parts, count: int) -> None:
     """A row group a part."""
     arrow, parquet = _pyarrow()
     writer = None
@@ -243,7 +238,7 @@ def _write_parquet(path: Path, parts: _Parts, count: int) -> None:
                     "embedding": arrow.FixedSizeListArray.from_arrays(flat, rows.shape[1]),
                 }
             )
-            writer = writer or parquet.ParquetWriter(path, table.schema)
+            writer = writer or parquet.ParquetWriter(file, table.schema)
             writer.write_table(table)
     finally:
         if writer is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import onnx
@@ -15,6 +13,7 @@ from efquantface.export.onnx_writer import write_onnx
 from efquantface.export.openvino import write_openvino
 from efquantface.export.parity import check_layers, has_signed_codes, on_noise
 from efquantface.export.scales import write_scales
+from efquantface.files import make_folder, move, temporary_folder
 from efquantface.graph.model import FaceModel
 from efquantface.importers.contracts import resolve
 from efquantface.importers.load import load_model
@@ -93,17 +92,17 @@ def export_model(
     for path in (target, *files):
         if path.exists() and not force:
             raise RunError(f"{path}: exists; add --force to replace it, or choose another -o")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     # files get their place once all of them are written and checked
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".efq-export-") as folder:
-        draft = Path(folder) / target.name
+    with temporary_folder(target.parent) as folder:
+        draft = folder / target.name
         try:
             lines = _write(loaded, draft, file_format, packed)
         except ExportError as error:
             raise type(error)(str(error).replace(str(draft), str(target))) from None
-        for path in sorted(Path(folder).iterdir()):
-            os.replace(path, target.parent / path.name)
-    written = [line.replace(str(Path(folder)), str(target.parent)) for line in lines]
+        for path in sorted(folder.iterdir()):
+            move(path, target.parent / path.name)
+    written = [line.replace(str(folder), str(target.parent)) for line in lines]
     return portable + written + checked
 
 

@@ -1,0 +1,62 @@
+"""One process at a time in a run's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from efquantface.errors import RunError
+from efquantface.files import make_folder
+
+NAME = ".lock"
+
+
+def this_process() -> dict[str, Any]:
+    """What ``env.json`` keeps, so that another process can say who works in a folder."""
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    return {"pid": os.getpid(), "host": platform.node(), "began": now}
+
+
+@contextmanager
+def alone_in(folder: Path, environment: Path) -> Iterator[None]:
+    """Hold a run's folder, which is made. The operating system lets go of it when the process ends.
+
+    Args:
+        environment: the run's ``env.json``.
+
+    Raises:
+        RunError: another process holds it.
+        WriteError: the folder cannot be made.
+    """
+    make_folder(folder)
+    lock = FileLock(folder / NAME)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(
+            f"{folder}: another process works in it{_who(environment)}; wait for it, or choose "
+            "another -o"
+        ) from None
+    except (OSError, NotImplementedError):  # no locks on this file system
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _who(environment: Path) -> str:
+    try:
+        found = json.loads(environment.read_text(encoding="utf-8"))["process"]
+        return f" (process {found['pid']} on {found['host']}, since {found['began']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

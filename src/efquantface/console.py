@@ -27,6 +27,7 @@ from rich.text import Text
 from efquantface.callbacks import Callback
 from efquantface.errors import WriteError
 from efquantface.files import append_text
+from efquantface.text import plain
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 _LOG_SHARE = 10  # a bar leaves so many lines in the log
@@ -84,18 +85,21 @@ class Console:
 
     def log(self, text: str) -> None:
         """One sentence."""
+        text = plain(text)
         self.rich.print(Text(text))
         _logger.info("%s", text)
         self._write(text)
 
     def warn(self, text: str) -> None:
         """A sentence that asks for attention."""
+        text = plain(text)
         self.rich.print(Text.assemble(("warning:", "yellow"), " ", text))
         _logger.warning("%s", text)
         self._write(f"warning: {text}")
 
     def detail(self, text: str) -> None:
         """A sentence for the log; the terminal shows it where it is to be verbose."""
+        text = plain(text)
         if self._verbose:
             self.rich.print(Text(text, "dim"))
         _logger.debug("%s", text)
@@ -131,7 +135,7 @@ class Console:
             TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=self.rich, transient=False) as progress:
-            task = progress.add_task(f"{self.stages.label}{what}", total=None, note="")
+            task = progress.add_task(plain(f"{self.stages.label}{what}"), total=None, note="")
             logged = 0
 
             def advance(done: int, total: int, note: str = "") -> None:
@@ -142,7 +146,7 @@ class Console:
                 share = done * _LOG_SHARE // max(total, 1)
                 if share > logged:
                     logged = share
-                    self._write(f"{what}: {done} of {total} {note}".rstrip())
+                    self._write(plain(f"{what}: {done} of {total} {note}".rstrip()))
 
             yield advance
             if progress.tasks[0].total is None:  # what cannot say how far it is has come to its end
@@ -163,7 +167,9 @@ class Console:
             append_text(self.path, text)
         except WriteError as error:
             self._lost = True
-            self.rich.print(Text.assemble(("warning:", "yellow"), f" no log from here on: {error}"))
+            self.rich.print(
+                Text.assemble(("warning:", "yellow"), plain(f" no log from here on: {error}"))
+            )
 
 
 class Stages:

@@ -86,12 +86,12 @@ def _opened(path: Path, flags: int, mode: int) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
-    """Write a UTF-8 text file whole or not at all.
+    """Write a UTF-8 text file whole or not at all; names that are not UTF-8 keep their bytes.
 
     Raises:
         WriteError: it cannot be written.
     """
-    write_bytes(path, text.encode(), private=private)
+    write_bytes(path, text.encode("utf-8", "surrogateescape"), private=private)
 
 
 def write_bytes(path: Path, data: bytes, *, private: bool = False, shared: bool = False) -> None:

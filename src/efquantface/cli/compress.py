@@ -10,7 +10,7 @@ import typer
 
 from efquantface.cli.flags import ARGUMENTS, SETTINGS, parameters
 from efquantface.cli.options import ArcFace, wants_arcface
-from efquantface.cli.verb import Json, give
+from efquantface.cli.verb import Json, give, say
 from efquantface.errors import FinishedError, RecipeError
 from efquantface.recipe import FLAGS, Recipe
 
@@ -83,14 +83,14 @@ def compress(
             dry_run=dry_run,
         )
     except FinishedError as finished:  # no failure: a loop that resumes until it is done ends
-        typer.echo(str(finished))
+        say(str(finished))
         return
     if not isinstance(done, CompressResult):  # a dry run's plan, which was said
         give([], done.as_dict(), json_)
         return
     give(terminal_table(done.results), done.results.as_dict(), json_)
     if json_ != "-":
-        typer.echo(f"report: {done.run.report}")
+        say(f"report: {done.run.report}")
 
 
 def _layer_bits(given: list[str] | None) -> dict[str, str] | None:

@@ -10,7 +10,7 @@ import typer
 from efquantface.cli.flags import whole
 from efquantface.cli.group import EfqGroup
 from efquantface.cli.options import Preprocess, Resize, one_of
-from efquantface.cli.verb import Json, give, verb
+from efquantface.cli.verb import Json, give, say, verb
 from efquantface.contract import TEMPLATES
 from efquantface.data.ways import WAYS
 
@@ -142,7 +142,7 @@ def subset(
     count = write_subset(
         faces, output, size, by, teacher=teacher, preprocess=preprocess, seed=seed, force=force
     )
-    typer.echo(f"{size:,} of {count:,} images are listed in {output}")
+    say(f"{size:,} of {count:,} images are listed in {output}")
 
 
 @verb(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +17,9 @@ from efquantface.cli.data import align, data_app
 from efquantface.cli.flags import whole
 from efquantface.cli.group import EfqGroup
 from efquantface.cli.options import Device
-from efquantface.cli.verb import Json, give, verb
+from efquantface.cli.verb import Json, give, say, verb
 from efquantface.errors import EfqError, did_you_mean
+from efquantface.text import plain
 
 app = typer.Typer(
     name="efq",
@@ -108,7 +110,7 @@ def demo(
     )
     give(terminal_table(done.results), done.results.as_dict(), json_)
     if json_ != "-":
-        typer.echo(f"{TITLE}\nreport: {done.run.report}")
+        say(f"{TITLE}\nreport: {done.run.report}")
 
 
 app.add_typer(models.models_app, name="models")
@@ -131,6 +133,9 @@ def main() -> None:
     Being told to end (SIGTERM) is Ctrl-C: training saves its state and can be resumed.
     """
     stopping.listen()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal's encoding has not is spelt out
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = _run()
     except EfqError as error:
@@ -159,7 +164,7 @@ def _run() -> int:
         return stopping.CODE
     except _BAD_USAGE as error:
         if type(error).__name__ == "NoArgsIsHelpError":
-            typer.echo(error.ctx.get_help())
+            say(error.ctx.get_help())
             return 2
         place = getattr(error, "ctx", None)
         hint = f"\nhelp: {place.command_path} -h" if place is not None else ""
@@ -179,5 +184,5 @@ def _usage(error: Any) -> str:
 
 
 def _failed(text: str) -> int:
-    typer.secho(f"error: {text}", fg="red", err=True)
+    typer.secho(plain(f"error: {text}"), fg="red", err=True)
     return 2

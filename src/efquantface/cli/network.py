@@ -24,7 +24,7 @@ from efquantface.cli.options import (
     one_of,
     wants_arcface,
 )
-from efquantface.cli.verb import Json, give
+from efquantface.cli.verb import Json, give, say
 from efquantface.errors import DataError
 from efquantface.export.formats import FORMATS
 
@@ -241,4 +241,4 @@ def export(
         preprocess=preprocess,
         force=force,
     ):
-        typer.echo(line)
+        say(line)

@@ -14,6 +14,7 @@ import typer
 
 from efquantface.cli.flags import keyword
 from efquantface.errors import DataError
+from efquantface.text import plain
 
 _COLUMNS = 100  # that tables fit
 OUTPUT = "Output"  # the last group of options
@@ -84,7 +85,7 @@ def give(shown: object, numbers: Any, where: str | None) -> None:
         return
     if isinstance(shown, list):
         for line in shown:
-            typer.echo(line)
+            say(line)
     else:
         print_table(shown)
     if where is not None:
@@ -93,11 +94,16 @@ def give(shown: object, numbers: Any, where: str | None) -> None:
         write_text(Path(where), text + "\n")
 
 
+def say(line: str) -> None:
+    """Print a line; names in it are spelt out where a terminal would obey them."""
+    typer.echo(plain(line))
+
+
 def print_table(table: object) -> None:
     """Print a table at the terminal's width; into a file or pipe at the width that all tables fit."""
     from rich.console import Console as RichConsole
 
-    console = RichConsole(soft_wrap=False)
+    console = RichConsole(soft_wrap=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = max(console.width, _COLUMNS)
     console.print(table)

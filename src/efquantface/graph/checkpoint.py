@@ -16,6 +16,7 @@ from efquantface.graph.format_one import translated_nodes, translated_tensors
 from efquantface.graph.graph import NodeSpec, build, output_name, specs_of
 from efquantface.graph.model import FaceModel
 from efquantface.graph.ops import Vocabulary
+from efquantface.text import utf8_name
 
 GRAPH_KEY = "efquantface.graph"
 FORMAT_KEY = "efquantface.format"
@@ -48,7 +49,7 @@ def is_own_checkpoint(path: Path) -> bool:
         ModelFileError: the file is damaged.
     """
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(utf8_name(path), framework="pt") as file:
             return FORMAT_KEY in (file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path}: not a readable safetensors file ({error})") from None
@@ -65,7 +66,7 @@ def load_checkpoint(path: Path, vocabulary: Vocabulary) -> FaceModel:
         ModelFileError: the file is damaged, foreign, or its weights do not fit its graph.
     """
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(utf8_name(path), framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:

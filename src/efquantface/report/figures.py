@@ -15,6 +15,7 @@ from efquantface.distill.settings import History
 from efquantface.evaluation.result import ProtocolResult
 from efquantface.prune.prune import Pruned
 from efquantface.quantize.mixed import CHOICES, LayerChoice
+from efquantface.text import plain
 
 TEACHER, STUDENT, QUIET = "#5b6770", "#0b7285", "#adb5bd"
 _COLOURS = {"teacher": TEACHER, "student": STUDENT}
@@ -140,7 +141,7 @@ def _figure(draw: Callable[[Axes], None], title: str, width: float = 4.6) -> str
     axes.spines[["top", "right"]].set_visible(False)
     draw(axes)
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Title": title})
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Title": plain(title)})
     plt.close(figure)
     text = stream.getvalue()
     return text[text.index("<svg") :]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 from PIL import Image
 
 from efquantface.evaluation.sets import EvalSet
@@ -25,8 +26,14 @@ from efquantface.report.results import (
     formatted_interval,
     percent,
 )
+from efquantface.text import plain
 
 _MAX_CHANGED = 40
+
+
+def _plain(value: object) -> object:
+    """What the page shows; names are spelt out where they would turn text around or break it."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else plain(value)
 
 
 def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ()) -> None:
@@ -41,6 +48,7 @@ def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ())
     environment = Environment(
         loader=PackageLoader("efquantface.report", "."),
         autoescape=True,
+        finalize=_plain,
         trim_blocks=True,
         lstrip_blocks=True,
     )

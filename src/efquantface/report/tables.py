@@ -20,6 +20,7 @@ from efquantface.report.results import (
     formatted_interval,
     percent,
 )
+from efquantface.text import plain
 
 _NAME = 41  # characters of the first column; longer names are folded between words
 _VALUE, _INTERVAL, _NOTE, _RATIO = 8, 24, 22, 13
@@ -52,7 +53,9 @@ def evaluation_table(
 ) -> Group:
     """Metrics of one model, or of teacher and student with the loss between them."""
     names = [f"teacher {_last(model)}, student {_last(against)}" if against else _last(model)]
-    return Group(Text(f"{names[0]}: {PERCENT}"), *_protocols(results, two=against is not None))
+    return Group(
+        Text(plain(f"{names[0]}: {PERCENT}")), *_protocols(results, two=against is not None)
+    )
 
 
 def speed_table(speed: Speed, against: Sequence[str] = ()) -> Group:
@@ -70,7 +73,7 @@ def speed_table(speed: Speed, against: Sequence[str] = ()) -> Group:
     for column in ("ms", "quartiles", "faces/s"):
         table.add_column(column, justify="right", no_wrap=True)
     for name in against or ("first",):
-        table.add_column(f"times as fast as the {name}", justify="right", width=_RATIO)
+        table.add_column(Text(plain(f"times as fast as the {name}")), justify="right", width=_RATIO)
     for t in speed.timings:
         ratios = [t.ratios[name] for name in against] or [t.ratio]
         _row(
@@ -93,7 +96,7 @@ def _protocols(results: Sequence[ProtocolResult], *, two: bool) -> list[Table | 
         for metric in result.metrics:
             _row(table, metric.name, *(_compared(metric) if two else _alone(metric)))
         parts.append(table)
-        parts += [Text(why) for why in result.left_out]
+        parts += [Text(plain(why)) for why in result.left_out]
     return parts
 
 
@@ -113,7 +116,7 @@ def _alone(metric: Metric) -> tuple[str, str, str]:
 
 
 def _table(title: str, last: str) -> Table:
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=Text(plain(title)), title_justify="left")
     table.add_column(_blank(_NAME), max_width=_NAME)
     for name, width in (("teacher", _VALUE), ("student", _VALUE), (last, _INTERVAL)):
         table.add_column(name, justify="right", min_width=width, no_wrap=True)
@@ -121,7 +124,7 @@ def _table(title: str, last: str) -> Table:
 
 
 def _single(title: str) -> Table:
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=Text(plain(title)), title_justify="left")
     table.add_column(_blank(_NAME - 8), max_width=_NAME - 8)
     table.add_column("model", justify="right", min_width=_VALUE, no_wrap=True)
     table.add_column("95 %", justify="right", min_width=16, no_wrap=True)
@@ -136,7 +139,7 @@ def _blank(width: int) -> Text:
 
 def _row(table: Table, *cells: str) -> None:
     """A row of plain text: what looks like markup is none."""
-    table.add_row(*(Text(cell) for cell in cells))
+    table.add_row(*(Text(plain(cell)) for cell in cells))
 
 
 def _last(name: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from efquantface.errors import ModelFileError, RuntimeMissingError
+from efquantface.text import utf8_name
 
 Float32 = npt.NDArray[np.float32]
 Run = Callable[[Float32], Float32]
@@ -72,7 +73,7 @@ def onnxruntime_session(
                 "this onnxruntime has no CUDA provider; install onnxruntime-gpu or use --device cpu"
             )
         providers.insert(0, "CUDAExecutionProvider")
-    source = model if isinstance(model, bytes) else str(model)
+    source = model if isinstance(model, bytes) else utf8_name(model)
     if signed_integers:
         options.add_session_config_entry("session.qdqisint8allowed", "1")
     if exact_sums:
@@ -122,7 +123,7 @@ def run_openvino(path: Path, threads: int | None = None, device: str = "cpu") ->
     core = ov.Core()
     config = {"INFERENCE_NUM_THREADS": threads or default_threads(), "NUM_STREAMS": 1}
     try:
-        compiled = core.compile_model(str(path), "CPU", config)
+        compiled = core.compile_model(utf8_name(path), "CPU", config)
     except RuntimeError as error:
         text = str(error).splitlines()[-1]
         raise ModelFileError(f"{path}: OpenVINO does not load it ({text})") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -17,9 +18,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from efquantface.errors import EfqError, WriteError
+from efquantface.errors import DataError, EfqError, WriteError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_NAME = re.compile(r"[\x00-\x1f:]")  # in names of files, on some system
 _BUFFER = 1 << 18  # bytes
 _NO_ROOM = 1 << 20  # bytes; below it a library's own error means a full disk
 
@@ -129,6 +131,34 @@ def whole(path: Path, *, private: bool = False, shared: bool = False) -> Iterato
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
+
+
+def below(root: Path, name: str, where: str) -> Path:
+    """A path below ``root`` by a name that comes out of somebody's file.
+
+    Args:
+        where: the file, for the message.
+
+    Raises:
+        DataError: the name is empty, absolute, or climbs out of the folder.
+    """
+    if kept_below(name) != name:
+        raise DataError(f"{where}: {name!r} leads out of {root}, or is no name of a file")
+    return root / name
+
+
+def kept_below(name: str) -> str:
+    """A name out of somebody's file as a relative path that stays below its folder.
+
+    Names that do so already come back as they are.
+
+    Example:
+        >>> kept_below("../../etc/passwd"), kept_below("n000001/0001"), kept_below("/abs")
+        ('up/up/etc/passwd', 'n000001/0001', 'abs')
+    """
+    parts = [_NO_NAME.sub("_", part) for part in name.replace("\\", "/").split("/")]
+    tame = ["up" if part.strip(". ") == "" and len(part) > 1 else part for part in parts]
+    return "/".join(part for part in tame if part not in ("", ".")) or "unnamed"
 
 
 def make_folder(path: Path, *, private: bool = False) -> None:

@@ -16,7 +16,7 @@ from efquantface.data.images import UnreadableImage
 from efquantface.data.source import FaceSource
 from efquantface.data.verification_bin import FOLDS, BinSource, contiguous_folds
 from efquantface.errors import DataError
-from efquantface.files import write_bytes, write_text
+from efquantface.files import kept_below, write_bytes, write_text
 from efquantface.interfaces import Progress
 
 _SAMPLE = 200
@@ -127,6 +127,8 @@ def extract_source(
 ) -> tuple[int, int]:
     """Write images as they are stored into ``output/IDENTITY/NUMBER.jpg``.
 
+    An identity whose name would lead out of ``output`` gets another one.
+
     An image that is there already is kept, so a stopped run goes on where it was.
 
     Returns:
@@ -138,9 +140,10 @@ def extract_source(
     count = len(source) if limit is None else min(limit, len(source))
     written = existing = 0
     names = []
+    folders = _folders(source.identity_names)
     for i in range(count):
         number = int(source.identities[i])
-        folder = output / source.identity_names[number] if number >= 0 else output
+        folder = output / folders[number] if number >= 0 else output
         stem = source.name(i).rpartition("#")[2] if "#" in source.name(i) else str(i)
         there = [p for p in (folder / f"{int(stem):08d}{s}" for s in _SUFFIXES) if p.is_file()]
         if there:
@@ -157,6 +160,19 @@ def extract_source(
     if isinstance(source, BinSource) and count == len(source):
         _write_pairs(source, names, output)
     return written, existing
+
+
+def _folders(identities: list[str]) -> list[str]:
+    """A folder of its own for each identity."""
+    taken = {name for name in identities if kept_below(name) == name}
+    folders = []
+    for number, name in enumerate(identities):
+        folder = kept_below(name)
+        if folder != name:
+            folder = folder if folder not in taken else f"{folder}-{number}"
+            taken.add(folder)
+        folders.append(folder)
+    return folders
 
 
 _SUFFIXES = (".jpg", ".png", ".webp", ".bmp")

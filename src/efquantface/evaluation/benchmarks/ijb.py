@@ -15,6 +15,7 @@ from efquantface.data.template import Template, template, warp
 from efquantface.errors import CropError, DataError, EvaluationError
 from efquantface.evaluation.items import Embedded, EvalItem, Options
 from efquantface.evaluation.templates import TemplatePool
+from efquantface.files import below
 from efquantface.interfaces import Embeds, Progress
 
 _CHUNK = 512  # crops in memory at a time
@@ -82,7 +83,7 @@ class TemplateSet(EvalItem):
         Raises:
             EvaluationError: the file is missing or damaged: a template must not lose it in silence.
         """
-        path = self.folder / self.names[index]
+        path = below(self.folder, self.names[index], str(self.folder))
         try:
             image = read_image(path)
         except (UnreadableImage, OSError) as error:

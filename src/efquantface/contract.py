@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from efquantface.errors import ContractError, did_you_mean
+from efquantface.reading import parse_json
 
 if TYPE_CHECKING:  # names and numbers of contracts are wanted before arrays are
     import numpy as np
@@ -149,7 +150,7 @@ class FaceContract:
     def from_json(cls, text: str, where: str = "metadata") -> FaceContract:
         """Read back what :meth:`to_json` wrote; ``where`` names the file in errors."""
         try:
-            raw: dict[str, Any] = json.loads(text)
+            raw: dict[str, Any] = parse_json(text)
             known = {f.name for f in fields(cls)}
             values = {k: v for k, v in raw.items() if k in known}
             values["mean"] = tuple(float(v) for v in values["mean"])

@@ -31,6 +31,7 @@ from efquantface.fields import flag_name, sentences
 from efquantface.prune.goal import PruneGoal
 from efquantface.quantize.budget import parse_budget
 from efquantface.quantize.scheme import Bits, Scheme
+from efquantface.reading import parse_yaml
 
 FLOAT = "float"  # bits of a student that is pruned only
 PRUNED_EPOCHS = 12  # a pruned network starts far from its teacher, and still gains in the twelfth
@@ -307,12 +308,12 @@ class Recipe(BaseModel):
             RecipeError: the file is missing, not YAML, or holds wrong values.
         """
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = parse_yaml(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RecipeError(f"{path}: no such file") from None
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path}: cannot be read ({error})") from None
-        except yaml.YAMLError as error:
+        except ValueError as error:
             raise RecipeError(f"{path}: is not YAML ({error})") from None
         if not isinstance(values, dict):
             raise RecipeError(f"{path}: holds no recipe (a YAML mapping is expected)")

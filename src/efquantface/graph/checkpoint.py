@@ -16,6 +16,7 @@ from efquantface.graph.format_one import translated_nodes, translated_tensors
 from efquantface.graph.graph import NodeSpec, build, output_name, specs_of
 from efquantface.graph.model import FaceModel
 from efquantface.graph.ops import Vocabulary
+from efquantface.reading import parse_json
 from efquantface.text import utf8_name
 
 GRAPH_KEY = "efquantface.graph"
@@ -79,7 +80,7 @@ def load_checkpoint(path: Path, vocabulary: Vocabulary) -> FaceModel:
         )
     where = str(path)
     try:
-        raw = json.loads(metadata[GRAPH_KEY])
+        raw = parse_json(metadata[GRAPH_KEY])
         nodes = raw["nodes"]
         if written == _OLD_FORMAT:
             nodes, tensors = translated_nodes(nodes), translated_tensors(tensors)

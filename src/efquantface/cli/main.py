@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from efquantface import stopping
-from efquantface.cli import models, network
+from efquantface.cli import cache, models, network
 from efquantface.cli.compress import compress
 from efquantface.cli.data import align, data_app
 from efquantface.cli.flags import whole
@@ -114,6 +114,7 @@ def demo(
 
 
 app.add_typer(models.models_app, name="models")
+app.add_typer(cache.cache_app, name="cache")
 
 
 @verb(app, "efq env --json env.json")

@@ -1,0 +1,45 @@
+"""``efq cache``: where embeddings of faces lie, and how they are removed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from efquantface.cli.group import EfqGroup
+from efquantface.cli.verb import say, verb
+
+cache_app = typer.Typer(
+    cls=EfqGroup,
+    no_args_is_help=True,
+    help="The user's cache: the teacher's embeddings (biometric data), default parts.",
+)
+
+
+@verb(cache_app, "efq cache list", name="list")
+def cache_list() -> None:
+    """What the cache holds, and where; EFQ_CACHE names another place."""
+    from efquantface.assets import cache_dir
+    from efquantface.verbs.kept import list_cache
+
+    kept = list_cache()
+    for part in kept:
+        say(part.describe())
+    if not kept:
+        say(f"nothing is cached in {cache_dir()}")
+
+
+@verb(cache_app, "efq cache clear", name="clear")
+def cache_clear(
+    everything: Annotated[
+        bool, typer.Option("--all", help="default parts, too; they are fetched again when needed")
+    ] = False,
+) -> None:
+    """Remove the embeddings. Runs keep theirs in memory only; compress --no-cache writes none."""
+    from efquantface.verbs.kept import clear_cache
+
+    removed = clear_cache(everything)
+    for part in removed:
+        say(f"removed {part.describe()}")
+    if not removed:
+        say("nothing was there to remove")

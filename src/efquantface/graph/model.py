@@ -25,6 +25,8 @@ class FaceModel:
             decides on its preprocessing.
         label: what it is called where there is no file.
         channels: output channels that layers had before pruning, by layer; empty for others.
+        readings: preprocessings (``contract.PREPROCESS``) that networks of its kind come with, the
+            contract's first; empty where it is known.
         notes: what a user should know about how it was read (assumptions, repairs).
     """
 
@@ -36,6 +38,7 @@ class FaceModel:
     notes: list[str] = field(default_factory=list)
     channels: dict[str, int] = field(default_factory=dict)
     label: str = "network"
+    readings: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

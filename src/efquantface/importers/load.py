@@ -82,19 +82,21 @@ def _from_checkpoint(
     """A backbone recognized by its tensors' names, with the preprocessing of its family."""
     found = recognize(path)
     size = found.dialect.size
-    family = preprocess or found.dialect.family(found.prefix)
+    readings = found.dialect.readings(found.prefix)
+    family = preprocess or readings[0]
     notes = [f"recognized by its tensors' names: {found.dialect.name}", *found.notes]
     if contract is None:
         with torch.no_grad():
             width = found.module(torch.zeros(1, 3, size, size)).shape[1]
-        plain = FaceContract(size, size, width, template="dlib150" if size == 150 else "arcface112")
+        plain = FaceContract(size, size, width, template=found.dialect.template)
         contract = plain.with_preprocess(family)
         source = (
             f"--preprocess {preprocess}" if preprocess else f"{ASSUMED} by the family, {family}"
         )
         contract = replace(contract, source=source)
     over = _over_pixels(import_module(found.module, contract), contract)
-    return FaceModel(over, contract, path, notes=notes)
+    open_ones = readings if contract.source.startswith(ASSUMED) else ()
+    return FaceModel(over, contract, path, notes=notes, readings=open_ones)
 
 
 def _over_pixels(graph: fx.GraphModule, contract: FaceContract) -> fx.GraphModule:

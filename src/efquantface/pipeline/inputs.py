@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from efquantface.evaluation.items import EvalItem
 from efquantface.evaluation.run import load_items
 from efquantface.evaluation.sets import EvalSet
 from efquantface.graph.model import FaceModel
-from efquantface.pipeline.preflight import check_preprocessing, say_notes
+from efquantface.pipeline.preflight import better_reading, check_preprocessing, say_notes
 from efquantface.pipeline.run_dir import Run
 from efquantface.pipeline.teacher import Teacher
 from efquantface.pipeline.teacher_check import TeacherCheck, check_teacher, compare_with_source
@@ -66,6 +66,11 @@ def read_inputs(
     )
     say_notes(opened.model, console)
     face_set = _faces(run, faces, opened.contract)
+    reading = better_reading(opened.model, face_set, console)
+    if reading is not None:
+        opened = Teacher.open(teacher, preprocess=reading, licence=recipe.licence)
+        known = replace(opened.contract, source=f"tried on faces, {reading}")
+        opened.model.contract = known
     checked = _checked(run, teacher, opened.model, face_set)
     check_preprocessing(opened.model, face_set, console, recipe.anyway)
     alignment = _alignment(run, faces, face_set, opened.contract)

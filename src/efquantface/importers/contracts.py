@@ -7,29 +7,41 @@ from pathlib import Path
 
 from efquantface import assets
 from efquantface.contract import ASSUMED, METADATA_KEY, FaceContract
+from efquantface.downloads import stand_in
 from efquantface.errors import ContractError, ModelFileError
 from efquantface.importers.onnx.facts import OnnxFacts, read_facts
+from efquantface.importers.packs import is_pack, open_pack
 
 _BAKED_IN = 8.0  # a graph that starts by dividing pixels by this or more, or subtracting it
 
 
 def resolve(model: str | Path) -> Path:
-    """The file that a name, a run's directory or a path stands for.
+    """The file that a name, a run's directory, a pack of networks or a path stands for.
 
     Raises:
-        ModelFileError: there is no such file.
+        ModelFileError: there is no such file, or what lies there is not the file itself.
+        NotRecognizingError: a pack without a recognizer, or with several.
     """
     if isinstance(model, str) and model in assets.MODELS:
         return assets.path_of(assets.MODELS[model])
     path = Path(model)
     if path.is_dir():
         student = path / "student.safetensors"
-        if not student.is_file():
-            raise ModelFileError(f"{path}: a folder without student.safetensors is not a run")
-        return student
+        if student.is_file():
+            return student
+        if not is_pack(path):
+            raise ModelFileError(
+                f"{path}: a folder without student.safetensors is not a run, and without .onnx files "
+                "no pack of networks"
+            )
+    if is_pack(path):
+        return open_pack(path).recognizer
     if not path.is_file():
         names = ", ".join(assets.MODELS)
         raise ModelFileError(f"{path}: no such file, and not the name of a default ({names})")
+    instead = stand_in(path)
+    if instead:
+        raise ModelFileError(f"{path}: {instead}")
     return path
 
 

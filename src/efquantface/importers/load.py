@@ -16,7 +16,10 @@ from efquantface.graph.rewrites import canonicalize, prepend_normalize
 from efquantface.importers.contracts import find_contract, resolve
 from efquantface.importers.dlib_resnet import load_dlib_resnet
 from efquantface.importers.foreign import foreign_format
-from efquantface.importers.onnx.importer import import_onnx
+from efquantface.importers.looks import refuse_others, refuse_width
+from efquantface.importers.onnx.importer import import_proto
+from efquantface.importers.onnx.proto import load_proto
+from efquantface.importers.packs import is_pack, open_pack
 from efquantface.importers.recognize import recognize
 from efquantface.importers.state_dicts import SUFFIXES
 from efquantface.importers.torch_fx import import_module
@@ -33,14 +36,15 @@ def load_model(
 
     Args:
         model: an ``.onnx`` file, a PyTorch or safetensors checkpoint of a known backbone, an
-            efquantface ``.safetensors``, a run's directory, dlib's ``.dat``, the name of a default
-            (see ``efq models list``), or an ``nn.Module``.
+            efquantface ``.safetensors``, a run's directory, a pack of networks (folder or zip),
+            dlib's ``.dat``, the name of a default (see ``efq models list``), or an ``nn.Module``.
         contract: required for an ``nn.Module``; overrides what a file says otherwise.
         preprocess: one of ``insightface``, ``adaface``, ``imagenet``, ``raw``, for files that do
             not say how pixels are normalized.
 
     Raises:
         ModelFileError: the file is missing, damaged, foreign or not a face-recognition network.
+        NotRecognizingError: what it gives is no embedding; saying what it looks like.
         ContractError: an ``nn.Module`` without a contract.
     """
     if isinstance(model, FaceModel):
@@ -48,12 +52,13 @@ def load_model(
     if isinstance(model, nn.Module):
         if contract is None:
             raise ContractError("an nn.Module needs contract=FaceContract(...)")
+        refuse_width(contract.embedding_size, type(model).__name__)
         graph = import_module(model, contract)
         over = _over_pixels(graph, contract)
         return FaceModel(over, contract, label=type(model).__name__)
     path = resolve(model)
     if path.suffix == ".onnx":
-        return _from_onnx(path, contract, preprocess)
+        return _from_onnx(path, contract, preprocess, _pack_notes(model))
     if path.suffix == ".dat":
         graph, found = load_dlib_resnet(path)
         return FaceModel(canonicalize(graph, found.height, found.width), found, path)
@@ -69,9 +74,15 @@ def load_model(
     )
 
 
-def _from_onnx(path: Path, contract: FaceContract | None, preprocess: str | None) -> FaceModel:
-    imported = import_onnx(path)
+def _from_onnx(
+    path: Path, contract: FaceContract | None, preprocess: str | None, pack: list[str]
+) -> FaceModel:
+    proto = load_proto(path)
+    refuse_others(proto, path)
+    imported = import_proto(proto, path)
+    refuse_width(imported.facts.embedding_size, path)
     found, notes = find_contract(imported.facts, path, contract, preprocess)
+    notes = [*pack, *notes]
     graph = _over_pixels(imported.graph, found)
     return FaceModel(graph, found, path, False, imported.facts.node_names, notes)
 
@@ -94,9 +105,18 @@ def _from_checkpoint(
             f"--preprocess {preprocess}" if preprocess else f"{ASSUMED} by the family, {family}"
         )
         contract = replace(contract, source=source)
+    refuse_width(contract.embedding_size, path)
     over = _over_pixels(import_module(found.module, contract), contract)
     open_ones = readings if contract.source.startswith(ASSUMED) else ()
     return FaceModel(over, contract, path, notes=notes, readings=open_ones)
+
+
+def _pack_notes(model: str | Path) -> list[str]:
+    """What a pack of networks holds; nothing for a single file."""
+    path = Path(model)
+    return (
+        [f"in {path.name}: {line}" for line in open_pack(path).described] if is_pack(path) else []
+    )
 
 
 def _over_pixels(graph: fx.GraphModule, contract: FaceContract) -> fx.GraphModule:

@@ -123,12 +123,10 @@ def better_reading(model: FaceModel, faces: FaceSet, console: Console) -> str | 
     least = _LEAST if samples[0].labelled else _LEAST_MIRRORED
     wins = all(found[best] - found[AS_FOUND] > least for found in scores)
     listed = ", ".join(f"{first if n == AS_FOUND else n} {v:.4f}" for n, v in scores[0].items())
+    why = "" if samples[0].labelled else _UNSURE
     console.log(
-        f"networks of these names differ in preprocessing: {best if wins else first} taken, as it "
-        f"tells people apart best (AUC {listed})"
-        if wins or samples[0].labelled
-        else f"networks of these names differ in preprocessing: {first} taken{_UNSURE} "
-        f"(AUC {listed})"
+        f"networks of these names differ in preprocessing: {best if wins else first} taken (AUC "
+        f"{listed}){why}"
     )
     return best if wins else None
 

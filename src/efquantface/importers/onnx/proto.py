@@ -23,7 +23,7 @@ _QUANTIZED = (
     *("MatMulInteger", "MatMulNBits", "QLinearConv", "QLinearMatMul"),
 )
 _FLOAT_INPUTS = (TensorProto.FLOAT, TensorProto.FLOAT16)
-_LEAST_EMBEDDING = 16  # an output of fewer values is something else: a norm, a quality score
+LEAST_EMBEDDING = 16  # an output of fewer values is something else: a norm, a quality score
 
 
 class NotConstant(Exception):
@@ -58,7 +58,7 @@ def image_input(model: onnx.ModelProto, path: Path) -> tuple[str, tuple[int, int
     Raises:
         ModelFileError: several inputs, or one that is no float image.
     """
-    constants = {i.name for i in model.graph.initializer}
+    constants = stored_names(model)
     inputs = [i for i in model.graph.input if i.name not in constants]
     if len(inputs) != 1:
         raise ModelFileError(
@@ -84,7 +84,7 @@ def embedding_output(model: onnx.ModelProto, path: Path) -> str:
     """
     outputs = list(model.graph.output)
     if len(outputs) > 1:
-        outputs = [o for o in outputs if width(o) is None or (width(o) or 0) >= _LEAST_EMBEDDING]
+        outputs = [o for o in outputs if width(o) is None or (width(o) or 0) >= LEAST_EMBEDDING]
         declared = [o for o in outputs if width(o)]
         outputs = declared if len(declared) == 1 else outputs
     if len(outputs) != 1:
@@ -109,6 +109,11 @@ def width(output: onnx.ValueInfoProto) -> int | None:
 def constants_of(model: onnx.ModelProto) -> dict[str, Array]:
     """Initializers, half precision as float32: all arithmetic here is float32."""
     return {i.name: _single(numpy_helper.to_array(i)) for i in model.graph.initializer}
+
+
+def stored_names(model: onnx.ModelProto) -> set[str]:
+    """Names of initializers; old files list them among their inputs."""
+    return {i.name for i in model.graph.initializer}
 
 
 def opset(model: onnx.ModelProto) -> int:

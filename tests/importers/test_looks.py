@@ -6,14 +6,17 @@ from pathlib import Path
 
 import onnx
 import pytest
-import torch
 from onnx import TensorProto
 from onnx.helper import make_tensor_value_info
 
+from efquantface.console import Console
 from efquantface.contract import FaceContract
 from efquantface.errors import NotRecognizingError
 from efquantface.importers.load import load_model
 from efquantface.importers.looks import RECOGNITION, looks_like
+from efquantface.pipeline.compress import compress
+from efquantface.pipeline.preflight import check_embedding
+from efquantface.verbs.inspect import describe_model
 from looking import file_of, network
 
 
@@ -32,27 +35,34 @@ from looking import file_of, network
         (8631, "a classifier of 8,631 people"),
     ],
 )
-def test_values_that_are_no_embedding(tmp_path: Path, values: int, look: str) -> None:
-    """Declared, left open, as a checkpoint's module, or said in a contract."""
+def test_values_that_are_no_embedding(
+    tmp_path: Path, faces_dir: Path, values: int, look: str
+) -> None:
+    """Declared, left open, or said in a contract: nothing is read or trained."""
     module = network(values)
     for name, declared in (("declared.onnx", True), ("open.onnx", False)):
         file_of(module, tmp_path / name, declared=declared)
         with pytest.raises(NotRecognizingError, match=f"{name}: gives {values:,} values.*{look}"):
-            load_model(tmp_path / name)
+            compress(tmp_path / name, faces_dir, tmp_path / "run", quiet=True, anyway=values < 16)
+        lines = describe_model(tmp_path / name).lines
+        assert any(line.startswith("cannot be compressed") and look in line for line in lines)
+    contract = FaceContract(32, 32, values, template="unknown")
     with pytest.raises(NotRecognizingError, match=f"Sequential: gives {values:,} values.*{look}"):
-        load_model(module, contract=FaceContract(32, 32, values, template="unknown"))
+        compress(module, faces_dir, tmp_path / "run", contract=contract, quiet=True)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("values", [16, 64, 192, 512, 2048, 4096])
 def test_embeddings_pass(tmp_path: Path, values: int) -> None:
-    path = file_of(network(values), tmp_path / "net.onnx")
-    assert load_model(path).contract.embedding_size == values
+    model = load_model(file_of(network(values), tmp_path / "net.onnx"))
+    check_embedding(model, Console(quiet=True))
 
 
 def test_a_classifier_is_told_how_to_end(tmp_path: Path) -> None:
-    path = file_of(network(10575), tmp_path / "net.onnx")
-    with pytest.raises(NotRecognizingError, match=r"extract_model"):
-        load_model(path)
+    model = load_model(file_of(network(10575), tmp_path / "net.onnx"))
+    with pytest.raises(NotRecognizingError, match=r"extract_model.*--anyway"):
+        check_embedding(model, Console(quiet=True))
+    check_embedding(model, Console(quiet=True), anyway=True)
 
 
 @pytest.mark.parametrize(
@@ -93,11 +103,3 @@ def test_forms_of_recognition(shapes: list[tuple[object, ...]], tmp_path: Path) 
     for i, shape in enumerate(shapes):
         model.graph.output.append(make_tensor_value_info(f"o{i}", TensorProto.FLOAT, shape))
     assert looks_like(model) == RECOGNITION
-
-
-def test_a_checkpoint_of_few_values(tmp_path: Path) -> None:
-    from efquantface.backbones.iresnet import IResNet
-
-    torch.save(IResNet(18, 8).state_dict(), tmp_path / "net.pth")
-    with pytest.raises(NotRecognizingError, match=r"net\.pth: gives 8 values"):
-        load_model(tmp_path / "net.pth")

@@ -31,7 +31,7 @@ def test_a_checkpoint(tmp_path: Path) -> None:
     assert "million multiply-accumulates" in text
     assert "8 affine" in text
     assert "112x112 RGB, (x - 127.5) / 127.5" in text
-    assert "recognized by its tensors' names: arcface_torch iresnet" in text
+    assert "recognized by its tensors' names: arcface_torch" in text
     assert "layer1_0_conv1" in text
     assert "64x112x112" in text
 

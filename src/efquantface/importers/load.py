@@ -16,7 +16,8 @@ from efquantface.graph.rewrites import canonicalize, prepend_normalize
 from efquantface.importers.contracts import find_contract, resolve
 from efquantface.importers.dlib_resnet import load_dlib_resnet
 from efquantface.importers.foreign import foreign_format
-from efquantface.importers.looks import refuse_others, refuse_width
+from efquantface.importers.looks import refuse_detectors
+from efquantface.importers.modules import module_graph, unwrapped
 from efquantface.importers.onnx.importer import import_proto
 from efquantface.importers.onnx.proto import load_proto
 from efquantface.importers.packs import is_pack, open_pack
@@ -44,7 +45,7 @@ def load_model(
 
     Raises:
         ModelFileError: the file is missing, damaged, foreign or not a face-recognition network.
-        NotRecognizingError: what it gives is no embedding; saying what it looks like.
+        NotRecognizingError: a detector, or a pack without one recognizer.
         ContractError: an ``nn.Module`` without a contract.
     """
     if isinstance(model, FaceModel):
@@ -52,10 +53,9 @@ def load_model(
     if isinstance(model, nn.Module):
         if contract is None:
             raise ContractError("an nn.Module needs contract=FaceContract(...)")
-        refuse_width(contract.embedding_size, type(model).__name__)
-        graph = import_module(model, contract)
+        graph, notes = module_graph(model, contract)
         over = _over_pixels(graph, contract)
-        return FaceModel(over, contract, label=type(model).__name__)
+        return FaceModel(over, contract, notes=notes, label=type(unwrapped(model)).__name__)
     path = resolve(model)
     if path.suffix == ".onnx":
         return _from_onnx(path, contract, preprocess, _pack_notes(model))
@@ -78,9 +78,8 @@ def _from_onnx(
     path: Path, contract: FaceContract | None, preprocess: str | None, pack: list[str]
 ) -> FaceModel:
     proto = load_proto(path)
-    refuse_others(proto, path)
+    refuse_detectors(proto, path)
     imported = import_proto(proto, path)
-    refuse_width(imported.facts.embedding_size, path)
     found, notes = find_contract(imported.facts, path, contract, preprocess)
     notes = [*pack, *notes]
     graph = _over_pixels(imported.graph, found)
@@ -105,7 +104,6 @@ def _from_checkpoint(
             f"--preprocess {preprocess}" if preprocess else f"{ASSUMED} by the family, {family}"
         )
         contract = replace(contract, source=source)
-    refuse_width(contract.embedding_size, path)
     over = _over_pixels(import_module(found.module, contract), contract)
     open_ones = readings if contract.source.startswith(ASSUMED) else ()
     return FaceModel(over, contract, path, notes=notes, readings=open_ones)

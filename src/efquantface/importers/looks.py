@@ -26,7 +26,7 @@ _FEW = {
     8: "expressions",
     10: "five landmarks",
 }
-RECOGNITION = "recognition"
+RECOGNITION, DETECTOR = "recognition", "a detector"
 _WHOLE = "give the recognition network of the same pack"
 
 
@@ -40,7 +40,7 @@ def looks_like(model: onnx.ModelProto) -> str:
     if len(given) == 1 and given[0]:
         return what_gives(given[0])
     if len(given) > 1 and not any(v is None or LEAST_EMBEDDING <= v <= _MOST for v in given):
-        return "a detector"
+        return DETECTOR
     return RECOGNITION  # as far as the file says it; the rest is seen once it is read
 
 
@@ -70,42 +70,31 @@ def what_gives(values: int) -> str:
     return RECOGNITION
 
 
-def refuse_others(model: onnx.ModelProto, path: Path) -> None:
-    """Stop where what a file declares is no embedding.
+def refuse_detectors(model: onnx.ModelProto, path: Path) -> None:
+    """Stop where a file's outputs are a detector's.
 
     Raises:
-        NotRecognizingError: saying what it looks like.
+        NotRecognizingError: saying so.
     """
-    look = looks_like(model)
-    if look == "a detector":
+    if looks_like(model) == DETECTOR:
         names = ", ".join(repr(o.name) for o in model.graph.output[:4])
         raise NotRecognizingError(
-            f"{path}: looks like {look}: its {len(model.graph.output)} outputs ({names}, ...) are no "
-            f"embedding; {_WHOLE}"
+            f"{path}: looks like {DETECTOR}: its {len(model.graph.output)} outputs ({names}, ...) are "
+            f"no embedding; {_WHOLE}"
         )
-    if look != RECOGNITION and model.graph.output:
-        refuse_width(_values(model.graph.output[0]) or 0, path)
 
 
-def refuse_width(values: int, path: str | Path) -> None:
-    """Stop where a network gives another number of values than embeddings have.
-
-    Args:
-        values: that it gives for a face; 0 where that is not known.
-
-    Raises:
-        NotRecognizingError: saying what it looks like.
-    """
-    look = what_gives(values) if values else RECOGNITION
+def no_embedding(values: int) -> str | None:
+    """What gives another number of values than embeddings have, as a sentence; None for embeddings."""
+    look = what_gives(values)
     if look == RECOGNITION:
-        return
+        return None
     way_out = _WHOLE
     if look.startswith("a classifier"):
         way_out = (
             "end it at the embedding before its last layer: onnx.utils.extract_model(FILE, NEW_FILE, "
             "[INPUT], [TENSOR])"
         )
-    raise NotRecognizingError(
-        f"{path}: gives {values:,} values for a face, which looks like {look}, not like an embedding "
-        f"(16 to {_MOST:,} values); {way_out}"
+    return (
+        f"gives {values:,} values for a face: looks like {look}, not like an embedding; {way_out}"
     )

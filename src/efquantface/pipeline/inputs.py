@@ -18,7 +18,12 @@ from efquantface.evaluation.items import EvalItem
 from efquantface.evaluation.run import load_items
 from efquantface.evaluation.sets import EvalSet
 from efquantface.graph.model import FaceModel
-from efquantface.pipeline.preflight import better_reading, check_preprocessing, say_notes
+from efquantface.pipeline.preflight import (
+    better_reading,
+    check_embedding,
+    check_preprocessing,
+    say_notes,
+)
 from efquantface.pipeline.run_dir import Run
 from efquantface.pipeline.teacher import Teacher
 from efquantface.pipeline.teacher_check import TeacherCheck, check_teacher, compare_with_source
@@ -65,6 +70,7 @@ def read_inputs(
         teacher, contract=contract, preprocess=recipe.preprocess, licence=recipe.licence
     )
     say_notes(opened.model, console)
+    check_embedding(opened.model, console, recipe.anyway)
     face_set = _faces(run, faces, opened.contract)
     reading = better_reading(opened.model, face_set, console)
     if reading is not None:

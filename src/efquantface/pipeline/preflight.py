@@ -17,6 +17,8 @@ from efquantface.embedding.embedder import Embedder
 from efquantface.errors import EfqError, NotRecognizingError, PreprocessError
 from efquantface.evaluation.metrics import area_under_roc
 from efquantface.graph.model import FaceModel
+from efquantface.importers.looks import no_embedding
+from efquantface.importers.onnx.proto import LEAST_EMBEDDING
 from efquantface.rows import unit
 
 AS_FOUND = "as found"
@@ -99,6 +101,22 @@ def check_preprocessing(
             f"{model.name}: hardly tells people apart as it is fed ({model.contract.source}), and "
             f"{best!r} does better (AUC {listed})"
         )
+
+
+def check_embedding(model: FaceModel, console: Console, anyway: bool = False) -> None:
+    """Stop where the network gives another number of values than embeddings have.
+
+    Raises:
+        NotRecognizingError: saying what it looks like. With ``anyway`` that is a warning where it gives
+            16 values or more.
+    """
+    values = model.contract.embedding_size
+    problem = no_embedding(values)
+    if problem is not None:
+        few = values < LEAST_EMBEDDING
+        way_on = "" if few else ". --anyway goes on"
+        error = NotRecognizingError(f"{model.name}: {problem}{way_on}")
+        _stop(error, console, anyway and not few)
 
 
 def better_reading(model: FaceModel, faces: FaceSet, console: Console) -> str | None:

@@ -9,8 +9,17 @@ from __future__ import annotations
 
 from efquantface.backbones.dlib import DlibResNet
 from efquantface.backbones.edgeface import edgeface_from, edgeface_name
+from efquantface.backbones.inception_resnet import inception_resnet_from
+from efquantface.backbones.lightcnn import lightcnn_from, lightcnn_tensors
 from efquantface.backbones.mobilenetv2 import MobileNetV2
-from efquantface.importers.iresnet_names import five_unit_name, ir, ir_name, iresnet
+from efquantface.backbones.vit import vit_from, vit_name
+from efquantface.importers.iresnet_names import (
+    five_unit_name,
+    ir,
+    ir_name,
+    iresnet,
+    renumbered,
+)
 from efquantface.importers.mobilefacenet_names import (
     evolve_name,
     foamliu_name,
@@ -37,6 +46,7 @@ DIALECTS: tuple[Dialect, ...] = (
         ir,
         ("adaface", "insightface"),
         (("net.", ("insightface",)),),  # CVLFace's networks take RGB
+        prepare=renumbered,
     ),
     Dialect(
         "InsightFace_Pytorch / face.evoLVe / CurricularFace IR",
@@ -44,6 +54,7 @@ DIALECTS: tuple[Dialect, ...] = (
         five_unit_name,
         ir,
         ("insightface", "adaface"),
+        prepare=renumbered,
     ),
     Dialect(
         "arcface_torch mbf",
@@ -83,6 +94,37 @@ DIALECTS: tuple[Dialect, ...] = (
         lambda t: DlibResNet(t["linear.weight"].shape[0]),
         size=150,
         template="dlib150",
+    ),
+    Dialect(
+        "facenet-pytorch InceptionResnetV1",
+        "mixed_7a.branch2.2.conv.weight",
+        same_name,
+        inception_resnet_from,
+        ("facenet",),
+        size=160,
+        template="unknown",
+        unused=r"logits\.",
+    ),
+    Dialect(
+        "arcface_torch ViT",
+        "feature.3.running_mean",
+        vit_name,
+        vit_from,
+        unused="mask_token$",
+    ),
+    *(
+        Dialect(
+            "LightCNN",
+            signature,
+            same_name,
+            lightcnn_from,
+            ("unit",),
+            size=128,
+            template="unknown",
+            unused=r"fc2\.",
+            prepare=lightcnn_tensors,
+        )
+        for signature in ("group4.conv_a.filter.weight", "features.2.conv_a.filter.weight")
     ),
     Dialect("EdgeFace", "stages.0.blocks.0.conv_dw.weight", edgeface_name, edgeface_from),
 )

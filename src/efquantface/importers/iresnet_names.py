@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 
-import torch
 from torch import Tensor, nn
 
 from efquantface.backbones.iresnet import DEPTHS, IResNet
-from efquantface.importers.naming import NotRecognized, Tensors, count
+from efquantface.importers.naming import NotRecognized, Tensors, count, with_affine
 
 
 def iresnet(tensors: Tensors) -> nn.Module:
@@ -70,7 +69,7 @@ def ir(tensors: Tensors) -> nn.Module:
 
 
 def renumbered(tensors: Tensors) -> dict[str, Tensor]:
-    """``body.N`` as ``layerS.B``, and the scale and shift that ``affine=False`` leaves out."""
+    """``body.N`` as ``layerS.B``; also :func:`with_affine`."""
     total = count(tensors, r"body\.(\d+)\.")
     depth = next((d for d, blocks in DEPTHS.items() if sum(blocks) == total), None)
     places = [
@@ -83,11 +82,4 @@ def renumbered(tensors: Tensors) -> dict[str, Tensor]:
         match = re.match(r"body\.(\d+)\.(.+)", name)
         inside = match is not None and int(match[1]) < len(places)
         result[f"{places[int(match[1])]}.{match[2]}" if match and inside else name] = value
-    for norm in ("features", "bn"):
-        if f"{norm}.running_mean" in result and f"{norm}.weight" not in result:
-            mean = result[f"{norm}.running_mean"]
-            result[f"{norm}.weight"], result[f"{norm}.bias"] = (
-                torch.ones_like(mean),
-                torch.zeros_like(mean),
-            )
-    return result
+    return with_affine(result)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 Tensors = Mapping[str, Tensor]
@@ -13,6 +14,17 @@ Tensors = Mapping[str, Tensor]
 
 class NotRecognized(Exception):
     """The tensors begin like a dialect's and go on otherwise; the text says how."""
+
+
+def with_affine(tensors: Tensors) -> dict[str, Tensor]:
+    """The tensors, and the scale and shift that a last BatchNorm of ``affine=False`` leaves out."""
+    result = dict(tensors)
+    for norm in ("features", "bn"):
+        if f"{norm}.running_mean" in result and f"{norm}.weight" not in result:
+            mean = result[f"{norm}.running_mean"]
+            result[f"{norm}.weight"] = torch.ones_like(mean)
+            result[f"{norm}.bias"] = torch.zeros_like(mean)
+    return result
 
 
 @dataclass(frozen=True)
@@ -23,6 +35,7 @@ class Dialect:
         name: what it is called in messages.
         signature: a tensor that every checkpoint of it has.
         rename: a tensor's name in our backbone, or the same name where it has none.
+        prepare: renamed tensors as our backbone holds them.
         build: the backbone for renamed tensors; raises :class:`NotRecognized` or ``KeyError``.
         preprocess: how these networks usually want their pixels (``contract.PREPROCESS``), the
             likeliest first where networks of these names differ; faces decide.
@@ -41,6 +54,7 @@ class Dialect:
     size: int = 112
     template: str = "arcface112"
     unused: str = ""
+    prepare: Callable[[Tensors], dict[str, Tensor]] = with_affine
 
     def readings(self, prefix: str) -> tuple[str, ...]:
         """The preprocessings of checkpoints with this prefix, the likeliest first."""

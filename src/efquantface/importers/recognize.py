@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from efquantface.errors import ModelFileError
 from efquantface.importers.dialects import DIALECTS
-from efquantface.importers.iresnet_names import renumbered
 from efquantface.importers.naming import Dialect, NotRecognized, Tensors
 from efquantface.importers.state_dicts import read_dictionaries
 
@@ -55,9 +54,9 @@ def recognize(path: Path) -> Recognized:
     own = {k: v for k, v in inside.items() if not k.endswith(_BOOKKEEPING)}
     unused = {k for k in own if dialect.unused and re.match(dialect.unused, k)}
     names = {dialect.rename(k): k for k in own if k not in unused}
-    renamed = renumbered({new: own[old] for new, old in names.items()})
     where = f"{path}: named like {dialect.name}, but"
     try:
+        renamed = dialect.prepare({new: own[old] for new, old in names.items()})
         module = dialect.build(renamed)
     except NotRecognized as error:
         raise ModelFileError(f"{where} with {error}. {_WAY_OUT}") from None

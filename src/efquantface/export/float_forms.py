@@ -34,7 +34,7 @@ def _rows(out: Writer, name: str, m: ops.Linear, inputs: list[Value]) -> Value:
 
 def affine(out: Writer, name: str, m: ops.Affine, inputs: list[Value]) -> Value:
     """A scale and a shift per channel, in float."""
-    shaped = (1, -1, 1, 1)
+    shaped = (1, -1, *(1,) * (out.ranks[name] - 2))
     factor = out.constant(array(m.weight).reshape(shaped), np.float32)
     offset = out.constant(array(m.bias).reshape(shaped), np.float32)
     scaled = out.node("Mul", (inputs[0].name, factor), f"{name}_factor")
@@ -43,7 +43,7 @@ def affine(out: Writer, name: str, m: ops.Affine, inputs: list[Value]) -> Value:
 
 def prelu(out: Writer, name: str, m: ops.PReLU, inputs: list[Value]) -> Value:
     """``a x + (1 - a) relu(x)``: what ONNX Runtime runs several times faster than its PRelu."""
-    slope = array(m.slope).reshape(-1, 1, 1)
+    slope = array(m.slope).reshape(-1, *(1,) * (out.ranks[name] - 2))
     if out.quantized:  # placed for OpenVINO, which fuses it into the convolution
         constant = out.constant(slope, np.float32)
         return Value(out.node("PRelu", (inputs[0].name, constant), name))

@@ -81,6 +81,11 @@ class GraphBuilder:
         found = getattr(self.root, name, None)
         return found if isinstance(found, nn.Module) else None
 
+    def source(self, name: str) -> str | None:
+        """What a node that was added reads first, None for the input."""
+        inputs = self.nodes[name].all_input_nodes
+        return name_of(inputs[0]) if inputs else None
+
     def finish(self, output: str) -> fx.GraphModule:
         """Close the graph with its one output, in evaluation mode, dead operators removed."""
         self.graph.output(self.nodes[output])

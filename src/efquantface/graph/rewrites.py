@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from efquantface.graph import ops
+from efquantface.graph.bends import straighten
 from efquantface.graph.graph import (
     add_module,
     insert_after,
     module_nodes,
     module_of,
+    name_of,
     shapes,
     tidy,
 )
@@ -22,7 +24,9 @@ def canonicalize(gm: fx.GraphModule, height: int, width: int) -> fx.GraphModule:
     BatchNorm and other affines go into the convolution or linear layer before them, or into the one
     after them where no zero padding lies between (folding past zero padding would be wrong at the
     border, so such an affine stays). A 1x1 convolution on a 1x1 map becomes the linear layer it is.
+    Functions that are lines but for bends are put together (:mod:`bends`).
     """
+    straighten(gm, height, width)
     _fold_affines(gm, height, width)
     _linear_tail(gm, height, width)
     _fold_affines(gm, height, width)
@@ -36,6 +40,30 @@ def prepend_normalize(
     placeholder = next(n for n in gm.graph.nodes if n.op == "placeholder")
     insert_after(gm, placeholder, "normalize", ops.Normalize(mean, std))
     return tidy(gm)
+
+
+def as_maps(gm: fx.GraphModule, height: int, width: int) -> fx.GraphModule:
+    """Values per channel of anything but (N,C,H,W) as values of such a map: (N,C) as (N,C,1,1).
+
+    An integer kernel multiplies the channels of maps only.
+    """
+    found = shapes(gm, height, width)
+    for node, module in module_nodes(gm):
+        shape = found[name_of(node)]
+        if isinstance(module, ops.Affine | ops.PReLU) and len(shape) != 4:
+            between_maps(gm, node, node, shape)
+    return tidy(gm)
+
+
+def between_maps(gm: fx.GraphModule, first: fx.Node, last: fx.Node, shape: tuple[int, ...]) -> fx.Node:
+    """Let the nodes from ``first`` to ``last`` work on maps; gives their value in its ``shape`` again."""
+    source = first.args[0]
+    assert isinstance(source, fx.Node)
+    wide = ops.Reshape((shape[1], max(torch.Size(shape[2:]).numel(), 1), 1))
+    with gm.graph.inserting_before(first):
+        name = add_module(gm, f"{first.target}_map", wide)
+        first.replace_input_with(source, gm.graph.call_module(name, (source,)))
+    return insert_after(gm, last, f"{last.target}_values", ops.Reshape(shape[1:]))
 
 
 def split_prelu(gm: fx.GraphModule) -> fx.GraphModule:
@@ -89,7 +117,7 @@ def _fold_last(gm: fx.GraphModule, node: fx.Node, module: ops.Scale | ops.Shift)
     if len(source.users) != 1 or not isinstance(before, ops.Linear | ops.LayerNorm):
         return False
     values = module.weight if isinstance(module, ops.Scale) else module.bias
-    if values.numel() != before.bias.numel() or values.shape[-1] != values.numel():
+    if values.numel() != before.bias.numel() or not values.dim() or values.shape[-1] != values.numel():
         return False
     if isinstance(module, ops.Shift):
         before.bias.add_(values.flatten())

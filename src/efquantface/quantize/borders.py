@@ -120,7 +120,8 @@ def _scale_input(gm: fx.GraphModule, border: _Border, share: Tensor) -> None:
         return
     factor = share if depthwise else share**_DENSE_POWER
     if depthwise:
-        layer.weight.mul_(factor.view(-1, 1, 1, 1))
+        each = len(layer.weight) // len(factor)  # filters that read one channel
+        layer.weight.mul_(factor.repeat_interleave(each).view(-1, 1, 1, 1))
     else:
         layer.weight.mul_(factor.view(1, -1, *(1,) * (layer.weight.dim() - 2)))
     norm = _norm_before(gm, node, len(factor))

@@ -32,7 +32,7 @@ from efquantface.graph.graph import (
     tidy,
 )
 from efquantface.graph.model import FaceModel
-from efquantface.graph.rewrites import split_prelu
+from efquantface.graph.rewrites import as_maps, split_prelu
 from efquantface.quantize.codes import codes_in
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.input import place_input
@@ -58,14 +58,14 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
     """
     if model.quantized:
         raise ModelFileError(f"{model.source}: is quantized already")
-    gm = split_prelu(copy.deepcopy(model.graph))
+    size = (model.contract.height, model.contract.width)
+    gm = split_prelu(as_maps(copy.deepcopy(model.graph), *size))
     place_input(gm, scheme.symmetric)
     output = output_node(gm)
     if not isinstance(module_of(gm, output), ops.Linear):
         raise ModelFileError(
             f"{model.source or 'model'}: the embedding does not come from a linear layer"
         )
-    size = (model.contract.height, model.contract.width)
     codes = codes_in(gm, {name: len(shape) for name, shape in shapes(gm, *size).items()})
     for node, module in module_nodes(gm):
         if node in codes and node is not output and isinstance(module, _QUANTIZED_OUTPUT):

@@ -14,6 +14,7 @@ from efquantface.graph.ops.base import (
     moves_codes,
     vocabulary,
 )
+from efquantface.graph.ops.functions import Function, Reduce
 from efquantface.graph.ops.islands import (
     Concat,
     Gelu,
@@ -23,11 +24,13 @@ from efquantface.graph.ops.islands import (
     Scale,
     Shift,
     Softmax,
+    Standardize,
 )
 from efquantface.graph.ops.moves import (
     Flatten,
     Reshape,
     Slice,
+    Take,
     Transpose,
     ZeroPad,
 )
@@ -60,6 +63,7 @@ __all__ = [
     "Concat",
     "Conv2d",
     "Flatten",
+    "Function",
     "Gelu",
     "GlobalAvgPool",
     "L2Normalize",
@@ -71,12 +75,15 @@ __all__ = [
     "Normalize",
     "Operator",
     "PReLU",
+    "Reduce",
     "Reshape",
     "Scale",
     "Shift",
     "Sigmoid",
     "Slice",
     "Softmax",
+    "Standardize",
+    "Take",
     "Transpose",
     "Vocabulary",
     "ZeroPad",
@@ -114,4 +121,8 @@ OPERATORS = vocabulary(
     MatMul,
     Scale,
     Shift,
+    Standardize,
+    Function,
+    Reduce,
+    Take,
 )

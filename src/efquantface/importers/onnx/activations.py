@@ -124,9 +124,7 @@ def _pow(op: Operands) -> str:
     if exponent.size != 1:
         raise NotCanonical(f"exponents of shape {exponent.shape}")
     value, x = float(exponent.reshape(())), op.activation()
-    if value == 1:
-        return x
-    return combined(op, "Mul", x, x) if value == 2 else function(op, "pow", x, value)
+    return x if value == 1 else function(op, "pow", x, value)
 
 
 def _function(name: str) -> Handler:

@@ -88,7 +88,7 @@ def _rms_norm(op: Operands) -> str:
     source, shape = op.activation(), op.shape()
     first = int(op.attrs.get("axis", -1)) % len(shape)
     mean = ops.Reduce("mean", range(first, len(shape)), True)
-    means = op.add(mean, combined(op, "Mul", source, source))
+    means = op.add(mean, function(op, "pow", source, 2.0))
     root = function(op, "pow", scaled(op, means, 1.0, float(op.attrs.get("epsilon", 1e-5))), -0.5)
     return with_scale(op, combined(op, "Mul", source, root), op.tensor(1))
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from efquantface.graph import ops
 from efquantface.importers.onnx.arithmetic import combined, function, scaled, with_scale
@@ -48,58 +51,89 @@ def zeros_around(op: Operands, source: str, pads: list[int]) -> str:
     return op.add(pad, source, suffix="_pad")
 
 
-def _closed_by_ceiling(
-    size: tuple[int, ...], kernel: list[int], strides: tuple[int, ...], pads: list[int]
-) -> bool:
-    """Whether a last window that reaches over the edge gives what the larger padding there gives."""
-    for n, k, s, before, after in zip(size, kernel, strides, pads[:2], pads[2:], strict=True):
-        wanted = (n + before + after - k) // s + 1
-        found = -(-(n + 2 * before - k) // s) + 1
-        if (found - 1) * s >= n + before:
-            found -= 1  # a window that begins behind the edge
-        if after < before or found != wanted:
-            return False
-    return True
+@dataclass(frozen=True)
+class _Windows:
+    """Windows over height and width; ``pads`` are [top, left, bottom, right]."""
+
+    size: tuple[int, ...]
+    kernel: list[int]
+    strides: tuple[int, ...]
+    pads: list[int]
+
+    def counts(self, pads: list[int], ceil: bool) -> list[int]:
+        """Windows along each axis; with ``ceil`` also a last one that begins inside."""
+        found = []
+        for n, k, s, before, after in zip(
+            self.size, self.kernel, self.strides, pads[:2], pads[2:], strict=True
+        ):
+            left = n + before + after - k
+            last = -(-left // s) if ceil else left // s
+            found.append(last + 1 - (ceil and last * s >= n + before))
+        return found
+
+    def over(self, pads: list[int]) -> list[int]:
+        """How far the last window of each axis reaches over the padding where it may."""
+        sums = [n + a + b for n, a, b in zip(self.size, pads[:2], pads[2:], strict=True)]
+        ends = [(c - 1) * s for c, s in zip(self.counts(pads, True), self.strides, strict=True)]
+        return [max(e + k - n, 0) for e, k, n in zip(ends, self.kernel, sums, strict=True)]
+
+    @property
+    def closed_by_ceiling(self) -> bool:
+        """Whether windows that reach over the edge do what the larger padding there does."""
+        before, after = self.pads[:2], self.pads[2:]
+        same = self.counts([*before, *before], True) == self.counts(self.pads, False)
+        return same and all(b <= a for b, a in zip(before, after, strict=True))
+
+    def shares(self, counted: list[int], zeros: list[int]) -> torch.Tensor:
+        """What part of each window is in or counts as in the map, (H,W).
+
+        Args:
+            counted: padding whose zeros count.
+            zeros: padding of all kinds.
+        """
+        sides = zip(self.size, counted[:2], counted[2:], strict=True)
+        ones = torch.ones(1, 1, *(n + a + b for n, a, b in sides))
+        top, left, bottom, right = (z - c for z, c in zip(zeros, counted, strict=True))
+        padded = F.pad(ones, (left, right, top, bottom))
+        return F.avg_pool2d(padded, self.kernel, self.strides)[0, 0]
 
 
 def _pool(op: Operands) -> str:
     kernel, source = list(op.attrs["kernel_shape"]), op.activation()
-    strides = tuple(op.attrs.get("strides", (1,) * len(kernel)))
     if any(d != 1 for d in op.attrs.get("dilations", [1, 1])):
         raise NotCanonical("dilated pooling")
     pads = window_pads(op, source, kernel)
-    is_max, ceil = op.node.op_type == "MaxPool", bool(op.attrs.get("ceil_mode", 0))
-    include = bool(op.attrs.get("count_include_pad", 0))
-    size = op.size(source)[2:]
-    if not is_max and kernel == list(size) and not any(pads):
-        return op.add(ops.GlobalAvgPool(), source)
-    window = (kernel[0], kernel[1])
-    scale = None
+    strides = tuple(op.attrs.get("strides", (1, 1)))
+    windows = _Windows(op.size(source)[2:], kernel, strides, pads)
+    ceil = bool(op.attrs.get("ceil_mode", 0)) and any(windows.over(pads))
+    if op.node.op_type == "AveragePool":
+        return _average(op, source, windows, ceil)
     if pads[:2] != pads[2:]:
-        if ceil:
-            raise NotCanonical(f"padding {pads} with windows over the edge")
-        if (is_max or not include) and _closed_by_ceiling(size, kernel, strides, pads):
-            ceil = True
-        elif is_max:  # an edge repeated is in the window anyway
-            source = repeated_edges(op, source, pads)
-            pads = [0] * 4
-        else:
-            source = zeros_around(op, source, pads)
-            scale = None if include else _shares(size, kernel, strides, pads)
-            pads, include = [0] * 4, True
-    padding = (pads[0], pads[1])
-    if is_max:
-        return op.add(ops.MaxPool2d(window, strides, padding, ceil_mode=ceil), source)
-    pooled = op.add(ops.AvgPool2d(window, strides, padding, ceil, include), source)
-    return pooled if scale is None else with_scale(op, pooled, scale)
+        if not ceil and windows.closed_by_ceiling:
+            ceil, pads = True, pads[:2] * 2
+        else:  # an edge repeated is in the window anyway
+            source, pads = repeated_edges(op, source, pads), [0] * 4
+    pool = ops.MaxPool2d((kernel[0], kernel[1]), strides, (pads[0], pads[1]), ceil_mode=ceil)
+    return op.add(pool, source)
 
 
-def _shares(
-    size: tuple[int, ...], kernel: list[int], strides: tuple[int, ...], pads: list[int]
-) -> torch.Tensor:
-    """By what an average over the padding is to be multiplied to be one without it, (H,W)."""
-    ones = torch.nn.functional.pad(torch.ones(1, 1, *size), (pads[1], pads[3], pads[0], pads[2]))
-    return 1 / torch.nn.functional.avg_pool2d(ones, kernel, strides)[0, 0]
+def _average(op: Operands, source: str, windows: _Windows, ceil: bool) -> str:
+    pads, kernel = windows.pads, windows.kernel
+    include = bool(op.attrs.get("count_include_pad", 0)) and any(pads)
+    if kernel == list(windows.size) and not any(pads):
+        return op.add(ops.GlobalAvgPool(), source)
+    if pads[:2] != pads[2:] and not ceil and not include and windows.closed_by_ceiling:
+        ceil, pads = True, pads[:2] * 2
+    window = (kernel[0], kernel[1])
+    if pads[:2] == pads[2:] and not (ceil and include):
+        padding = (pads[0], pads[1])
+        return op.add(ops.AvgPool2d(window, windows.strides, padding, ceil, include), source)
+    over = windows.over(pads) if ceil else [0, 0]
+    zeros = [*pads[:2], pads[2] + over[0], pads[3] + over[1]]
+    shares = windows.shares(pads if include else [0] * 4, zeros)
+    pool = ops.AvgPool2d(window, windows.strides, (0, 0), False, True)
+    pooled = op.add(pool, zeros_around(op, source, zeros))
+    return pooled if bool((shares == 1).all()) else with_scale(op, pooled, 1 / shares)
 
 
 def repeated_edges(op: Operands, source: str, pads: list[int]) -> str:
@@ -127,7 +161,7 @@ def _reduce(kind: str) -> Handler:
         source = op.activation()
         before, reduction, after = _STEPS[kind]
         if before == "square":
-            source = combined(op, "Mul", source, source)
+            source = function(op, "pow", source, 2.0)
         elif before:
             source = function(op, before, source)
         result = _reduced(op, source, reduction)
@@ -170,7 +204,8 @@ def _lrn(op: Operands) -> str:
     """``x / (bias + alpha mean(x^2))^beta``, the mean over neighbouring channels, zeros beyond."""
     source, size = op.activation(), int(op.attrs["size"])
     shape = op.size(source)
-    squares = op.add(ops.Reshape([1, shape[1], int(np.prod(shape[2:]))]), combined(op, "Mul", source, source))
+    rows = ops.Reshape([1, shape[1], int(np.prod(shape[2:]))])
+    squares = op.add(rows, function(op, "pow", source, 2.0))
     before = (size - 1) // 2
     if 2 * before + 1 != size:
         squares = zeros_around(op, squares, [before, 0, size - 1 - before, 0])

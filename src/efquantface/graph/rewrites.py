@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, fx, nn
 
@@ -38,14 +40,14 @@ def prepend_normalize(
     return tidy(gm)
 
 
-def split_prelu(gm: fx.GraphModule) -> fx.GraphModule:
+def split_prelu(gm: fx.GraphModule, kept: Collection[fx.Node] = ()) -> fx.GraphModule:
     """PReLU as ``x + (slope - 1) * min(x, 0)``, exact for any slope, in operators with integer forms.
 
     Where no slope is above one that is ``x + max((slope - 1) * x, 0)``, whose maximum disappears into
-    a quantizer.
+    a quantizer. Those among ``kept`` stay whole.
     """
     for node, module in module_nodes(gm):
-        if not isinstance(module, ops.PReLU):
+        if not isinstance(module, ops.PReLU) or node in kept:
             continue
         source = node.args[0]
         assert isinstance(source, fx.Node)

@@ -58,3 +58,9 @@ def slice_(out: Writer, name: str, m: ops.Slice, inputs: list[Value]) -> Value:
     """A part of an axis, of codes as they are."""
     limits = [out.constant([v], np.int64) for v in (m.start, m.stop, m.axis)]
     return inputs[0].renamed(out.node("Slice", (inputs[0].name, *limits), name))
+
+
+def pick(out: Writer, name: str, m: ops.Pick, inputs: list[Value]) -> Value:
+    """Entries of an axis in any order, of codes as they are."""
+    indices = out.constant(m.indices, np.int64)
+    return inputs[0].renamed(out.node("Gather", (inputs[0].name, indices), name, axis=m.axis))

@@ -26,6 +26,7 @@ def canonicalize(gm: fx.GraphModule, height: int, width: int) -> fx.GraphModule:
     border, so such an affine stays). A 1x1 convolution on a 1x1 map becomes the linear layer it is.
     """
     _fold_affines(gm, height, width)
+    _fold_mixed_pixels(gm)
     _linear_tail(gm, height, width)
     _fold_affines(gm, height, width)
     return tidy(gm)
@@ -180,6 +181,43 @@ def _by_input_channel(values: Tensor, conv: ops.Conv2d) -> Tensor:
     grouped = values.view(conv.groups, 1, -1)
     rows = conv.out_channels // conv.groups
     return grouped.expand(-1, rows, -1).reshape(conv.out_channels, -1, 1, 1)
+
+
+@torch.no_grad()
+def _fold_mixed_pixels(gm: fx.GraphModule) -> None:
+    """Channels of the image that are mixed (grey) into the convolutions that read them.
+
+    Without a bias such a mixture hands zero padding on, so that this is exact.
+    """
+    for node, mixed in module_nodes(gm):
+        if not _mixes_pixels(gm, node, mixed):
+            continue
+        assert isinstance(mixed, ops.Conv2d)
+        readers = [(user, module_of(gm, user)) for user in node.users]
+        if not all(isinstance(m, ops.Conv2d) and m.groups == 1 for _, m in readers):
+            continue
+        for user, conv in readers:
+            assert isinstance(conv, ops.Conv2d)
+            weight = torch.einsum("ochw,ci->oihw", conv.weight.double(), mixed.weight[..., 0, 0].double())
+            attrs = {**ops.conv_attrs(conv)}
+            kept = {k: attrs[k] for k in ("stride", "padding", "dilation", "groups")}
+            gm.set_submodule(str(user.target), ops.conv_from(weight.float(), conv.bias, **kept))
+        node.replace_all_uses_with(node.all_input_nodes[0])
+        gm.graph.erase_node(node)
+    tidy(gm)
+
+
+def _mixes_pixels(gm: fx.GraphModule, node: fx.Node, module: nn.Module) -> bool:
+    """Whether a node gives shares of the image's channels, and nothing else is done to them."""
+    if not isinstance(module, ops.Conv2d) or module.kernel_size != (1, 1) or module.in_channels != 3:
+        return False
+    plain = module.stride == (1, 1) and module.groups == 1 and not any(int(p) for p in module.padding)
+    if not plain or bool(module.bias.any()):  # type: ignore[union-attr]
+        return False
+    at = node.all_input_nodes[0]
+    while isinstance(module_of(gm, at), ops.Slice | ops.Pick):
+        at = at.all_input_nodes[0]
+    return at.op == "placeholder" or isinstance(module_of(gm, at), ops.Normalize)
 
 
 @torch.no_grad()

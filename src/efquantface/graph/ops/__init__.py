@@ -26,6 +26,7 @@ from efquantface.graph.ops.islands import (
 )
 from efquantface.graph.ops.moves import (
     Flatten,
+    Pick,
     Reshape,
     Slice,
     Transpose,
@@ -71,6 +72,7 @@ __all__ = [
     "Normalize",
     "Operator",
     "PReLU",
+    "Pick",
     "Reshape",
     "Scale",
     "Shift",
@@ -106,6 +108,7 @@ OPERATORS = vocabulary(
     Reshape,
     Transpose,
     Slice,
+    Pick,
     Concat,
     LayerNorm,
     Gelu,

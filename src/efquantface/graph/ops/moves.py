@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -104,3 +105,27 @@ class Slice(Operator):
 
     def attrs(self) -> dict[str, Any]:
         return {"axis": self.axis, "start": self.start, "stop": self.stop}
+
+
+class Pick(Operator):
+    """Entries of one axis, in any order: channels swapped, a mirrored image.
+
+    Args:
+        axis: not the batch.
+        indices: of the entries.
+    """
+
+    kind = "pick"
+    moves_codes = True
+    index: Tensor
+
+    def __init__(self, axis: int, indices: Sequence[int]) -> None:
+        super().__init__()
+        self.axis, self.indices = axis, tuple(int(v) for v in indices)
+        self.register_buffer("index", torch.tensor(self.indices), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.index_select(self.axis, self.index)
+
+    def attrs(self) -> dict[str, Any]:
+        return {"axis": self.axis, "indices": self.indices}

@@ -35,6 +35,7 @@ class Context:
         examples: a tensor for every name in the graph under construction.
         constants, names: of ONNX values: those that are constant, and the others' graph names.
         moved: place of the batch in ONNX values where it is not in front.
+        single: the file takes one crop at a time, so that what works on all axes works on a crop.
     """
 
     builder: GraphBuilder
@@ -42,6 +43,7 @@ class Context:
     constants: dict[str, Array] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     moved: dict[str, int] = field(default_factory=dict)
+    single: bool = False
 
     def add(self, name: str, module: nn.Module, *inputs: str) -> str:
         """Append a module and run it on the examples, so that shapes are always known."""

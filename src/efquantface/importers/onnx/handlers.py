@@ -12,6 +12,7 @@ from torch import Tensor
 from efquantface.graph import ops
 from efquantface.importers.onnx.axes import AXIS_HANDLERS
 from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
+from efquantface.importers.onnx.norms import NORM_HANDLERS
 from efquantface.importers.onnx.transformers import (
     TRANSFORMER_HANDLERS,
     constant_operand,
@@ -289,6 +290,7 @@ def _cast(op: Operands) -> str:
 HANDLERS: dict[str, Handler] = {
     **AXIS_HANDLERS,
     **TRANSFORMER_HANDLERS,
+    **NORM_HANDLERS,
     "Conv": _conv,
     "Gemm": _gemm,
     "BatchNormalization": _batch_norm,

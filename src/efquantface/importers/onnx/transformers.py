@@ -7,7 +7,7 @@ import torch
 
 from efquantface.graph import ops
 from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
-from efquantface.importers.onnx.patterns import GELU, L2_NORM, LAYER_NORM
+from efquantface.importers.onnx.patterns import GELU, LAYER_NORM
 
 
 def stays_in_float(op: Operands, source: str) -> bool:
@@ -92,16 +92,6 @@ def _softmax(op: Operands) -> str:
     return op.add(ops.Softmax(), op.activation())
 
 
-def _l2_normalize(op: Operands) -> str:
-    return op.add(ops.L2Normalize(float(op.attrs.get("eps", 0.0))), op.activation())
-
-
-def _lp_normalization(op: Operands) -> str:
-    if op.attrs.get("axis", -1) not in (-1, len(op.shape()) - 1) or op.attrs.get("p", 2) != 2:
-        raise NotCanonical("not the L2 norm of the last axis")
-    return op.add(ops.L2Normalize(1e-12), op.activation())
-
-
 def _sigmoid(op: Operands) -> str:
     return op.add(ops.Sigmoid(), op.activation())
 
@@ -113,7 +103,5 @@ TRANSFORMER_HANDLERS: dict[str, Handler] = {
     "Gelu": _gelu,
     GELU: _gelu,
     "Softmax": _softmax,
-    L2_NORM: _l2_normalize,
-    "LpNormalization": _lp_normalization,
     "Sigmoid": _sigmoid,
 }

@@ -43,7 +43,7 @@ EMITTERS: dict[type[ops.Operator], Emitter] = {
     ops.Reshape: move_forms.reshape,
     ops.Transpose: move_forms.transpose,
     ops.Slice: move_forms.slice_,
-    ops.Take: move_forms.take,
+    ops.Pick: move_forms.pick,
     ops.Concat: island_forms.concat,
     ops.LayerNorm: island_forms.layer_norm,
     ops.Gelu: island_forms.gelu,

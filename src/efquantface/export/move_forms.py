@@ -61,7 +61,7 @@ def slice_(out: Writer, name: str, m: ops.Slice, inputs: list[Value]) -> Value:
     return inputs[0].renamed(out.node("Slice", (inputs[0].name, *limits), name))
 
 
-def take(out: Writer, name: str, m: ops.Take, inputs: list[Value]) -> Value:
-    """Entries of an axis, of codes as they are."""
-    index = out.constant(m.index.tolist(), np.int64)
-    return inputs[0].renamed(out.node("Gather", (inputs[0].name, index), name, axis=m.axis))
+def pick(out: Writer, name: str, m: ops.Pick, inputs: list[Value]) -> Value:
+    """Entries of an axis in any order, of codes as they are."""
+    indices = out.constant(m.indices, np.int64)
+    return inputs[0].renamed(out.node("Gather", (inputs[0].name, indices), name, axis=m.axis))

@@ -22,7 +22,6 @@ from efquantface.graph.graph import (
     tidy,
 )
 
-
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -200,7 +199,11 @@ def _factor(module: nn.Module, rank: int) -> Tensor | None:
 def _as_prelu(gm: fx.GraphModule, node: fx.Node, bent: _Bent, found: Shapes) -> fx.Node | None:
     """Put a PReLU in the place of a sum; None where it is none."""
     shape = found.get(name_of(bent.source), ())
-    if len(shape) < 2 or bool((bent.positive == 0).any()) or torch.equal(bent.positive, bent.negative):
+    if (
+        len(shape) < 2
+        or bool((bent.positive == 0).any())
+        or torch.equal(bent.positive, bent.negative)
+    ):
         return None
     positive, negative = (v.expand(shape[1]) for v in (bent.positive, bent.negative))
     prelu = ops.PReLU(shape[1])

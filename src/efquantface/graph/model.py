@@ -26,6 +26,7 @@ class FaceModel:
         label: what it is called where there is no file.
         channels: output channels that layers had before pruning, by layer; empty for others.
         notes: what a user should know about how it was read (assumptions, repairs).
+        open_size: neither the file nor the user says height and width, and crops of any would do.
     """
 
     graph: fx.GraphModule
@@ -36,6 +37,7 @@ class FaceModel:
     notes: list[str] = field(default_factory=list)
     channels: dict[str, int] = field(default_factory=dict)
     label: str = "network"
+    open_size: bool = False
 
     @property
     def name(self) -> str:

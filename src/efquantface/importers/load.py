@@ -13,7 +13,7 @@ from efquantface.errors import ContractError, ModelFileError
 from efquantface.graph.checkpoint import is_own_checkpoint, load_checkpoint
 from efquantface.graph.model import FaceModel
 from efquantface.graph.rewrites import canonicalize, prepend_normalize
-from efquantface.importers.contracts import find_contract, resolve
+from efquantface.importers.contracts import find_contract, resolve, wanted_size
 from efquantface.importers.dlib_resnet import load_dlib_resnet
 from efquantface.importers.foreign import foreign_format
 from efquantface.importers.onnx.importer import import_onnx
@@ -28,6 +28,7 @@ def load_model(
     *,
     contract: FaceContract | None = None,
     preprocess: str | None = None,
+    size: tuple[int, int] | None = None,
 ) -> FaceModel:
     """Load a network from a file, from the name of a default part, or from a module.
 
@@ -38,10 +39,11 @@ def load_model(
         contract: required for an ``nn.Module``; overrides what a file says otherwise.
         preprocess: one of ``insightface``, ``adaface``, ``imagenet``, ``raw``, for files that do
             not say how pixels are normalized.
+        size: height and width of crops, for ONNX files that leave them open.
 
     Raises:
         ModelFileError: the file is missing, damaged, foreign or not a face-recognition network.
-        ContractError: an ``nn.Module`` without a contract.
+        ContractError: an ``nn.Module`` without a contract, or crops of a size that a file does not take.
     """
     if isinstance(model, FaceModel):
         return model
@@ -53,7 +55,7 @@ def load_model(
         return FaceModel(over, contract, label=type(model).__name__)
     path = resolve(model)
     if path.suffix == ".onnx":
-        return _from_onnx(path, contract, preprocess)
+        return _from_onnx(path, contract, preprocess, size)
     if path.suffix == ".dat":
         graph, found = load_dlib_resnet(path)
         return FaceModel(canonicalize(graph, found.height, found.width), found, path)
@@ -69,11 +71,18 @@ def load_model(
     )
 
 
-def _from_onnx(path: Path, contract: FaceContract | None, preprocess: str | None) -> FaceModel:
-    imported = import_onnx(path)
+def _from_onnx(
+    path: Path,
+    contract: FaceContract | None,
+    preprocess: str | None,
+    size: tuple[int, int] | None,
+) -> FaceModel:
+    imported = import_onnx(path, wanted_size(contract, size))
     found, notes = find_contract(imported.facts, path, contract, preprocess)
     graph = _over_pixels(imported.graph, found)
-    return FaceModel(graph, found, path, False, imported.facts.node_names, notes)
+    made = FaceModel(graph, found, path, False, imported.facts.node_names, notes)
+    made.open_size = imported.facts.open_size
+    return made
 
 
 def _from_checkpoint(

@@ -23,11 +23,11 @@ from efquantface.graph.graph import (
     module_nodes,
     module_of,
     name_of,
-    output_node,
     shapes,
     tidy,
 )
 from efquantface.quantize.codes import codes_in
+from efquantface.quantize.ending import ending
 from efquantface.quantize.equalize import channel_ranges
 
 _DENSE_POWER = 0.5  # the rest of the spread goes to the weights
@@ -67,7 +67,8 @@ def equalize_borders(
     """
     sizes = shapes(gm, *batches[0].shape[2:])
     codes = codes_in(gm, {name: len(shape) for name, shape in sizes.items()})
-    borders = _find(gm, codes)
+    end = {node for node in ending(gm, sizes) if isinstance(module_of(gm, node), ops.Linear)}
+    borders = _find(gm, codes, end)
     if not borders:
         return 0
     wanted = {border.value for border in borders}
@@ -85,9 +86,9 @@ def equalize_borders(
     return len(borders)
 
 
-def _find(gm: fx.GraphModule, codes: set[fx.Node]) -> list[_Border]:
+def _find(gm: fx.GraphModule, codes: set[fx.Node], last: set[fx.Node]) -> list[_Border]:
+    """Borders; layers in ``last`` give the embedding, in float anyway."""
     found = []
-    output = output_node(gm)
     for node, module in module_nodes(gm):
         if not isinstance(module, ops.Conv2d | ops.Linear):
             continue
@@ -96,7 +97,7 @@ def _find(gm: fx.GraphModule, codes: set[fx.Node]) -> list[_Border]:
             found.append(_Border(module, node, True))
         if (
             node in codes
-            and node is not output
+            and node not in last
             and any(_read_in_float(gm, user, codes) for user in node.users)
         ):
             found.append(_Border(module, node, False))

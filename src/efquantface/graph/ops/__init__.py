@@ -28,9 +28,9 @@ from efquantface.graph.ops.islands import (
 )
 from efquantface.graph.ops.moves import (
     Flatten,
+    Pick,
     Reshape,
     Slice,
-    Take,
     Transpose,
     ZeroPad,
 )
@@ -75,6 +75,7 @@ __all__ = [
     "Normalize",
     "Operator",
     "PReLU",
+    "Pick",
     "Reduce",
     "Reshape",
     "Scale",
@@ -83,7 +84,6 @@ __all__ = [
     "Slice",
     "Softmax",
     "Standardize",
-    "Take",
     "Transpose",
     "Vocabulary",
     "ZeroPad",
@@ -113,6 +113,7 @@ OPERATORS = vocabulary(
     Reshape,
     Transpose,
     Slice,
+    Pick,
     Concat,
     LayerNorm,
     Gelu,
@@ -124,5 +125,4 @@ OPERATORS = vocabulary(
     Standardize,
     Function,
     Reduce,
-    Take,
 )

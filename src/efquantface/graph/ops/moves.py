@@ -110,25 +110,27 @@ class Slice(Operator):
         return {"axis": self.axis, "start": self.start, "stop": self.stop}
 
 
-class Take(Operator):
-    """``x[indices]`` along one axis that is not the batch, in any order and any number of times.
+class Pick(Operator):
+    """Entries of one axis, in any order and any number of times.
 
-    Nearest-neighbour resizing, mirrored and repeated borders, swapped channels and strides are all
-    this.
+    Channels swapped, a mirrored image, strides, repeated borders, nearest-neighbour resizing.
+
+    Args:
+        axis: not the batch.
+        indices: of the entries.
     """
 
-    kind = "take"
+    kind = "pick"
     moves_codes = True
     index: Tensor
 
     def __init__(self, axis: int, indices: Sequence[int]) -> None:
         super().__init__()
-        self.axis = axis
-        index = torch.tensor([int(i) for i in indices], dtype=torch.int64)
-        self.register_buffer("index", index, persistent=False)
+        self.axis, self.indices = axis, tuple(int(v) for v in indices)
+        self.register_buffer("index", torch.tensor(self.indices), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return x.index_select(self.axis, self.index)
 
     def attrs(self) -> dict[str, Any]:
-        return {"axis": self.axis, "indices": tuple(self.index.tolist())}
+        return {"axis": self.axis, "indices": self.indices}

@@ -105,7 +105,9 @@ def _elu(op: Operands) -> str:
 
 
 def _selu(op: Operands) -> str:
-    alpha, gamma = (float(op.attrs.get(k, v)) for k, v in zip(("alpha", "gamma"), _SELU, strict=True))
+    alpha, gamma = (
+        float(op.attrs.get(k, v)) for k, v in zip(("alpha", "gamma"), _SELU, strict=True)
+    )
     return scaled(op, function(op, "elu", op.activation(), alpha), gamma)
 
 

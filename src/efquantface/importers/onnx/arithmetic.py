@@ -103,7 +103,9 @@ def _with_constant(op: Operands, kind: str, index: int) -> str:
     if kind in ("Mul", "Div"):
         return affine(op, source, channels if kind == "Mul" else 1 / channels, zero)
     if kind == "Sub":
-        return affine(op, source, -one, channels) if index == 0 else affine(op, source, one, -channels)
+        return (
+            affine(op, source, -one, channels) if index == 0 else affine(op, source, one, -channels)
+        )
     return affine(op, source, one, channels)
 
 

@@ -86,7 +86,7 @@ def take(op: Operands, source: str, axis: int, indices: list[int]) -> str:
         raise NotCanonical("an empty part")
     start, stop = indices[0], indices[0] + len(indices)
     whole = indices == list(range(start, stop))
-    module = ops.Slice(axis, start, stop) if whole else ops.Take(axis, indices)
+    module = ops.Slice(axis, start, stop) if whole else ops.Pick(axis, indices)
     return op.add(module, source, suffix=f"_{axis}")
 
 
@@ -175,13 +175,16 @@ def _with_constants(op: Operands, parts: list[int], active: list[int], axis: int
         last = parts.index(active[place + 1]) if place + 1 < len(active) else len(parts)
         before = parts[:first] if not place else []
         joined.append(
-            _between(op, op.activation(index), axis, [constants[i] for i in before],
-                     [constants[i] for i in parts[first + 1 : last]])
+            _between(
+                op,
+                op.activation(index),
+                axis,
+                [constants[i] for i in before],
+                [constants[i] for i in parts[first + 1 : last]],
+            )
         )
     whole = joined[0] if len(joined) == 1 else op.add(ops.Concat(axis), *joined)
-    rows = [
-        constants[i] if i in constants else torch.zeros(1, *op.shape(i)[1:]) for i in parts
-    ]
+    rows = [constants[i] if i in constants else torch.zeros(1, *op.shape(i)[1:]) for i in parts]
     shift = ops.Shift(op.size(whole)[1:])
     with torch.no_grad():
         shift.bias.copy_(torch.cat(rows, dim=axis)[0])

@@ -37,6 +37,7 @@ class Context:
         constants, names: of ONNX values: those that are constant, and the others' graph names.
         moved: place of the batch in ONNX values where it is not in front.
         floats: names in the graph whose values no student has as codes.
+        single: the file takes one crop at a time, so that what works on all axes works on a crop.
     """
 
     builder: GraphBuilder
@@ -45,6 +46,7 @@ class Context:
     names: dict[str, str] = field(default_factory=dict)
     moved: dict[str, int] = field(default_factory=dict)
     floats: set[str] = field(default_factory=set)
+    single: bool = False
 
     def add(self, name: str, module: nn.Module, *inputs: str) -> str:
         """Append a module and run it on the examples, so that shapes are always known."""

@@ -10,6 +10,7 @@ from efquantface.importers.onnx.activations import ACTIVATION_HANDLERS
 from efquantface.importers.onnx.arithmetic import ARITHMETIC_HANDLERS
 from efquantface.importers.onnx.axes import AXIS_HANDLERS
 from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
+from efquantface.importers.onnx.normalizations import NORMALIZATION_HANDLERS
 from efquantface.importers.onnx.norms import NORM_HANDLERS
 from efquantface.importers.onnx.pooling import POOLING_HANDLERS, window_pads, zeros_around
 from efquantface.importers.onnx.resampling import RESAMPLING_HANDLERS
@@ -116,10 +117,12 @@ HANDLERS: dict[str, Handler] = {
     **AXIS_HANDLERS,
     **ACTIVATION_HANDLERS,
     **ARITHMETIC_HANDLERS,
+    **NORMALIZATION_HANDLERS,
     **NORM_HANDLERS,
     **POOLING_HANDLERS,
     **RESAMPLING_HANDLERS,
     **TRANSFORMER_HANDLERS,
+    **NORM_HANDLERS,
     "Conv": _conv,
     "Gemm": _gemm,
     "Flatten": _flatten,

@@ -142,7 +142,7 @@ def repeated_edges(op: Operands, source: str, pads: list[int]) -> str:
         if before or after:
             size = op.size(source)[axis]
             indices = np.clip(np.arange(-before, size + after), 0, size - 1)
-            source = op.add(ops.Take(axis, indices.tolist()), source, suffix="_edge")
+            source = op.add(ops.Pick(axis, indices.tolist()), source, suffix="_edge")
     return source
 
 

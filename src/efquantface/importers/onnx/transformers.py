@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from efquantface.graph import ops
 from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
-from efquantface.importers.onnx.patterns import L2_NORM
 
 
 def _matmul(op: Operands) -> str:
@@ -34,19 +33,7 @@ def _softmax(op: Operands) -> str:
     return op.add(ops.Transpose(order), op.add(ops.Softmax(), turned))
 
 
-def _l2_normalize(op: Operands) -> str:
-    return op.add(ops.L2Normalize(float(op.attrs.get("eps", 0.0))), op.activation())
-
-
-def _lp_normalization(op: Operands) -> str:
-    if op.attrs.get("axis", -1) not in (-1, len(op.shape()) - 1) or op.attrs.get("p", 2) != 2:
-        raise NotCanonical("not the L2 norm of the last axis")
-    return op.add(ops.L2Normalize(1e-12), op.activation())
-
-
 TRANSFORMER_HANDLERS: dict[str, Handler] = {
     "MatMul": _matmul,
     "Softmax": _softmax,
-    L2_NORM: _l2_normalize,
-    "LpNormalization": _lp_normalization,
 }

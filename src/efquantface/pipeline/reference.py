@@ -21,6 +21,7 @@ from efquantface.graph.graph import INPUT, name_of, safe_name
 from efquantface.graph.model import FaceModel
 from efquantface.importers.contracts import resolve
 from efquantface.importers.onnx.importer import import_onnx
+from efquantface.importers.onnx.places import FRONT
 from efquantface.importers.onnx.proto import load_proto
 from efquantface.importers.recognize import recognize
 from efquantface.importers.state_dicts import SUFFIXES
@@ -131,7 +132,7 @@ class FileReference:
         for (name, node), value in zip(names, there, strict=True):
             own = here.get(imported.names[name])
             if own is not None:
-                value = np.moveaxis(value, imported.moved.get(name, 0), 0)
+                value = imported.moved.get(name, FRONT).front(value)
                 yield name, f"{node.op_type} {node.name!r}", value, own
 
     def trained(self) -> str:

@@ -1,48 +1,54 @@
-"""ONNX operators that move values between axes.
-
-Exporters may put another axis in front of the batch (attention's query, key and value stacked, a
-``Transpose`` to (3, N, ...)). A graph keeps the batch in front, so such a value is remembered with
-the place its batch has in the file, and only operators that pick a part of it may read it.
-"""
+"""ONNX operators that move values between axes, wherever the batch stands (:mod:`places`)."""
 
 from __future__ import annotations
+
+from math import prod
 
 import numpy as np
 import torch
 
 from efquantface.graph import ops
 from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
+from efquantface.importers.onnx.places import Place
+
+
+_LEAST, _MOST = -(1 << 63), 1 << 31  # "from the start", and at least this "to the end"
+
+
+def _place(op: Operands) -> Place:
+    return op.context.place(op.node.input[0])
+
+
+def _rank(op: Operands) -> int:
+    """Axes that the file's value has."""
+    return _place(op).rank(len(op.size(op.any_activation())))
+
+
+def _give(op: Operands, place: Place, result: str) -> str:
+    op.context.put(op.node.output[0], place)
+    return result
 
 
 def _transpose(op: Operands) -> str:
-    source = op.any_activation()
-    rank = len(op.size(source))
-    order = list(op.attrs.get("perm", range(rank)[::-1]))
-    before = op.context.moved.get(op.node.input[0], 0)
-    place = order.index(before)
-    if place:
-        op.context.moved[op.node.output[0]] = place
-    # the graph's number of an axis, which has the batch in front
-    own = [0 if axis == before else axis + 1 if axis < before else axis for axis in order]
-    order = [0, *(axis for axis in own if axis)]
-    if order == sorted(order):
-        return source
-    return op.add(ops.Transpose(order), source)
+    source, place = op.any_activation(), _place(op)
+    order = list(op.attrs.get("perm", range(_rank(op))[::-1]))
+    own = [0, *(axis for file in order if (axis := place.own(file)) is not None)]
+    moved = place.at(order.index(place.axis))
+    return _give(op, moved, source if own == sorted(own) else op.add(ops.Transpose(own), source))
 
 
 def _own_axis(op: Operands, axis: int) -> tuple[int, int]:
     """An axis as the file counts it, and as the graph does, which has the batch in front."""
-    rank = len(op.context.examples[op.any_activation()].shape)
-    place = op.context.moved.get(op.node.input[0], 0)
-    axis %= rank
-    if axis == place:
+    place = _place(op)
+    axis %= _rank(op)
+    own = place.own(axis)
+    if own is None or axis == place.axis:
         raise NotCanonical("works across the batch")
-    return axis, axis + 1 if axis < place else axis
+    return axis, own
 
 
 def _split(op: Operands) -> list[str]:
-    source = op.any_activation()
-    place = op.context.moved.get(op.node.input[0], 0)
+    source, place = op.any_activation(), _place(op)
     _, axis = _own_axis(op, int(op.attrs.get("axis", 0)))
     length = op.context.examples[source].shape[axis]
     count = len(op.node.output)
@@ -52,8 +58,7 @@ def _split(op: Operands) -> list[str]:
         sizes = [min(each, length - each * i) for i in range(count)]
     stops = np.cumsum(sizes).tolist()
     for name in op.node.output:
-        if place:
-            op.context.moved[name] = place
+        op.context.put(name, place)
     return [
         op.add(ops.Slice(axis, stop - size, stop), source, suffix=f"_{index}")
         for index, (size, stop) in enumerate(zip(sizes, stops, strict=True))
@@ -62,20 +67,16 @@ def _split(op: Operands) -> list[str]:
 
 def _gather(op: Operands) -> str:
     """Entries of an axis; of a single one the axis goes away."""
-    index = op.constant(1)
-    place = op.context.moved.get(op.node.input[0], 0)
+    index, place, source = op.constant(1), _place(op), op.any_activation()
     outer, axis = _own_axis(op, int(op.attrs.get("axis", 0)))
-    source = op.any_activation()
     length = op.size(source)[axis]
     if index.ndim > 1:
         raise NotCanonical(f"a gather of indices of shape {index.shape}")
     if index.ndim:
-        if place:
-            op.context.moved[op.node.output[0]] = place
-        return take(op, source, axis, [int(i) % length for i in index])
+        return _give(op, place, take(op, source, axis, [int(i) % length for i in index]))
     at = int(index) % length
     picked = op.add(ops.Slice(axis, at, at + 1), source, suffix="_pick")
-    return _without(op, picked, [axis], place - (outer < place))
+    return _without(op, picked, [axis], place.without([outer]))
 
 
 def take(op: Operands, source: str, axis: int, indices: list[int]) -> str:
@@ -91,41 +92,39 @@ def take(op: Operands, source: str, axis: int, indices: list[int]) -> str:
 
 
 def _squeeze(op: Operands) -> str:
-    source = op.any_activation()
-    shape = op.context.examples[source].shape
-    place = op.context.moved.get(op.node.input[0], 0)
-    axes = op.axes()
+    source, place = op.any_activation(), _place(op)
+    shape, axes = op.size(source), op.axes()
     if axes is None:
         raise NotCanonical("a squeeze without axes")
-    pairs = [_own_axis(op, int(axis)) for axis in axes]
+    pairs = [_own_axis(op, axis) for axis in axes]
     if any(shape[axis] != 1 for _, axis in pairs):
         raise NotCanonical(f"a squeeze of {tuple(shape)}")
-    if not place and len(shape) == 4 and sorted(axis for _, axis in pairs) == [2, 3]:
-        return op.add(ops.Flatten(), source)
-    place -= sum(outer < place for outer, _ in pairs)
-    return _without(op, source, [axis for _, axis in pairs], place)
+    if not place.axis and len(shape) == 4 and sorted(axis for _, axis in pairs) == [2, 3]:
+        return _give(op, place, op.add(ops.Flatten(), source))
+    kept = place.without([outer for outer, _ in pairs])
+    return _without(op, source, [axis for _, axis in pairs], kept)
 
 
-def _without(op: Operands, source: str, axes: list[int], place: int) -> str:
+def _without(op: Operands, source: str, axes: list[int], place: Place) -> str:
     """``source`` without axes of length 1."""
-    shape = op.context.examples[source].shape
-    if place:
-        op.context.moved[op.node.output[0]] = place
-    return op.add(ops.Reshape([s for i, s in enumerate(shape) if i and i not in axes]), source)
+    shape = [s for i, s in enumerate(op.size(source)) if i and i not in axes]
+    return _give(op, place, op.add(ops.Reshape(shape), source))
 
 
 def _unsqueeze(op: Operands) -> str:
-    source, place = op.any_activation(), op.context.moved.get(op.node.input[0], 0)
+    source, place = op.any_activation(), _place(op)
+    shape: list[int] = list(place.shape(op.size(source)))
+    batch = object()
+    marked: list[object] = [*shape[: place.axis], batch, *shape[place.axis + 1 :]]
     axes = op.axes() or []
-    rank = len(op.size(source)) + len(axes)
-    shape: list[int] = list(op.size(source))[1:]
-    shape.insert(place, 0)  # the batch, as the file has it
+    rank = len(shape) + len(axes)
     for axis in sorted(a % rank for a in axes):
-        shape.insert(axis, 1)
-    place = shape.index(0)
-    if place:
-        op.context.moved[op.node.output[0]] = place
-    return op.add(ops.Reshape([s for s in shape if s]), source)
+        marked.insert(axis, 1)
+    moved = place.at(marked.index(batch))
+    sizes = [size for size in marked if isinstance(size, int)]
+    if place.beside > 1:
+        sizes.insert(moved.axis, place.beside)
+    return _give(op, moved, op.add(ops.Reshape(sizes), source))
 
 
 def _slice(op: Operands) -> str:
@@ -137,16 +136,42 @@ def _slice(op: Operands) -> str:
         starts, stops = (op.constant(i).reshape(-1).tolist() for i in (1, 2))
         axes = op.constant(3, np.arange(len(starts))).reshape(-1).tolist()
         steps = op.constant(4, np.ones(len(starts), np.int64)).reshape(-1).tolist()
-    source, place = op.any_activation(), op.context.moved.get(op.node.input[0], 0)
-    rank = len(op.size(source))
-    if place:
-        op.context.moved[op.node.output[0]] = place
+    source, place = op.any_activation(), _place(op)
     for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
-        if axis % rank == place and step == 1 and start in (0, -1 << 63) and stop >= 1 << 31:
+        if axis % _rank(op) == place.axis and step == 1 and start in (0, _LEAST) and stop >= _MOST:
             continue  # all of the batch, however large it is
         _, own = _own_axis(op, axis)
         source = take(op, source, own, list(range(op.size(source)[own]))[start:stop:step])
-    return source
+    return _give(op, place, source)
+
+
+def _reshape(op: Operands) -> str:
+    """Reshape to (N, ...), whatever batch was baked into it."""
+    given = op.constant(1).tolist() if op.has(1) else list(op.attrs.get("shape", []))
+    source, place = op.any_activation(), _place(op)
+    shape, before = op.size(source), place.shape(op.size(source))
+    features = prod(shape[1:])
+    sizes = [before[i] if size == 0 else int(size) for i, size in enumerate(given)]
+    if op.node.input[0] not in op.context.moved:
+        if len(given) == 2 and given[1] in (-1, features):
+            return flat(op)
+        rest = sizes[1:]
+        if rest.count(-1) == 1 and sizes[0] in (1, shape[0]):
+            rest[rest.index(-1)] = features // max(-prod(rest), 1)
+        if -1 not in rest and prod(rest) == features:
+            return source if rest == list(shape[1:]) else op.add(ops.Reshape(rest), source)
+    if sizes.count(-1) == 1:
+        sizes[sizes.index(-1)] = features // max(-prod(sizes), 1)
+    found = place.reshaped(before, sizes, given) if prod(sizes) == features else None
+    if found is None:
+        raise NotCanonical(f"a reshape of {before} to {given}")
+    own = [n for axis, n in enumerate(sizes) if axis != found.axis or found.beside > 1]
+    return _give(op, found, source if own == list(shape[1:]) else op.add(ops.Reshape(own), source))
+
+
+def flat(op: Operands) -> str:
+    """(N, ...) as (N, D)."""
+    return op.activation() if len(op.shape()) == 2 else op.add(ops.Flatten(), op.activation())
 
 
 def _concat(op: Operands) -> str:
@@ -243,6 +268,7 @@ AXIS_HANDLERS: dict[str, Handler] = {
     "Gather": _gather,
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
+    "Reshape": _reshape,
     "Slice": _slice,
     "Concat": _concat,
     "Expand": _expand,

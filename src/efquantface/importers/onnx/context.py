@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from efquantface.graph.graph import GraphBuilder
+from efquantface.importers.onnx.places import FRONT, Place
 from efquantface.quantize.codes import gives_codes
 
 Array = npt.NDArray[Any]
@@ -35,7 +36,7 @@ class Context:
     Attributes:
         examples: a tensor for every name in the graph under construction.
         constants, names: of ONNX values: those that are constant, and the others' graph names.
-        moved: place of the batch in ONNX values where it is not in front.
+        moved: place of the batch in ONNX values where it is not the first axis, or not all of it.
         floats: names in the graph whose values no student has as codes.
         single: the file takes one crop at a time, so that what works on all axes works on a crop.
     """
@@ -44,9 +45,22 @@ class Context:
     examples: dict[str, Tensor]
     constants: dict[str, Array] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
-    moved: dict[str, int] = field(default_factory=dict)
+    moved: dict[str, Place] = field(default_factory=dict)
     floats: set[str] = field(default_factory=set)
     single: bool = False
+
+    def place(self, name: str) -> Place:
+        """Where the batch stands in an ONNX value."""
+        return self.moved.get(name, FRONT)
+
+    def put(self, name: str, place: Place) -> None:
+        """Remember where the batch stands in an ONNX value."""
+        if place != FRONT:
+            self.moved[name] = place
+
+    def file_shape(self, name: str) -> tuple[int, ...]:
+        """Shape that an ONNX value has for one crop."""
+        return self.place(name).shape(tuple(self.examples[self.names[name]].shape))
 
     def add(self, name: str, module: nn.Module, *inputs: str) -> str:
         """Append a module and run it on the examples, so that shapes are always known."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 from onnx import TensorProto
 
 from efquantface.graph import ops
 from efquantface.importers.onnx.activations import ACTIVATION_HANDLERS
+from efquantface.importers.onnx.anywhere import anywhere
 from efquantface.importers.onnx.arithmetic import ARITHMETIC_HANDLERS
-from efquantface.importers.onnx.axes import AXIS_HANDLERS
+from efquantface.importers.onnx.axes import AXIS_HANDLERS, flat
 from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
 from efquantface.importers.onnx.normalizations import NORMALIZATION_HANDLERS
 from efquantface.importers.onnx.norms import NORM_HANDLERS
@@ -76,30 +76,7 @@ def _gemm(op: Operands) -> str:
 def _flatten(op: Operands) -> str:
     if op.attrs.get("axis", 1) not in (1, 1 - len(op.shape())):
         raise NotCanonical(f"axis {op.attrs['axis']}")
-    return _flat(op)
-
-
-def _flat(op: Operands) -> str:
-    return op.activation() if len(op.shape()) == 2 else op.add(ops.Flatten(), op.activation())
-
-
-def _reshape(op: Operands) -> str:
-    """Reshape to (N, ...), whatever batch was baked into it."""
-    target = op.constant(1).tolist() if op.has(1) else list(op.attrs.get("shape", []))
-    features = int(np.prod(op.shape()[1:]))
-    if len(target) == 2 and target[1] in (-1, features):
-        return _flat(op)
-    sizes = [op.shape()[i] if size == 0 else int(size) for i, size in enumerate(target)]
-    rest = sizes[1:]
-    if rest.count(-1) == 1 and sizes[0] in (1, op.shape()[0]):
-        rest[rest.index(-1)] = features // max(-int(np.prod(rest)), 1)
-    if -1 in rest or int(np.prod(rest)) != features:
-        raise NotCanonical(f"a reshape of {op.shape()} to {target}")
-    return (
-        op.activation()
-        if rest == list(op.shape()[1:])
-        else op.add(ops.Reshape(rest), op.activation())
-    )
+    return flat(op)
 
 
 def _same(op: Operands) -> str:
@@ -113,7 +90,7 @@ def _cast(op: Operands) -> str:
     return op.activation()
 
 
-HANDLERS: dict[str, Handler] = {
+_ALL: dict[str, Handler] = {
     **AXIS_HANDLERS,
     **ACTIVATION_HANDLERS,
     **ARITHMETIC_HANDLERS,
@@ -126,8 +103,9 @@ HANDLERS: dict[str, Handler] = {
     "Conv": _conv,
     "Gemm": _gemm,
     "Flatten": _flatten,
-    "Reshape": _reshape,
     "Identity": _same,
     "Dropout": _same,
     "Cast": _cast,
 }
+
+HANDLERS: dict[str, Handler] = {kind: anywhere(kind, handler) for kind, handler in _ALL.items()}

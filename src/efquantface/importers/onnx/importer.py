@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,6 +28,7 @@ from efquantface.importers.onnx.facts import (
 from efquantface.importers.onnx.handlers import HANDLERS
 from efquantface.importers.onnx.image_input import image_input
 from efquantface.importers.onnx.patterns import fuse_patterns
+from efquantface.importers.onnx.places import Place
 from efquantface.importers.onnx.pixels import Pixels, grey
 from efquantface.importers.onnx.proto import (
     NotConstant,
@@ -50,13 +52,13 @@ class ImportedOnnx:
 
     Attributes:
         names: of the file's values: the graph's node that gives each.
-        moved: place of the batch in the file's values where it is not in front.
+        moved: place of the batch in the file's values where it is not the first axis.
     """
 
     graph: fx.GraphModule
     facts: OnnxFacts
     names: dict[str, str]
-    moved: dict[str, int]
+    moved: dict[str, Place]
 
 
 def import_onnx(path: Path, size: Size | None = None) -> ImportedOnnx:
@@ -189,9 +191,13 @@ def _import_node(
         return
     for name in used:
         pixels.settle(name)
-    if node.op_type == "Shape" and used[0] in context.names and used[0] not in context.moved:
-        shape = context.examples[context.names[used[0]]].shape
+    if node.op_type == "Shape" and used[0] in context.names:
+        shape = context.file_shape(used[0])[attrs.get("start", 0) : attrs.get("end")]
         context.constants[node.output[0]] = np.asarray(shape, np.int64)
+    elif node.op_type == "Size" and used[0] in context.names:
+        context.constants[node.output[0]] = np.asarray(prod(context.file_shape(used[0])), np.int64)
+    elif node.op_type == "If" and used[0] in context.constants:
+        _import_branch(model, node, attrs, context, pixels)
     elif all(i in context.constants for i in used):
         context.constants |= fold(node, context.constants, model)
     elif node.op_type in HANDLERS:
@@ -201,6 +207,27 @@ def _import_node(
         pixels.follow(node)
     else:
         raise NotCanonical("")
+
+
+def _import_branch(
+    model: onnx.ModelProto,
+    node: onnx.NodeProto,
+    attrs: dict[str, Any],
+    context: Context,
+    pixels: Pixels,
+) -> None:
+    """The branch of an If that is taken for every crop."""
+    taken = bool(context.constants[node.input[0]].reshape(-1)[0])
+    branch = attrs["then_branch" if taken else "else_branch"]
+    context.constants.update({i.name: onnx.numpy_helper.to_array(i) for i in branch.initializer})
+    for inner in branch.node:
+        _import_node(model, inner, [i for i in inner.input if i], context, pixels)
+    for name, result in zip(node.output, branch.output, strict=True):
+        if result.name in context.constants:
+            context.constants[name] = context.constants[result.name]
+        else:
+            context.names[name] = context.names[result.name]
+            context.put(name, context.place(result.name))
 
 
 def _end_moves(nodes: list[onnx.NodeProto], output: str) -> set[str]:

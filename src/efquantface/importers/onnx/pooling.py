@@ -217,11 +217,12 @@ def _lrn(op: Operands) -> str:
     return combined(op, "Mul", source, below)
 
 
+REDUCTION_HANDLERS: dict[str, Handler] = {kind: _reduce(kind) for kind in _STEPS}
 POOLING_HANDLERS: dict[str, Handler] = {
     "MaxPool": _pool,
     "AveragePool": _pool,
     "GlobalAveragePool": _global,
     "GlobalMaxPool": _global,
     "LRN": _lrn,
-    **{kind: _reduce(kind) for kind in _STEPS},
+    **REDUCTION_HANDLERS,
 }

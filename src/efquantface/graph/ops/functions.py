@@ -18,6 +18,7 @@ FUNCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "exp": lambda x, _: torch.exp(x),
     "log": lambda x, _: torch.log(x),
     "pow": torch.pow,
+    "sign": lambda x, _: torch.sign(x),
     "softplus": lambda x, _: F.softplus(x),
     "tanh": lambda x, _: torch.tanh(x),
 }

@@ -217,6 +217,7 @@ ARITHMETIC_HANDLERS: dict[str, Handler] = {
     "Min": _extreme(False),
     "Neg": _unary(lambda op, x: scaled(op, x, -1.0)),
     "Abs": _unary(lambda op, x: function(op, "abs", x)),
+    "Sign": _unary(lambda op, x: function(op, "sign", x)),
     "Exp": _unary(lambda op, x: function(op, "exp", x)),
     "Log": _unary(lambda op, x: function(op, "log", x)),
     "Sqrt": _unary(lambda op, x: function(op, "pow", x, 0.5)),

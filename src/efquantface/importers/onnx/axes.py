@@ -91,6 +91,22 @@ def take(op: Operands, source: str, axis: int, indices: list[int]) -> str:
     return op.add(module, source, suffix=f"_{axis}")
 
 
+def zeros_along(op: Operands, source: str, axis: int, first: int, last: int) -> str:
+    """As many zeros in front of an axis and behind it."""
+    shape = op.size(source)
+    if not first and not last:
+        return source
+    if axis == len(shape) - 1:
+        return op.add(ops.ZeroPad(0, left=first, right=last), source, suffix="_zeros")
+    rows = [prod(shape[1:axis]), shape[axis], prod(shape[axis + 1 :])]
+    padded = [*shape[1:axis], first + shape[axis] + last, *shape[axis + 1 :]]
+    pad = ops.ZeroPad(0, top=first, bottom=last)
+    if axis == len(shape) - 2:
+        return op.add(pad, source, suffix="_zeros")
+    found = op.add(pad, op.add(ops.Reshape(rows), source, suffix="_rows"), suffix="_zeros")
+    return op.add(ops.Reshape(padded), found)
+
+
 def _squeeze(op: Operands) -> str:
     source, place = op.any_activation(), _place(op)
     shape, axes = op.size(source), op.axes()
@@ -194,45 +210,20 @@ def _with_constants(op: Operands, parts: list[int], active: list[int], axis: int
     for value in constants.values():
         if value.dim() != rank or value.shape[0] != 1:
             raise NotCanonical(f"a constant of shape {tuple(value.shape)} beside {shape}")
+    lengths = {i: int(value.shape[axis]) for i, value in constants.items()}
     joined: list[str] = []
     for place, index in enumerate(active):
         first = parts.index(index)
-        last = parts.index(active[place + 1]) if place + 1 < len(active) else len(parts)
-        before = parts[:first] if not place else []
-        joined.append(
-            _between(
-                op,
-                op.activation(index),
-                axis,
-                [constants[i] for i in before],
-                [constants[i] for i in parts[first + 1 : last]],
-            )
-        )
+        following = parts.index(active[place + 1]) if place + 1 < len(active) else len(parts)
+        before = sum(lengths[i] for i in parts[:first]) if not place else 0
+        after = sum(lengths[i] for i in parts[first + 1 : following])
+        joined.append(zeros_along(op, op.activation(index), axis, before, after))
     whole = joined[0] if len(joined) == 1 else op.add(ops.Concat(axis), *joined)
     rows = [constants[i] if i in constants else torch.zeros(1, *op.shape(i)[1:]) for i in parts]
     shift = ops.Shift(op.size(whole)[1:])
     with torch.no_grad():
         shift.bias.copy_(torch.cat(rows, dim=axis)[0])
     return op.add(shift, whole, suffix="_constants")
-
-
-def _between(
-    op: Operands, source: str, axis: int, before: list[torch.Tensor], after: list[torch.Tensor]
-) -> str:
-    """A value with as many zeros around it along an axis as constants are long."""
-    first, last = (sum(int(v.shape[axis]) for v in values) for values in (before, after))
-    if not first and not last:
-        return source
-    place = axis - len(op.size(source))
-    if place == -1:
-        pad = ops.ZeroPad(0, left=first, right=last)
-    elif place == -2:
-        pad = ops.ZeroPad(0, top=first, bottom=last)
-    elif place == -3 and not first:
-        pad = ops.ZeroPad(last)
-    else:
-        raise NotCanonical("a constant in front of channels")
-    return op.add(pad, source, suffix="_zeros")
 
 
 def _expand(op: Operands) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -99,7 +99,29 @@ class _Windows:
 
 
 def _pool(op: Operands) -> str:
-    kernel, source = list(op.attrs["kernel_shape"]), op.activation()
+    if len(op.shape()) != 4:
+        return _line_pool(op)
+    return _map_pool(op, op.activation())
+
+
+def _line_pool(op: Operands) -> str:
+    """Windows along one axis: of (N,C,L), or of (N,C,D,H,W) along D only."""
+    shape, count = op.shape(), len(op.attrs["kernel_shape"])
+    each = {"kernel_shape": [1] * count, "strides": [1] * count, "dilations": [1] * count}
+    given = {name: list(op.attrs.get(name, default)) for name, default in each.items()}
+    pads = list(op.attrs.get("pads", [0] * 2 * count))
+    beyond = any(n != 1 for values in given.values() for n in values[1:])
+    if len(shape) not in (3, 5) or beyond or any(pads[1:count]) or any(pads[count + 1 :]):
+        raise NotCanonical(f"a pooling of shape {shape}")
+    attrs = {name: [values[0], 1] for name, values in given.items()}
+    attrs = {**op.attrs, **attrs, "pads": [pads[0], 0, pads[count], 0]}
+    rows = ops.Reshape([*shape[1:3], int(np.prod(shape[3:]))])
+    found = _map_pool(replace(op, attrs=attrs), op.add(rows, op.activation(), suffix="_rows"))
+    return op.add(ops.Reshape([shape[1], op.size(found)[2], *shape[3:]]), found)
+
+
+def _map_pool(op: Operands, source: str) -> str:
+    kernel = list(op.attrs["kernel_shape"])
     if any(d != 1 for d in op.attrs.get("dilations", [1, 1])):
         raise NotCanonical("dilated pooling")
     pads = window_pads(op, source, kernel)

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from efquantface.graph import ops
 from efquantface.importers.onnx.arithmetic import combined, with_scale
-from efquantface.importers.onnx.axes import take
+from efquantface.importers.onnx.axes import take, zeros_along
 from efquantface.importers.onnx.context import Array, Handler, NotCanonical, Operands
 
 _MODES = {b"reflect": "reflect", b"edge": "edge", b"wrap": "wrap"}
@@ -46,18 +46,17 @@ def _pad(op: Operands) -> str:
 def _with_constant(
     op: Operands, source: str, before: list[int], after: list[int], value: float
 ) -> str:
-    """Zeros around the last two axes and behind the channels; another value by a shift around."""
+    """Zeros around; another value by a shift in front and behind."""
     if not any((*before, *after)):
         return source
     if value:
         source = op.context.add(f"{op.label}_less", _shift(-value), source)
-    front = [p for axis in range(1, len(before) - 2) for p in (before[axis], after[axis])]
-    if len(before) not in (3, 4) or any(front[:-1]):
-        raise NotCanonical(f"pads {before + after}")
-    channels = front[-1] if front else 0
-    module = ops.ZeroPad(channels, before[-2], after[-2], before[-1], after[-1])
-    padded = op.add(module, source)
-    return op.context.add(f"{op.label}_more", _shift(value), padded) if value else padded
+    if len(before) == 4 and not before[1]:
+        source = op.add(ops.ZeroPad(after[1], before[2], after[2], before[3], after[3]), source)
+    else:
+        for axis, (first, last) in enumerate(zip(before, after, strict=True)):
+            source = zeros_along(op, source, axis, first, last)
+    return op.context.add(f"{op.label}_more", _shift(value), source) if value else source
 
 
 @torch.no_grad()

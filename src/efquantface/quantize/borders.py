@@ -66,6 +66,7 @@ def equalize_borders(
         progress: called with (what, done, total).
     """
     sizes = shapes(gm, *batches[0].shape[2:])
+    _affines_to_float(gm, sizes)
     codes = codes_in(gm, {name: len(shape) for name, shape in sizes.items()})
     end = {node for node in ending(gm, sizes) if isinstance(module_of(gm, node), ops.Linear)}
     borders = _find(gm, codes, end)
@@ -84,6 +85,32 @@ def equalize_borders(
             _scale_output(gm, border, share)
     tidy(gm)
     return len(borders)
+
+
+def _affines_to_float(gm: fx.GraphModule, sizes: dict[str, tuple[int, ...]]) -> None:
+    """A factor and an offset in float, where nothing but islands read an affine's channels."""
+    codes = codes_in(gm, {name: len(shape) for name, shape in sizes.items()})
+    end = ending(gm, sizes)
+    for node, module in module_nodes(gm):
+        if not isinstance(module, ops.Affine) or node in end:
+            continue
+        if not all(_only_in_float(gm, user, codes) for user in node.users):
+            continue
+        shape = (module.channels, *(1,) * (len(sizes[name_of(node)]) - 2))
+        scale, shift = ops.Scale(shape), ops.Shift(shape)
+        scale.weight.copy_(module.weight.view(shape))
+        shift.bias.copy_(module.bias.view(shape))
+        if bool(module.bias.any()):
+            insert_after(gm, node, f"{node.target}_shift", shift)
+        gm.set_submodule(str(node.target), scale)
+
+
+def _only_in_float(gm: fx.GraphModule, user: fx.Node, codes: set[fx.Node]) -> bool:
+    """Whether ``user``, and all that it hands codes on to, computes in float."""
+    module = module_of(gm, user)
+    if user.op == "output" or user not in codes:
+        return user.op != "output" and not isinstance(module, ops.Linear)
+    return ops.moves_codes(module) and all(_only_in_float(gm, u, codes) for u in user.users)
 
 
 def _find(gm: fx.GraphModule, codes: set[fx.Node], last: set[fx.Node]) -> list[_Border]:

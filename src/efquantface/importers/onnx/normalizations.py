@@ -64,6 +64,22 @@ def _group_norm(op: Operands) -> str:
     return _weighted(op, found, weight, bias)
 
 
+def _one_axis_norm(op: Operands) -> str:
+    """A norm over one axis, the last or another (channels), without weights."""
+    shape, source = op.shape(), op.activation()
+    axis = int(op.attrs["axis"]) % len(shape)
+    if axis == 0:
+        raise NotCanonical("a norm over the batch")
+    norm = ops.LayerNorm(shape[axis], float(op.attrs["epsilon"]))
+    if axis == len(shape) - 1:
+        return op.add(norm, source)
+    order = [a for a in range(len(shape)) if a != axis]
+    turned = op.add(ops.Transpose([*order, axis]), source, suffix="_last")
+    back = [a if a < axis else a - 1 for a in range(len(shape))]
+    back[axis] = len(shape) - 1
+    return op.add(ops.Transpose(back), op.add(norm, turned))
+
+
 @torch.no_grad()
 def _layer_norm(op: Operands) -> str:
     shape = op.shape()
@@ -78,8 +94,6 @@ def _layer_norm(op: Operands) -> str:
         norm.bias.copy_(op.tensor(2).expand(shape[axis:]).flatten())
     if axis == len(shape) - 1:
         return op.add(norm, source)
-    if op.node.op_type == LAYER_NORM:  # over one axis that is not the last
-        raise NotCanonical(f"axis {axis}")
     flat = op.add(ops.Reshape([*shape[1:axis], features]), source, suffix="_flat")
     return op.add(ops.Reshape(shape[1:]), op.add(norm, flat))
 
@@ -98,6 +112,6 @@ NORMALIZATION_HANDLERS: dict[str, Handler] = {
     "InstanceNormalization": _instance_norm,
     "GroupNormalization": _group_norm,
     "LayerNormalization": _layer_norm,
-    LAYER_NORM: _layer_norm,
+    LAYER_NORM: _one_axis_norm,
     "RMSNormalization": _rms_norm,
 }

@@ -135,7 +135,7 @@ def _factors(graph: _Graph, name: str) -> tuple[float, list[str]] | None:
 
 
 def _layer_norm(graph: _Graph, node: NodeProto) -> NodeProto | None:
-    """``(x - mean) / sqrt(mean((x - mean)^2) + eps)`` over the last axis."""
+    """``(x - mean) / sqrt(mean((x - mean)^2) + eps)`` over one axis."""
     if node.op_type != "Div":
         return None
     centred = graph.made_by(node.input[0], "Sub")
@@ -153,20 +153,21 @@ def _layer_norm(graph: _Graph, node: NodeProto) -> NodeProto | None:
     square = graph.made_by(variance.input[0], "Pow", "Mul")
     if square is None or square.input[0] != node.input[0]:
         return None
-    if not (_over_last(graph, mean) and _over_last(graph, variance)):
+    axis = _one_axis(graph, mean)
+    if axis is None or axis != _one_axis(graph, variance):
         return None
     return helper.make_node(
-        LAYER_NORM, [centred.input[0]], [node.output[0]], name=node.name, epsilon=eps
+        LAYER_NORM, [centred.input[0]], [node.output[0]], name=node.name, epsilon=eps, axis=axis
     )
 
 
-def _over_last(graph: _Graph, node: NodeProto) -> bool:
-    """A reduction over the last axis that keeps its place."""
+def _one_axis(graph: _Graph, node: NodeProto) -> int | None:
+    """The one axis that a reduction works over, if that keeps its place."""
     axes = _attribute(node, "axes", None)
     if axes is None and len(node.input) > 1:
         value = graph.constants.get(node.input[1])
         axes = None if value is None else value.reshape(-1).tolist()
-    return list(axes or []) == [-1] and _attribute(node, "keepdims", 1) == 1
+    return int(axes[0]) if len(axes or []) == 1 and _attribute(node, "keepdims", 1) == 1 else None
 
 
 def _attribute(node: NodeProto, name: str, default: Any) -> Any:

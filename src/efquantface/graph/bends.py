@@ -19,6 +19,7 @@ from efquantface.graph.graph import (
     module_of,
     name_of,
     shapes,
+    skip,
     tidy,
 )
 
@@ -54,7 +55,7 @@ def _join_limits(gm: fx.GraphModule, node: fx.Node, module: nn.Module) -> bool:
     low = module.low if low is None else low
     high = module.high if high is None else high
     gm.set_submodule(str(node.target), ops.Clamp(low, high))
-    _skip(gm, source)
+    skip(gm, source)
     return True
 
 
@@ -81,7 +82,7 @@ def _factor_before_limit(gm: fx.GraphModule, node: fx.Node, module: nn.Module) -
         scaled = gm.graph.call_module(str(node.target), (below,))
     source.replace_input_with(below, scaled)
     gm.set_submodule(str(source.target), moved)
-    _skip(gm, node)
+    skip(gm, node)
     return True
 
 
@@ -101,7 +102,7 @@ def _factor_before_product(
         if len(gate.users) == 1 and name_of(gate) in found:
             channels = found[name_of(gate)][1]
             insert_after(gm, gate, f"{gate.target}_factor", _uniform(line[0], channels))
-            _skip(gm, node)
+            skip(gm, node)
             return True
     return False
 
@@ -126,14 +127,6 @@ def _only_source(node: fx.Node) -> fx.Node | None:
     """What a node reads, if nobody else reads it and it is all that the node reads."""
     sources = node.all_input_nodes
     return sources[0] if len(sources) == 1 and len(sources[0].users) == 1 else None
-
-
-def _skip(gm: fx.GraphModule, node: fx.Node) -> None:
-    """Let the readers of a node read what it reads."""
-    source = node.args[0]
-    assert isinstance(source, fx.Node)
-    node.replace_all_uses_with(source)
-    gm.graph.erase_node(node)
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,14 @@ def insert_after(gm: fx.GraphModule, node: fx.Node, name: str, module: nn.Module
     return new
 
 
+def skip(gm: fx.GraphModule, node: fx.Node) -> None:
+    """Take out a node; its readers read what it reads first."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    node.replace_all_uses_with(source)
+    gm.graph.erase_node(node)
+
+
 def specs_of(gm: fx.GraphModule) -> list[NodeSpec]:
     """The plain-data form of a canonical graph.
 

@@ -36,7 +36,10 @@ def tried(
         optimization(found, batches, progress)
         before, after = gm(pixels), found(pixels)
     except (RuntimeError, ValueError, LookupError, AssertionError) as error:
-        return gm, f"does not apply ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        return (
+            gm,
+            f"does not apply ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+        )
     apart = float((after - before).norm() / before.norm().clamp(min=1e-12))
     if not apart <= _SAME:
         return gm, f"would change embeddings by {apart:.2g} of their length"

@@ -189,14 +189,16 @@ def _halves(op: Operands, parts: list[str]) -> str | None:
         ((m, p) for p in parts if isinstance(m := builder.module(p), ops.Slice) and m.axis == 1),
         key=lambda found: found[0].start,
     )
-    sources = {builder.source(p) for _, p in slices}
+    sources = {found for _, p in slices if (found := builder.source(p)) is not None}
     if len(slices) != len(parts) or len(sources) != 1:
         return None
     source = sources.pop()
-    edges = [m.start for m, _ in slices] + [slices[-1][0].stop]
-    shape = op.size(parts[0])
-    if edges != [shape[1] * i for i in range(len(parts) + 1)] or edges[-1] != op.size(source)[1]:
+    starts, shape = [m.start for m, _ in slices], op.size(parts[0])
+    if starts != [starts[0] + shape[1] * i for i in range(len(parts))]:
         return None
+    if len(parts) * shape[1] != op.size(source)[1]:
+        stop = starts[0] + len(parts) * shape[1]
+        source = op.add(ops.Slice(1, starts[0], stop), source, suffix="_both")
     rows = op.add(ops.Reshape([1, len(parts), int(np.prod(shape[1:]))]), source, suffix="_parts")
     largest = op.add(ops.MaxPool2d((len(parts), 1), (1, 1)), rows, suffix="_largest")
     return op.add(ops.Reshape(shape[1:]), largest)

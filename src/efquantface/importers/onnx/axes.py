@@ -11,7 +11,6 @@ from efquantface.graph import ops
 from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
 from efquantface.importers.onnx.places import Place
 
-
 _LEAST, _MOST = -(1 << 63), 1 << 31  # "from the start", and at least this "to the end"
 
 

@@ -7,8 +7,9 @@ from onnx import TensorProto
 from efquantface.graph import ops
 from efquantface.importers.onnx.activations import ACTIVATION_HANDLERS
 from efquantface.importers.onnx.anywhere import anywhere
-from efquantface.importers.onnx.arithmetic import ARITHMETIC_HANDLERS
+from efquantface.importers.onnx.arithmetic import ARITHMETIC_HANDLERS, function
 from efquantface.importers.onnx.axes import AXIS_HANDLERS, flat
+from efquantface.importers.onnx.comparisons import COMPARISON_HANDLERS
 from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
 from efquantface.importers.onnx.normalizations import NORMALIZATION_HANDLERS
 from efquantface.importers.onnx.norms import NORM_HANDLERS
@@ -84,7 +85,9 @@ def _same(op: Operands) -> str:
 
 
 def _cast(op: Operands) -> str:
-    """Between float types: everything here is float32."""
+    """Between float types: everything here is float32; a truth value is 1 or 0."""
+    if op.attrs["to"] == TensorProto.BOOL:
+        return function(op, "abs", function(op, "sign", op.activation()))
     if op.attrs["to"] not in _FLOATS:
         raise NotCanonical("a cast to a type that is not floating point")
     return op.activation()
@@ -94,6 +97,7 @@ _ALL: dict[str, Handler] = {
     **AXIS_HANDLERS,
     **ACTIVATION_HANDLERS,
     **ARITHMETIC_HANDLERS,
+    **COMPARISON_HANDLERS,
     **NORMALIZATION_HANDLERS,
     **NORM_HANDLERS,
     **POOLING_HANDLERS,

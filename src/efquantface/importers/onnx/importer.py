@@ -28,8 +28,8 @@ from efquantface.importers.onnx.facts import (
 from efquantface.importers.onnx.handlers import HANDLERS
 from efquantface.importers.onnx.image_input import image_input
 from efquantface.importers.onnx.patterns import fuse_patterns
-from efquantface.importers.onnx.places import Place
 from efquantface.importers.onnx.pixels import Pixels, grey
+from efquantface.importers.onnx.places import Place
 from efquantface.importers.onnx.proto import (
     NotConstant,
     candidates,

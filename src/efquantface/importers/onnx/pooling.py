@@ -57,7 +57,7 @@ class _Windows:
 
     size: tuple[int, ...]
     kernel: list[int]
-    strides: tuple[int, ...]
+    strides: tuple[int, int]
     pads: list[int]
 
     def counts(self, pads: list[int], ceil: bool) -> list[int]:
@@ -125,7 +125,8 @@ def _map_pool(op: Operands, source: str) -> str:
     if any(d != 1 for d in op.attrs.get("dilations", [1, 1])):
         raise NotCanonical("dilated pooling")
     pads = window_pads(op, source, kernel)
-    strides = tuple(op.attrs.get("strides", (1, 1)))
+    down, right = op.attrs.get("strides", (1, 1))
+    strides = (int(down), int(right))
     windows = _Windows(op.size(source)[2:], kernel, strides, pads)
     ceil = bool(op.attrs.get("ceil_mode", 0)) and any(windows.over(pads))
     if op.node.op_type == "AveragePool":

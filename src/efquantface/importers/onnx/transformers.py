@@ -47,9 +47,7 @@ def _attention(op: Operands) -> str:
         raise NotCanonical("attention with a cap, a past or several results")
     lines = len(op.shape()) == 3
     heads = [int(op.attrs.get(f"{which}_num_heads", 0)) for which in ("q", "kv", "kv")]
-    q, k, v = (
-        _heads(op, i, count) if lines else op.activation(i) for i, count in enumerate(heads)
-    )
+    q, k, v = (_heads(op, i, count) if lines else op.activation(i) for i, count in enumerate(heads))
     queries, keys = op.size(q), op.size(k)
     if keys[1] != queries[1]:  # several heads read the same keys
         each = [i // (queries[1] // keys[1]) for i in range(queries[1])]

@@ -28,6 +28,7 @@ class FaceModel:
         readings: preprocessings (``contract.PREPROCESS``) that networks of its kind come with, the
             contract's first; empty where it is known.
         notes: what a user should know about how it was read (assumptions, repairs).
+        open_size: neither the file nor the user says height and width, and crops of any would do.
     """
 
     graph: fx.GraphModule
@@ -39,6 +40,7 @@ class FaceModel:
     channels: dict[str, int] = field(default_factory=dict)
     label: str = "network"
     readings: tuple[str, ...] = ()
+    open_size: bool = False
 
     @property
     def name(self) -> str:

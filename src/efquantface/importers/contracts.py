@@ -46,13 +46,17 @@ def resolve(model: str | Path) -> Path:
 
 
 def onnx_contract(
-    path: Path, contract: FaceContract | None = None, preprocess: str | None = None
+    path: Path,
+    contract: FaceContract | None = None,
+    preprocess: str | None = None,
+    size: tuple[int, int] | None = None,
 ) -> FaceContract:
     """The contract of an ONNX or OpenVINO file, whatever operators are in it.
 
     Args:
         path: ``.onnx`` or ``.xml``.
         contract, preprocess: as the user declares them.
+        size: height and width of crops, for files that leave them open.
 
     Raises:
         ModelFileError: the file cannot be read.
@@ -60,8 +64,15 @@ def onnx_contract(
     """
     if path.suffix == ".xml":
         return contract or _openvino_contract(path)
-    facts = read_facts(path)
+    facts = read_facts(path, wanted_size(contract, size))
     return find_contract(facts, path, contract, preprocess)[0]
+
+
+def wanted_size(
+    contract: FaceContract | None, size: tuple[int, int] | None
+) -> tuple[int, int] | None:
+    """Height and width as the user says them, by themselves or in a contract."""
+    return size if contract is None else (contract.height, contract.width)
 
 
 def find_contract(
@@ -70,11 +81,12 @@ def find_contract(
     """Declared by the user, stored in the file, read off the graph's constants, or assumed.
 
     Returns:
-        The contract, and sentences about how it was found.
+        The contract, and sentences about how it and the input were found.
 
     Raises:
         ContractError: a declared contract does not fit, or a stored one cannot be read.
     """
+    said = list(facts.notes)
     base = FaceContract(
         height=facts.height,
         width=facts.width,
@@ -89,20 +101,20 @@ def find_contract(
                 f"{path}: embeddings have {facts.embedding_size} values, the contract says "
                 f"{contract.embedding_size}"
             )
-        return replace(contract, input_name=facts.input_name, output_name=facts.output_name), []
+        return replace(contract, input_name=facts.input_name, output_name=facts.output_name), said
     if preprocess is not None:
-        return replace(base.with_preprocess(preprocess), source=f"--preprocess {preprocess}"), []
+        return replace(base.with_preprocess(preprocess), source=f"--preprocess {preprocess}"), said
     if METADATA_KEY in facts.metadata:
-        return FaceContract.from_json(facts.metadata[METADATA_KEY], str(path)), []
+        return FaceContract.from_json(facts.metadata[METADATA_KEY], str(path)), said
     mean, std = facts.front
-    if max(abs(mean), std) >= _BAKED_IN:
+    if facts.takes_pixels or max(abs(mean), std) >= _BAKED_IN:
         note = f"preprocessing is in the graph: (x - {mean:g}) / {std:g} on pixels 0..255"
-        return replace(base.with_preprocess("raw"), source="graph constants"), [note]
+        return replace(base.with_preprocess("raw"), source="graph constants"), [*said, note]
     note = (
         "preprocessing is not in the file: assumed RGB, (x - 127.5) / 127.5; "
         "say --preprocess insightface|adaface|imagenet|raw if you know it"
     )
-    return replace(base, source=ASSUMED), [note]
+    return replace(base, source=ASSUMED), [*said, note]
 
 
 def _openvino_contract(path: Path) -> FaceContract:

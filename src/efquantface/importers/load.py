@@ -13,7 +13,7 @@ from efquantface.errors import ContractError, ModelFileError
 from efquantface.graph.checkpoint import is_own_checkpoint, load_checkpoint
 from efquantface.graph.model import FaceModel
 from efquantface.graph.rewrites import canonicalize, prepend_normalize
-from efquantface.importers.contracts import find_contract, resolve
+from efquantface.importers.contracts import find_contract, resolve, wanted_size
 from efquantface.importers.dlib_resnet import load_dlib_resnet
 from efquantface.importers.foreign import foreign_format
 from efquantface.importers.looks import refuse_detectors
@@ -32,6 +32,7 @@ def load_model(
     *,
     contract: FaceContract | None = None,
     preprocess: str | None = None,
+    size: tuple[int, int] | None = None,
 ) -> FaceModel:
     """Load a network from a file, from the name of a default part, or from a module.
 
@@ -42,11 +43,12 @@ def load_model(
         contract: required for an ``nn.Module``; overrides what a file says otherwise.
         preprocess: one of ``insightface``, ``adaface``, ``imagenet``, ``raw``, for files that do
             not say how pixels are normalized.
+        size: height and width of crops, for ONNX files that leave them open.
 
     Raises:
         ModelFileError: the file is missing, damaged, foreign or not a face-recognition network.
         NotRecognizingError: a detector, or a pack without one recognizer.
-        ContractError: an ``nn.Module`` without a contract.
+        ContractError: an ``nn.Module`` without a contract, or crops of a size that a file does not take.
     """
     if isinstance(model, FaceModel):
         return model
@@ -58,7 +60,9 @@ def load_model(
         return FaceModel(over, contract, notes=notes, label=type(unwrapped(model)).__name__)
     path = resolve(model)
     if path.suffix == ".onnx":
-        return _from_onnx(path, contract, preprocess, _pack_notes(model))
+        made = _from_onnx(path, contract, preprocess, size)
+        made.notes[:0] = _pack_notes(model)
+        return made
     if path.suffix == ".dat":
         graph, found = load_dlib_resnet(path)
         return FaceModel(canonicalize(graph, found.height, found.width), found, path)
@@ -75,15 +79,19 @@ def load_model(
 
 
 def _from_onnx(
-    path: Path, contract: FaceContract | None, preprocess: str | None, pack: list[str]
+    path: Path,
+    contract: FaceContract | None,
+    preprocess: str | None,
+    size: tuple[int, int] | None,
 ) -> FaceModel:
     proto = load_proto(path)
     refuse_detectors(proto, path)
-    imported = import_proto(proto, path)
+    imported = import_proto(proto, path, wanted_size(contract, size))
     found, notes = find_contract(imported.facts, path, contract, preprocess)
-    notes = [*pack, *notes]
     graph = _over_pixels(imported.graph, found)
-    return FaceModel(graph, found, path, False, imported.facts.node_names, notes)
+    made = FaceModel(graph, found, path, False, imported.facts.node_names, notes)
+    made.open_size = imported.facts.open_size
+    return made
 
 
 def _from_checkpoint(

@@ -21,10 +21,12 @@ from efquantface.graph.model import FaceModel
 from efquantface.importers.contracts import resolve
 from efquantface.importers.modules import module_graph, unwrapped
 from efquantface.importers.onnx.importer import import_onnx
+from efquantface.importers.onnx.places import FRONT
 from efquantface.importers.onnx.proto import load_proto
 from efquantface.importers.recognize import recognize
 from efquantface.importers.state_dicts import SUFFIXES
 from efquantface.importers.torch_fx import evaluating
+from efquantface.runtime.feeding import Layout, fed, layout_of
 from efquantface.runtime.sessions import Float32, onnxruntime_session, run_onnxruntime
 
 Array = npt.NDArray[Any]
@@ -102,7 +104,7 @@ class FileReference:
             session = onnxruntime_session(path)
         except ModelFileError as error:
             raise NotRunnableError(str(error)) from None
-        self._run = run_onnxruntime(session, contract.output_name)
+        self._run = run_onnxruntime(session, contract.output_name, lenient=True)
 
     def run(self, x: Float32) -> Float32:
         """See :class:`Reference`."""
@@ -123,15 +125,15 @@ class FileReference:
         probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name, _ in names)
         session = onnxruntime_session(probe.SerializeToString())
         source = session.get_inputs()[0]
-        if isinstance(source.shape[0], int):  # a batch that is baked in
-            x = np.resize(x, (source.shape[0], *x.shape[1:]))
-        dtype = np.float16 if source.type == "tensor(float16)" else np.float32
-        there = session.run([name for name, _ in names], {source.name: x.astype(dtype)})
+        layout = layout_of(source.shape) or Layout(None, None, None)
+        if layout.batch:
+            x = np.resize(x, (layout.batch, *x.shape[1:]))
+        there = session.run([name for name, _ in names], {source.name: fed(x, layout, source.type)})
         here = _node_values(imported.graph, x)
         for (name, node), value in zip(names, there, strict=True):
             own = here.get(imported.names[name])
             if own is not None:
-                value = np.moveaxis(value, imported.moved.get(name, 0), 0)
+                value = imported.moved.get(name, FRONT).front(value)
                 yield name, f"{node.op_type} {node.name!r}", value, own
 
     def trained(self) -> str:

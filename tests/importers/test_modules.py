@@ -59,6 +59,8 @@ MIDDLES: dict[str, Callable[[Tensor], Tensor]] = {
     "scalars": lambda x: (2 * x - 1) / 4 + x * 0.17,
     "silu": F.silu,
     "a module of silu": nn.SiLU(),
+    "negative": lambda x: -x + 1,
+    "mean over channels": lambda x: x * torch.sigmoid(x.mean(1, keepdim=True)),
     "permute": tokens,
     "chunk": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
     "branching": branching,
@@ -86,7 +88,7 @@ def test_the_graph_computes_what_the_module_computes(name: str) -> None:
         assert "exported by torch.onnx, as torch.fx does not take it" in model.notes[0]
 
 
-@pytest.mark.parametrize("name", ["cat", "scalars", "silu", "branching"])
+@pytest.mark.parametrize("name", ["cat", "scalars", "silu", "mean over channels", "branching"])
 def test_the_whole_way(name: str, faces_dir: Path, tmp_path: Path) -> None:
     run = compress(
         randomize(Net(MIDDLES[name])), faces_dir, tmp_path / "run", contract=CONTRACT, **FAST

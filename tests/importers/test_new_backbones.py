@@ -321,3 +321,115 @@ def test_lightcnn(tmp_path: Path, name: str) -> None:
     assert np.isfinite(wanted.numpy()).all()
     if "second" in name:
         whole_way(path, 128)
+
+
+# --- GhostFaceNet ----------------------------------------------------------------------------
+
+
+class _GhostUnit(nn.Module):
+    def __init__(self, i: int, o: int, act: bool, attention: bool) -> None:
+        super().__init__()
+        h, end = o // 2, (lambda: [nn.PReLU()] if act else [])
+        first = [nn.Conv2d(i, h, 1, bias=False), nn.BatchNorm2d(h), *end()]
+        cheap = [nn.Conv2d(h, h, 3, 1, 1, groups=h, bias=False), nn.BatchNorm2d(h), *end()]
+        self.primary_conv, self.cheap_operation = nn.Sequential(*first), nn.Sequential(*cheap)
+        self.short_conv = None
+        if attention:
+            self.short_conv = nn.Sequential(
+                nn.Conv2d(i, o, 1, bias=False),
+                nn.BatchNorm2d(o),
+                nn.Conv2d(o, o, (1, 5), padding=(0, 2), groups=o, bias=False),
+                nn.BatchNorm2d(o),
+                nn.Conv2d(o, o, (5, 1), padding=(2, 0), groups=o, bias=False),
+                nn.BatchNorm2d(o),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.primary_conv(x)
+        out = torch.cat([a, self.cheap_operation(a)], 1)
+        if self.short_conv is None:
+            return out
+        gate = torch.sigmoid(self.short_conv(F.avg_pool2d(x, 2)))
+        return out * F.interpolate(gate, size=out.shape[2:], mode="nearest")
+
+
+class _GhostSe(nn.Module):
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.conv_reduce, self.act1 = nn.Conv2d(c, 8, 1), nn.PReLU()
+        self.conv_expand = nn.Conv2d(8, c, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv_expand(self.act1(self.conv_reduce(x.mean((2, 3), keepdim=True))))
+        return x * (F.relu6(y + 3.0) / 6.0)
+
+
+class _GhostBlock(nn.Module):
+    def __init__(self, i: int, m: int, o: int, k: int, s: int, se: bool, attention: bool) -> None:
+        super().__init__()
+        self.ghost1 = _GhostUnit(i, m, True, attention)
+        if s > 1:
+            self.conv_dw = nn.Conv2d(m, m, k, s, k // 2, groups=m, bias=False)
+            self.bn_dw = nn.BatchNorm2d(m)
+        self.se = _GhostSe(m) if se else None
+        self.ghost2, self.shortcut = _GhostUnit(m, o, False, False), nn.Sequential()
+        if s > 1 or i != o:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(i, i, k, s, k // 2, groups=i, bias=False),
+                nn.BatchNorm2d(i),
+                nn.Conv2d(i, o, 1, bias=False),
+                nn.BatchNorm2d(o),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.ghost1(x)
+        y = self.bn_dw(self.conv_dw(y)) if hasattr(self, "conv_dw") else y
+        y = y if self.se is None else self.se(y)
+        return self.ghost2(y) + self.shortcut(x)
+
+
+class Ghost(nn.Module):
+    """A short GhostFaceNetV2; maps of 56, 28, 14, 7 and 4."""
+
+    def __init__(self, second: bool, linear: bool) -> None:
+        super().__init__()
+        self.conv_stem = nn.Conv2d(3, 16, 3, 2, 1, bias=False)
+        self.bn1, self.act1 = nn.BatchNorm2d(16), nn.PReLU()
+        rows = [
+            [(16, 16, 16, 3, 1, False, False)],
+            [(16, 48, 24, 3, 2, False, False), (24, 32, 24, 3, 1, False, second)],
+            [(24, 72, 24, 5, 2, True, second)],
+            [(24, 32, 24, 3, 2, False, second)],
+            [(24, 32, 32, 5, 2, False, second), (32, 40, 32, 5, 1, True, second)],
+        ]
+        stages = [nn.Sequential(*(_GhostBlock(*row) for row in stage)) for stage in rows]
+        last = nn.Module()
+        last.conv, last.bn1, last.act1 = (
+            nn.Conv2d(32, 48, 1, bias=False),
+            nn.BatchNorm2d(48),
+            nn.PReLU(),
+        )
+        self.blocks = nn.ModuleList([*stages, nn.ModuleList([last])])
+        c = self.classifier = nn.Module()
+        c.conv_dw, c.bn1 = nn.Conv2d(48, 48, 4, groups=48, bias=False), nn.BatchNorm2d(48)
+        c.conv, c.bn2 = nn.Conv2d(48, 64, 1, bias=False), nn.BatchNorm1d(64)
+        c.linear = nn.Linear(64, 32) if linear else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act1(self.bn1(self.conv_stem(x)))
+        for stage in self.blocks[:-1]:
+            x = stage(x)
+        last, c = self.blocks[-1][0], self.classifier
+        x = c.bn1(c.conv_dw(last.act1(last.bn1(last.conv(x)))))
+        return c.linear(c.bn2(c.conv(x).flatten(1)))
+
+
+@pytest.mark.parametrize(("second", "linear"), [(True, False), (False, True)])
+def test_ghostfacenet(tmp_path: Path, second: bool, linear: bool) -> None:
+    module, faces = randomize(Ghost(second, linear)), crops(112)
+    torch.save(module.state_dict(), tmp_path / "ghostfacenet.pth")
+    model = load_model(tmp_path / "ghostfacenet.pth")
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(model.contract.normalize(faces.images[:2])))
+    expect(wanted, model, faces)
+    whole_way(tmp_path / "ghostfacenet.pth", 112)

@@ -111,23 +111,26 @@ class SqueezeExcite(nn.Module):
 
 
 class Times(nn.Module):
-    """Values times a constant, which checkpoints do not hold.
+    """Values times a constant, and plus one, which checkpoints do not hold.
 
     Args:
-        factor: the constant.
-        island: of attention, in float; otherwise of a map (B,C,H,W), folded into the layer before it.
+        factor, offset: the constants.
+        island: of attention, in float, without offset; otherwise of a map (B,C,H,W), folded into the
+            layer before it.
     """
 
-    def __init__(self, factor: float, *, island: bool = False) -> None:
+    def __init__(self, factor: float, offset: float = 0.0, *, island: bool = False) -> None:
         super().__init__()
-        self.factor, self.island = factor, island
+        self.factor, self.offset, self.island = factor, offset, island
 
     def canonical(self, shape: tuple[int, ...]) -> ops.Scale | ops.Affine:
         """The operator it is for values of this shape."""
         made = ops.Scale((1,) * (len(shape) - 1)) if self.island else ops.Affine(shape[1])
         with torch.no_grad():
             made.weight.fill_(self.factor)
+            if isinstance(made, ops.Affine):
+                made.bias.fill_(self.offset)
         return made
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.factor
+        return x * self.factor + self.offset

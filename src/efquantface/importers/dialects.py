@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from efquantface.backbones.dlib import DlibResNet
 from efquantface.backbones.edgeface import edgeface_from, edgeface_name
+from efquantface.backbones.ghostfacenet import ghostfacenet_from
 from efquantface.backbones.inception_resnet import inception_resnet_from
 from efquantface.backbones.lightcnn import lightcnn_from, lightcnn_tensors
 from efquantface.backbones.mobilenetv2 import MobileNetV2
@@ -125,6 +126,12 @@ DIALECTS: tuple[Dialect, ...] = (
             prepare=lightcnn_tensors,
         )
         for signature in ("group4.conv_a.filter.weight", "features.2.conv_a.filter.weight")
+    ),
+    Dialect(
+        "GhostFaceNet (ellzaf_ml)",
+        "blocks.0.0.ghost1.primary_conv.0.weight",
+        same_name,
+        ghostfacenet_from,
     ),
     Dialect("EdgeFace", "stages.0.blocks.0.conv_dw.weight", edgeface_name, edgeface_from),
 )

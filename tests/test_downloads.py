@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from efquantface.data.faces import open_source
+from efquantface.data.images import UnreadableImage, read_image
 from efquantface.downloads import stand_in
 from efquantface.errors import DataError
 
@@ -34,7 +35,7 @@ def test_files_are_left_alone(tmp_path: Path, data: bytes) -> None:
     assert stand_in(path) is None
 
 
-@pytest.mark.parametrize("name", ["train.rec", "lfw.bin"])
+@pytest.mark.parametrize("name", ["train.rec", "lfw.bin", "faces.parquet"])
 def test_faces(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(POINTER)
     with pytest.raises(DataError, match=f"{name}: is a pointer of Git LFS"):
@@ -42,3 +43,9 @@ def test_faces(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(PAGES[0])
     with pytest.raises(DataError, match=f"{name}: is a web page"):
         open_source(tmp_path / name)
+
+
+def test_photos(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(POINTER)
+    with pytest.raises(UnreadableImage, match="is a pointer of Git LFS"):
+        read_image(tmp_path / "a.jpg")

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from efquantface.downloads import stand_in
+
 # what photos are called; those that Pillow does not decode here are counted as left out
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
@@ -72,7 +74,7 @@ def _grey(image: Image.Image) -> npt.NDArray[np.uint8]:
 def _not_an_image(image: Path | bytes) -> str:
     if isinstance(image, Path) and image.suffix.lower() in (".heic", ".heif", ".avif"):
         return f"{image.suffix.lower()} is not decoded here; convert it to .jpg or .png"
-    return "not an image"
+    return (stand_in(image) if isinstance(image, Path) else None) or "not an image"
 
 
 def write_image(path: Path, image: npt.NDArray[np.uint8]) -> None:

@@ -98,7 +98,7 @@ DIALECTS: tuple[Dialect, ...] = (
     ),
     Dialect(
         "facenet-pytorch InceptionResnetV1",
-        "mixed_7a.branch2.2.conv.weight",
+        "repeat_1.0.branch0.conv.weight",
         same_name,
         inception_resnet_from,
         ("facenet",),

@@ -15,7 +15,7 @@ from efquantface.importers.dialects import DIALECTS
 from efquantface.importers.naming import Dialect, NotRecognized, Tensors
 from efquantface.importers.state_dicts import read_dictionaries
 
-_LISTED = 8
+_LISTED, _OTHERS = 8, 3
 _WAY_OUT = (
     "Export the network to ONNX with the code it comes from, or call efquantface.compress with your "
     "nn.Module"
@@ -73,7 +73,9 @@ def recognize(path: Path) -> Recognized:
     notes = [f"left out: {n} tensors of {name!r}" for name, n in sorted(outside.items())]
     others = [name for name in dictionaries if name != place]
     if others:
-        notes.insert(0, f"the weights are {place!r}; left out: {', '.join(map(repr, others))}")
+        more = f" and {len(others) - _OTHERS} more" if len(others) > _OTHERS else ""
+        shown = ", ".join(map(repr, others[:_OTHERS]))
+        notes.insert(0, f"the weights are {place!r}; left out: {shown}{more}")
     return Recognized(module.eval(), dialect, prefix, notes)
 
 
@@ -86,7 +88,7 @@ def _dialect(dictionaries: Mapping[str, Tensors], path: Path) -> tuple[str, Dial
                     return place, dialect, name.removesuffix(dialect.signature)
     tensors = max(dictionaries.values(), key=len)
     shown = ", ".join(list(tensors)[:_LISTED])
-    known = "; ".join(d.name for d in DIALECTS)
+    known = "; ".join(dict.fromkeys(d.name for d in DIALECTS))
     raise ModelFileError(
         f"{path}: {len(tensors)} tensors named {shown}, ... are of no network known here ({known}). "
         f"{_WAY_OUT}"

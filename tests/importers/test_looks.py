@@ -72,6 +72,7 @@ def test_a_classifier_is_told_how_to_end(tmp_path: Path) -> None:
         [(1, 102400), (1, 25600)],
         [("n", 4200, 4), ("n", 4200, 2), ("n", 4200, 10)],
         [("n", "anchors", 4), ("n", "anchors", 2)],
+        [("a", "b")] * 9,
     ],
 )
 def test_detectors(tmp_path: Path, shapes: list[tuple[object, ...]]) -> None:

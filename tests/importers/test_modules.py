@@ -131,6 +131,16 @@ def test_a_norm_beside_the_embedding(faces_dir: Path, tmp_path: Path) -> None:
     assert compress(module, faces_dir, tmp_path / "run", contract=CONTRACT, **FAST).parity
 
 
+def test_of_several_outputs_the_contract_names_one() -> None:
+    class Several(Net):
+        def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+            y = super().forward(x)
+            return torch.cat([y, y], 1), [y * 3, y[:, :2]], y.sum(1)
+
+    module = randomize(Several(nn.Identity()))
+    expect(module, load_model(module, contract=CONTRACT), lambda y: y[1][0])
+
+
 def test_training_mode_is_left_as_it_was() -> None:
     module = randomize(Net(F.silu)).train()
     module.bn.eval()

@@ -14,6 +14,7 @@ from efquantface.errors import NotRecognizingError
 from efquantface.importers.onnx.proto import LEAST_EMBEDDING, stored_names
 
 _MOST = 4096  # values of an embedding; more are a value a class
+_MANY = 5  # outputs, as no recognizer has
 _CLASSES = frozenset({2622})  # of VGG-Face's classifier
 # two or three coordinates a point: 68, 98, 106 and 468 points, and InsightFace's 1k3d68
 _LANDMARKS = {136: 68, 196: 98, 204: 68, 212: 106, 936: 468, 1404: 468, 3309: 68}
@@ -39,7 +40,8 @@ def looks_like(model: onnx.ModelProto) -> str:
     given = [_values(o) for o in model.graph.output]
     if len(given) == 1 and given[0]:
         return what_gives(given[0])
-    if len(given) > 1 and not any(v is None or LEAST_EMBEDDING <= v <= _MOST for v in given):
+    said = [v for v in given if v is not None or len(given) >= _MANY]
+    if len(said) == len(given) > 1 and not any(LEAST_EMBEDDING <= (v or 0) <= _MOST for v in said):
         return DETECTOR
     return RECOGNITION  # as far as the file says it; the rest is seen once it is read
 

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from efquantface.contract import FaceContract
 from efquantface.errors import ModelFileError, UnsupportedOperatorError
 from efquantface.importers.onnx.importer import import_proto
-from efquantface.importers.onnx.proto import load_proto
+from efquantface.importers.onnx.proto import load_proto, width
 from efquantface.importers.torch_fx import evaluating, import_module
 
 _OPSET = 17
@@ -111,6 +111,10 @@ def _exported(module: nn.Module, contract: FaceContract, dynamic: bool) -> fx.Gr
                 f"{what}: torch.onnx.export fails ({_first_line(error)})"
             ) from None
         proto = load_proto(target)
+    wanted = [o for o in proto.graph.output if width(o) == contract.embedding_size]
+    if len(wanted) == 1:  # what else the module gives is left alone
+        del proto.graph.output[:]
+        proto.graph.output.extend(wanted)
     try:
         imported = import_proto(proto, Path(what))
     except UnsupportedOperatorError:

@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-import onnx
-from google.protobuf.message import DecodeError
-
 from efquantface.assets import cache_dir, file_sha256
 from efquantface.errors import ModelFileError, NotRecognizingError
 from efquantface.files import write_bytes
-from efquantface.importers.looks import RECOGNITION, looks_like
 
 _UNREADABLE = "not a readable ONNX file"
 
@@ -69,6 +65,11 @@ def _open(path: Path, changed: int) -> Pack:
 
 
 def _look(data: bytes) -> str:
+    import onnx  # whether a path is a pack is asked before anything heavy is imported
+    from google.protobuf.message import DecodeError
+
+    from efquantface.importers.looks import looks_like
+
     try:
         return looks_like(onnx.load_model_from_string(data))
     except (DecodeError, ValueError):
@@ -80,6 +81,8 @@ def _lines(looks: dict[str, str]) -> tuple[str, ...]:
 
 
 def _recognizer(path: Path, looks: dict[str, str]) -> str:
+    from efquantface.importers.looks import RECOGNITION
+
     found = [name for name, look in looks.items() if look == RECOGNITION]
     if len(found) == 1:
         return found[0]

@@ -10,7 +10,7 @@ from torch.nn import Sequential
 
 
 class _IrUnit(nn.Module):
-    def __init__(self, inputs: int, depth: int, stride: int, se: bool) -> None:
+    def __init__(self, inputs: int, depth: int, stride: int, se: bool, five: bool = False) -> None:
         super().__init__()
         self.shortcut_layer: nn.Module = nn.MaxPool2d(1, stride)
         if inputs != depth:
@@ -20,13 +20,13 @@ class _IrUnit(nn.Module):
         self.res_layer = Sequential(
             nn.BatchNorm2d(inputs),
             nn.Conv2d(inputs, depth, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(depth),
+            *([] if five else [nn.BatchNorm2d(depth)]),
             nn.PReLU(depth),
             nn.Conv2d(depth, depth, 3, stride, 1, bias=False),
             nn.BatchNorm2d(depth),
         )
         if se:
-            self.res_layer.add_module("se_block", _Se(depth))
+            self.res_layer.add_module("5" if five else "se_block", _Se(depth))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.res_layer(x) + self.shortcut_layer(x)
@@ -43,16 +43,19 @@ class _Se(nn.Module):
 
 
 class AdaFaceIr18(nn.Module):
-    """IR-18 or IR-SE-18; gives the unit embedding and its length, as AdaFace does."""
+    """IR-18 or IR-SE-18; gives the unit embedding and its length, as AdaFace does.
 
-    def __init__(self, se: bool = False) -> None:
+    With ``five`` its blocks are InsightFace_Pytorch's, of five units.
+    """
+
+    def __init__(self, se: bool = False, five: bool = False) -> None:
         super().__init__()
         self.input_layer = Sequential(
             nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64)
         )
         units, inputs = [], 64
         for depth in (64, 128, 256, 512):
-            units += [_IrUnit(inputs, depth, 2, se), _IrUnit(depth, depth, 1, se)]
+            units += [_IrUnit(inputs, depth, 2, se, five), _IrUnit(depth, depth, 1, se, five)]
             inputs = depth
         self.body = Sequential(*units)
         self.output_layer = Sequential(
@@ -60,7 +63,7 @@ class AdaFaceIr18(nn.Module):
             nn.Dropout(0.4),
             nn.Flatten(),
             nn.Linear(512 * 49, 512),
-            nn.BatchNorm1d(512, affine=False),
+            nn.BatchNorm1d(512, affine=five),
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

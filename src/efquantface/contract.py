@@ -26,6 +26,7 @@ PREPROCESS: dict[str, tuple[Color, tuple[float, float, float], tuple[float, floa
     "raw-bgr": ("BGR", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     "unit": ("RGB", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
     "unit-bgr": ("BGR", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
+    "facenet": ("RGB", (127.5, 127.5, 127.5), (128.0, 128.0, 128.0)),
 }
 
 METADATA_KEY = "efquantface.contract"

@@ -42,7 +42,7 @@ class ImportMismatchError(ModelFileError):
 
 
 class NotRecognizingError(ModelFileError):
-    """A network does not tell people apart under any preprocessing."""
+    """A network gives no embedding, or does not tell people apart under any preprocessing."""
 
 
 class ContractError(EfqError):

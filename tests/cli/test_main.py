@@ -124,7 +124,9 @@ def test_the_verbs_together(
     assert efq("evaluate", tmp_path / "s.xml", "--eval", f"folder={faces_dir}") == 0
     assert efq("export", teacher, "--float", "-o", tmp_path / "float.onnx") == 0
     capsys.readouterr()
-    assert efq("export", run, "--format", "scales", "-o", tmp_path / "s.json") == 2
+    assert efq("export", run, "--format", "scales", "-o", tmp_path / "scales.json") == 0
+    assert (tmp_path / "scales.onnx").is_file()
+    assert efq("export", run, "--format", "scales", "-o", tmp_path / "s.txt") == 2
     assert "ends in .onnx" in capsys.readouterr().err
     one = next(p for p in sorted(faces_dir.iterdir()) if p.is_dir())
     (tmp_path / "one").mkdir()

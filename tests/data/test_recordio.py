@@ -115,6 +115,15 @@ def test_damaged_index(rec: Path, text: str, message: str) -> None:
         RecSource(rec)
 
 
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.99])
+def test_a_cut_file_is_called_truncated(rec: Path, share: float) -> None:
+    """With its whole index, wherever the download stopped."""
+    data = rec.read_bytes()
+    rec.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(DataError, match=r"train\.rec: truncated"):
+        RecSource(rec)
+
+
 def test_absurd_label_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.rec"
     path.write_bytes(record(struct.pack("<IfQQ", 1 << 30, 0, 0, 0) + b"image"))

@@ -16,6 +16,7 @@ from efquantface.backbones.edgeface import EdgeFace, EdgeFaceConfig
 from efquantface.backbones.iresnet import IResNet
 from efquantface.errors import ModelFileError
 from efquantface.graph.model import FaceModel
+from efquantface.importers.dialects import DIALECTS
 from efquantface.importers.load import load_model
 from foreign_nets import AdaFaceIr18, ArcFaceMbf, QuantFaceMobileFaceNet
 
@@ -41,7 +42,7 @@ def test_arcface_torch_iresnet(tmp_path: Path) -> None:
     assert model.contract.color == "RGB"
     assert model.contract.embedding_size == 256
     assert model.contract.source.startswith("assumed")
-    assert "arcface_torch iresnet" in model.notes[0]
+    assert "arcface_torch / MagFace iresnet" in model.notes[0]
 
 
 @pytest.mark.parametrize("se", [False, True])
@@ -58,6 +59,44 @@ def test_adaface_in_a_lightning_checkpoint(tmp_path: Path, se: bool) -> None:
     assert "left out: 1 tensors of 'head'" in model.notes
     save_file({f"net.{k}": v for k, v in module.state_dict().items()}, tmp_path / "m.safetensors")
     assert load_model(tmp_path / "m.safetensors").contract.color == "RGB"  # CVLFace
+
+
+@pytest.mark.parametrize("se", [False, True])
+def test_ir_of_five_units(tmp_path: Path, se: bool) -> None:
+    """InsightFace_Pytorch, face.evoLVe and CurricularFace: no BatchNorm in the middle of a block."""
+    module = randomize(AdaFaceIr18(se, five=True))
+    torch.save(module.state_dict(), tmp_path / "model_ir_se.pth")
+    model = load_model(tmp_path / "model_ir_se.pth")
+    expect(module, model)
+    assert "InsightFace_Pytorch / face.evoLVe" in model.notes[0]
+    assert model.readings == ("insightface", "adaface")
+
+
+@pytest.mark.parametrize("wrapper", ["features.module.", "features."])
+def test_magface(tmp_path: Path, wrapper: str) -> None:
+    """arcface_torch's names behind a wrapper; its pixels are BGR / 255."""
+    module = randomize(IResNet(18, 64))
+    stored = {wrapper + k: v for k, v in module.state_dict().items()}
+    optimizer = {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
+    both = {"epoch": 25, "state_dict": {**stored, "fc.weight": torch.zeros(64, 9)}}
+    torch.save({**both, "optimizer": optimizer}, tmp_path / "magface_epoch_00025.pth")
+    model = load_model(tmp_path / "magface_epoch_00025.pth")
+    expect(module, model)
+    assert (model.contract.color, model.contract.std) == ("BGR", (255.0, 255.0, 255.0))
+    assert "left out: 1 tensors of 'fc'" in model.notes
+
+
+@pytest.mark.parametrize("first", ["state_optimizer", "ema"])
+def test_several_dictionaries(tmp_path: Path, first: str) -> None:
+    """The one that is a network of the field is taken, wherever it stands."""
+    module = randomize(IResNet(18, 64))
+    moments = {str(i): {k: torch.zeros(2) for k in "abcd"} for i in range(6)}
+    head = {"weight": torch.zeros(9, 64), **{k: torch.zeros(1) for k in "bst"}}
+    stored = {first: {"state": moments}, "model": head, "weights_of_net": module.state_dict()}
+    torch.save(stored, tmp_path / "checkpoint_gpu_0.pt")
+    model = load_model(tmp_path / "checkpoint_gpu_0.pt")
+    expect(module, model)
+    assert any("'weights_of_net'; left out: 'model', " in note for note in model.notes)
 
 
 @pytest.mark.parametrize("blocks", [(1, 4, 6, 2), (2, 8, 12, 4)])
@@ -102,10 +141,21 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     assert "missing: bn2.bias" in text
     assert "unexpected: layer1.0.extra" in text
     assert "layer4.1.conv2.weight (512, 512, 1, 1) instead of (512, 512, 3, 3)" in text
+    assert "Export the network to ONNX" in text
     deep = {f"layer{n}.{b}.prelu.weight": torch.zeros(8) for n in (1, 2, 3, 4) for b in range(5)}
     torch.save(deep, tmp_path / "deep.pth")
-    with pytest.raises(ModelFileError, match=r"stages of \(5, 5, 5, 5\) blocks"):
+    with pytest.raises(ModelFileError, match=r"stages of \(5, 5, 5, 5\) blocks.*ONNX"):
         load_model(tmp_path / "deep.pth")
+
+
+@pytest.mark.parametrize("signature", [d.signature for d in DIALECTS])
+@pytest.mark.parametrize("value", [torch.zeros(()), torch.zeros(0, 3), torch.zeros(8, 3, 1, 1)])
+def test_a_signature_alone_is_an_error_with_a_way_out(
+    tmp_path: Path, signature: str, value: torch.Tensor
+) -> None:
+    torch.save({signature: value, **dict.fromkeys("abcd", value)}, tmp_path / "odd.pth")
+    with pytest.raises(ModelFileError, match=r"odd\.pth: named like .*, but .*Export the network"):
+        load_model(tmp_path / "odd.pth")
 
 
 def test_unknown_names_are_shown(tmp_path: Path) -> None:

@@ -203,3 +203,38 @@ def test_a_network_that_recognizes_nobody_stops_the_run(
     check_preprocessing(model, faces, Console(), anyway=True)
     assert "going on anyway" in " ".join(capsys.readouterr().out.split())
     check_preprocessing(model, faces.unlabelled(), Console())
+
+
+def test_of_two_readings_the_better_one_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both are tried on faces; the run goes on with the winner, which is said."""
+    torch.manual_seed(0)
+    contract = FaceContract(32, 32, 16, template="unknown", source="assumed by the family")
+    module = OnlyRedInRange().eval()
+
+    def load(given: object, *, contract: object = None, preprocess: str | None = None) -> object:
+        form = base if preprocess is None else base.with_preprocess(preprocess)
+        other = "insightface" if first == "adaface" else "adaface"
+        model = load_model(module, contract=form)
+        return replace(model, readings=(first, other) if preprocess is None else ())
+
+    monkeypatch.setattr("efquantface.pipeline.teacher.load_model", load)
+    for first, wanted in (("adaface", "RGB"), ("insightface", "RGB")):
+        base = contract.with_preprocess(first)
+        run = compress(module, red_people(), tmp_path / first, **FAST)
+        assert run.student.contract.color == wanted
+        found = run.student.contract.source
+        assert found.startswith("tried on faces" if first == "adaface" else "assumed")
+
+
+def test_grey_faces_choose_no_colour_order() -> None:
+    torch.manual_seed(0)
+    contract = FaceContract(32, 32, 16, template="unknown", source="assumed by the family")
+    model = load_model(OnlyRedInRange().eval(), contract=contract.with_preprocess("adaface"))
+    model.readings = ("adaface", "insightface")
+    faces, console = red_people(), Console(quiet=True)
+    assert preflight.better_reading(model, faces, console) == "insightface"
+    faces.images[:] = faces.images[..., :1]
+    assert preflight.better_reading(model, faces, console) is None
+    assert preflight.better_reading(model, faces.unlabelled(), console) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from efquantface.graph import ops
@@ -107,3 +108,29 @@ class SqueezeExcite(nn.Module):
             x, self.sigmoid(self.fc2(self.relu(self.fc1(self.pool(x)))))
         )
         return weighted
+
+
+class Times(nn.Module):
+    """Values times a constant, and plus one, which checkpoints do not hold.
+
+    Args:
+        factor, offset: the constants.
+        island: of attention, in float, without offset; otherwise of a map (B,C,H,W), folded into the
+            layer before it.
+    """
+
+    def __init__(self, factor: float, offset: float = 0.0, *, island: bool = False) -> None:
+        super().__init__()
+        self.factor, self.offset, self.island = factor, offset, island
+
+    def canonical(self, shape: tuple[int, ...]) -> ops.Scale | ops.Affine:
+        """The operator it is for values of this shape."""
+        made = ops.Scale((1,) * (len(shape) - 1)) if self.island else ops.Affine(shape[1])
+        with torch.no_grad():
+            made.weight.fill_(self.factor)
+            if isinstance(made, ops.Affine):
+                made.bias.fill_(self.offset)
+        return made
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor + self.offset

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from efquantface.backbones.blocks import SqueezeExcite
 
-DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
+DEPTHS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 14, 3),
+    100: (3, 13, 30, 3),
+    152: (3, 8, 36, 3),
+    200: (6, 26, 60, 6),
+}
 _WIDTHS = (64, 128, 256, 512)
 _EPS = 1e-5
 
@@ -24,6 +31,7 @@ class IBasicBlock(nn.Module):
         se: squeeze-and-excitation on the branch ("IR-SE").
         pooled_shortcut: where only the size changes, the shortcut takes every ``stride``-th value
             instead of a 1x1 convolution (AdaFace's IR).
+        middle_norm: BatchNorm before the PReLU; InsightFace_Pytorch's IR has none.
     """
 
     def __init__(
@@ -34,11 +42,12 @@ class IBasicBlock(nn.Module):
         *,
         se: bool = False,
         pooled_shortcut: bool = False,
+        middle_norm: bool = True,
     ) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels, eps=_EPS)
         self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels, eps=_EPS)
+        self.bn2: nn.Module | None = nn.BatchNorm2d(channels, eps=_EPS) if middle_norm else None
         self.prelu = nn.PReLU(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(channels, eps=_EPS)
@@ -54,7 +63,7 @@ class IBasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv1(self.bn1(x))
-        out = self.prelu(self.bn2(out))
+        out = self.prelu(out if self.bn2 is None else self.bn2(out))
         out = self.bn3(self.conv2(out))
         if self.se_block is not None:
             out = self.se_block(out)
@@ -66,9 +75,9 @@ class IResNet(nn.Module):
     """Crops (B,3,112,112), normalized, to embeddings (B,embedding_size).
 
     Args:
-        depth: 18, 34, 50 or 100.
+        depth: one of ``DEPTHS``.
         embedding_size: of the embedding.
-        se, pooled_shortcut: see :class:`IBasicBlock`.
+        se, pooled_shortcut, middle_norm: see :class:`IBasicBlock`.
 
     Raises:
         KeyError: another depth.
@@ -81,6 +90,7 @@ class IResNet(nn.Module):
         *,
         se: bool = False,
         pooled_shortcut: bool = False,
+        middle_norm: bool = True,
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
@@ -90,7 +100,14 @@ class IResNet(nn.Module):
         for index, (count, width) in enumerate(zip(DEPTHS[depth], _WIDTHS, strict=True)):
             widths = [(channels, 2), *[(width, 1)] * (count - 1)]
             blocks = [
-                IBasicBlock(inputs, width, stride, se=se, pooled_shortcut=pooled_shortcut)
+                IBasicBlock(
+                    inputs,
+                    width,
+                    stride,
+                    se=se,
+                    pooled_shortcut=pooled_shortcut,
+                    middle_norm=middle_norm,
+                )
                 for inputs, stride in widths
             ]
             self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from efquantface.data.containers import CONTAINERS, open_container
 from efquantface.data.images import SUFFIXES, UnreadableImage, read_image
 from efquantface.data.source import FaceSource, numbered
+from efquantface.data.texts import text_of
 from efquantface.errors import DataError
 from efquantface.files import write_text
 
@@ -51,7 +52,7 @@ class ListSource(FaceSource):
                 label = int(inner.identities[index])
                 labels.append(f"{file}#{inner.identity_names[label]}" if label >= 0 else "")
             else:
-                if Path(name).suffix.lower() not in SUFFIXES or not (root / name).is_file():
+                if Path(name).suffix.lower() not in SUFFIXES or is_missing(root, name):
                     raise DataError(f"{where}: {name!r} is not an image file in {root}")
                 self.places.append((None, number))
                 labels.append(str(Path(name).parent))
@@ -78,6 +79,12 @@ class ListSource(FaceSource):
             raise UnreadableImage(str(error)) from None
 
 
+def is_missing(root: Path, name: str) -> bool:
+    """Whether no file is there for an item named by its path; a record (``FILE#KEY``) never is."""
+    file = name.rpartition("#")[0]
+    return Path(file).suffix.lower() not in CONTAINERS and not (root / name).is_file()
+
+
 def read_list(path: Path) -> ListSource:
     """A list file: UTF-8, one item a line, optionally a tab and its identity; ``#`` begins a comment.
 
@@ -85,11 +92,7 @@ def read_list(path: Path) -> ListSource:
         DataError: not such a file, or an item that leads nowhere.
     """
     names, identities = [], []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is no list of items ({error})") from None
-    for line in lines:
+    for line in text_of(path).splitlines():
         if not line.strip() or line.startswith("#"):
             continue
         name, _, identity = line.partition("\t")
@@ -107,10 +110,7 @@ def read_excluded(path: Path) -> set[str]:
     Raises:
         DataError: the file cannot be read.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
+    lines = text_of(path).splitlines()
     names = [line.partition("\t")[0].strip() for line in lines if not line.startswith("#")]
     return {full_name(path.parent, name) for name in names if name}
 

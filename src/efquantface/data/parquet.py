@@ -7,6 +7,7 @@ from threading import Lock
 from typing import Any
 
 from efquantface.data.source import FaceSource, numbered
+from efquantface.downloads import stand_in
 from efquantface.errors import DataError, RuntimeMissingError
 
 _IMAGES = ("image", "img", "jpg", "png", "image_bytes", "bytes")
@@ -31,6 +32,9 @@ class ParquetSource(FaceSource):
                 "parquet files need pyarrow: pip install 'efquantface[parquet]'"
             ) from None
         self.where, self.root, self.path = str(path), path.parent, path
+        instead = stand_in(path)
+        if instead:
+            raise DataError(f"{path}: {instead}")
         try:
             self.file = pyarrow.parquet.ParquetFile(path)
         except (pyarrow.ArrowException, OSError) as error:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import mmap
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
 from efquantface.data.source import FaceSource, numbered
+from efquantface.downloads import stand_in
 from efquantface.errors import DataError
 
 MAGIC = 0xCED7230A
@@ -42,6 +43,9 @@ class RecordFile:
         """
         self.path = path
         with path.open("rb") as stream:
+            instead = stand_in(path)
+            if instead:
+                raise DataError(f"{path}: {instead}")
             if path.stat().st_size < 8:
                 raise DataError(f"{path}: is {path.stat().st_size} bytes long, no record fits")
             self.data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
@@ -52,6 +56,7 @@ class RecordFile:
 
     def _read_index(self, index: Path) -> dict[int, int]:
         offsets: dict[int, int] = {}
+        lines: dict[int, int] = {}
         for number, line in enumerate(
             index.read_text(encoding="ascii", errors="replace").split("\n")
         ):
@@ -61,13 +66,32 @@ class RecordFile:
             if len(words) != 2 or not all(w.isdigit() for w in words):
                 raise DataError(f"{index}:{number + 1}: {line[:60]!r} is not 'key<TAB>offset'")
             key, offset = int(words[0]), int(words[1])
-            if offset + 8 > len(self.data):
-                raise DataError(
-                    f"{index}:{number + 1}: key {key} points at byte {offset}, but {self.path} has "
-                    f"{len(self.data)} bytes; the two files do not belong together"
-                )
             offsets[key] = offset
+            lines[key] = number + 1
+        beyond = [key for key, offset in offsets.items() if offset + 8 > len(self.data)]
+        if beyond:
+            self._refuse(index, offsets, beyond[0], lines[beyond[0]], len(beyond))
         return offsets
+
+    def _refuse(
+        self, index: Path, offsets: dict[int, int], key: int, line: int, beyond: int
+    ) -> NoReturn:
+        """The index goes on where the file ends: the file is cut, or the two are of different sets."""
+        last = max((o for o in offsets.values() if o + 8 <= len(self.data)), default=0)
+        size = f"{len(self.data):,} bytes"
+        if last and self._begins(last):  # every index has a record at 0
+            raise DataError(
+                f"{self.path}: truncated: it has {size}, and {index.name} lists {beyond:,} of "
+                f"{len(offsets):,} records behind its end; download or copy it again"
+            )
+        raise DataError(
+            f"{index}:{line}: key {key} points at byte {offsets[key]}, but {self.path} has {size}; "
+            "the two files do not belong together"
+        )
+
+    def _begins(self, offset: int) -> bool:
+        """Whether a record begins there."""
+        return bool(struct.unpack_from("<I", self.data, offset)[0] == MAGIC)
 
     def _walk(self) -> dict[int, int]:
         offsets: dict[int, int] = {}
@@ -97,7 +121,11 @@ class RecordFile:
         return self.offsets[key]
 
     def head(self, key: int) -> _Head:
-        """A face record's label, without reading its image."""
+        """A face record's label, without reading its image.
+
+        Raises:
+            DataError: the record is cut, or is no face record.
+        """
         offset = self.offset(key)
         begin, end = self._part(offset)[:2]
         if end - begin < _HEADER.size:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from efquantface.data.pickles import load_plain
 from efquantface.data.source import FaceSource
+from efquantface.downloads import stand_in
 from efquantface.errors import DataError
 
 FOLDS = 10  # of the field's verification benchmarks
@@ -49,6 +50,9 @@ class BinSource(FaceSource):
 
 
 def _contents(path: Path) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
+    instead = stand_in(path)
+    if instead:
+        raise DataError(f"{path}: {instead}")
     data = load_plain(path)
     if not (isinstance(data, tuple | list) and len(data) == 2):
         raise DataError(f"{path}: holds no pair of (images, decisions), as lfw.bin does")

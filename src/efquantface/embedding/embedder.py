@@ -92,7 +92,7 @@ class Embedder:
                 else:
                     backend = "onnxruntime"
                     session = onnxruntime_session(path, threads, device)
-                    run = run_onnxruntime(session, found.output_name)
+                    run = run_onnxruntime(session, found.output_name, lenient=True)
                 return cls(_sized(found, run), path.name, backend, run, path)
         with wanted_for(_what(model)):
             from efquantface.embedding.torch_run import run_torch

@@ -127,9 +127,8 @@ def load_items(
             if isinstance(found, EvalSet):
                 for name, why in found.faces.skipped[:5]:
                     console.warn(f"skipped {name}: {why}")
-                if found.pairs is not None and found.pairs.dropped:
-                    lost = len(found.pairs.dropped)
-                    console.warn(f"{found.name}: {lost} pairs left out, unreadable images")
+                for why in [] if found.pairs is None else found.pairs.left_out():
+                    console.warn(f"{found.name}: {why}")
         items += loaded
     return items
 

@@ -20,7 +20,8 @@ class Pairs:
         a, b: (P,) image indices.
         same: (P,) True for genuine pairs.
         folds: (P,) fold of each pair.
-        dropped: pairs left out because an image of theirs could not be read.
+        dropped: pairs left out because an image of theirs is not there or cannot be read.
+        missing: images that are listed and not there.
     """
 
     a: npt.NDArray[np.int64]
@@ -28,6 +29,20 @@ class Pairs:
     same: npt.NDArray[np.bool_]
     folds: npt.NDArray[np.int64]
     dropped: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    def left_out(self) -> list[str]:
+        """What was left out, as a sentence; none where all pairs are there."""
+        if not self.dropped:
+            return []
+        total = len(self.same) + len(self.dropped)
+        why = "images that cannot be read"
+        if self.missing:
+            why = f"{len(self.missing):,} images are not there, {self.missing[0]} for example"
+        return [
+            f"{len(self.dropped):,} of {total:,} pairs left out ({why}); numbers of other subsets do "
+            "not compare"
+        ]
 
 
 @dataclass

@@ -84,6 +84,8 @@ class Emulator(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         assert isinstance(self.module, fx.GraphModule)
         module = module_of(self.module, n)
+        if n.op == "output":
+            return _real(self.env[n.all_input_nodes[0]])
         if module is None:
             return super().run_node(n)
         inputs = [self.env[a] for a in n.args if isinstance(a, fx.Node)]
@@ -99,8 +101,7 @@ class Emulator(fx.Interpreter):
                 accumulated = self._in_16_bits(module, inputs[0], accumulated)
             if _is_rows(module, inputs[0]):
                 return _real(accumulated) + module.bias
-            last = any(user.op == "output" for user in n.users)
-            return _real(accumulated) if last else accumulated
+            return accumulated
         if isinstance(module, ops.Add) and all(isinstance(x, _Codes) for x in inputs):
             return _Sum(inputs[0], inputs[1])
         if isinstance(module, ops.Multiply) and all(isinstance(x, _Codes) for x in inputs):
@@ -150,6 +151,8 @@ def _real(x: Any) -> Tensor:
         return x.real().float()
     if isinstance(x, _Accumulated):
         return x.values.float() * x.scale
+    if isinstance(x, _Sum):
+        return x.first.real().float() + x.second.real().float()
     assert isinstance(x, Tensor)
     return x
 

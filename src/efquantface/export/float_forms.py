@@ -34,25 +34,31 @@ def _rows(out: Writer, name: str, m: ops.Linear, inputs: list[Value]) -> Value:
 
 def affine(out: Writer, name: str, m: ops.Affine, inputs: list[Value]) -> Value:
     """A scale and a shift per channel, in float."""
-    shaped = (1, -1, 1, 1)
-    factor = out.constant(array(m.weight).reshape(shaped), np.float32)
-    offset = out.constant(array(m.bias).reshape(shaped), np.float32)
-    scaled = out.node("Mul", (inputs[0].name, factor), f"{name}_factor")
+    source = out.dequantize(inputs[0])
+    shaped = _per_channel(out.ranks[name])
+    factor = out.constant(array(m.weight).reshape(1, *shaped), np.float32)
+    offset = out.constant(array(m.bias).reshape(1, *shaped), np.float32)
+    scaled = out.node("Mul", (source, factor), f"{name}_factor")
     return Value(out.node("Add", (scaled, offset), f"{name}_offset"))
 
 
 def prelu(out: Writer, name: str, m: ops.PReLU, inputs: list[Value]) -> Value:
     """``a x + (1 - a) relu(x)``: what ONNX Runtime runs several times faster than its PRelu."""
-    slope = array(m.slope).reshape(-1, 1, 1)
-    if out.quantized:  # placed for OpenVINO, which fuses it into the convolution
+    slope = array(m.slope).reshape(_per_channel(out.ranks[name]))
+    if out.quantized:  # at a network's end, or placed for OpenVINO, which fuses it
         constant = out.constant(slope, np.float32)
-        return Value(out.node("PRelu", (inputs[0].name, constant), name))
+        return Value(out.node("PRelu", (out.dequantize(inputs[0]), constant), name))
     factor = out.constant(slope, np.float32)
     rest = out.constant(1 - slope, np.float32)
     positive = out.node("Relu", (inputs[0].name,), name)
     linear = out.node("Mul", (inputs[0].name, factor), f"{name}_linear")
     bent = out.node("Mul", (positive, rest), f"{name}_bent")
     return Value(out.node("Add", (linear, bent), name))
+
+
+def _per_channel(rank: int) -> tuple[int, ...]:
+    """Shape of a constant of one value a channel, beside tensors of so many axes."""
+    return (-1, *(1,) * (rank - 2))
 
 
 def add(out: Writer, name: str, m: ops.Add, inputs: list[Value]) -> Value:

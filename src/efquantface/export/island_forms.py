@@ -10,7 +10,7 @@ import numpy as np
 from efquantface.export.values import Value, Writer, array
 from efquantface.graph import ops
 
-_AXES_ARE_INPUTS = 18  # opset from which ReduceL2 takes its axes as an input
+_AXES_ARE_INPUTS = 18  # opset from which reductions take their axes as an input
 
 
 def concat(out: Writer, name: str, m: ops.Concat, inputs: list[Value]) -> Value:
@@ -33,6 +33,33 @@ def gelu(out: Writer, name: str, m: ops.Gelu, inputs: list[Value]) -> Value:
     shifted = out.node("Add", (bent, out.constant(1.0, np.float32)), f"{name}_shifted")
     product = out.node("Mul", (x, shifted), f"{name}_product")
     return Value(out.node("Mul", (product, out.constant(0.5, np.float32)), f"{name}_half"))
+
+
+def standardize(out: Writer, name: str, m: ops.Standardize, inputs: list[Value]) -> Value:
+    """Mean 0 and variance 1 over the last axis of (N,G,L), in float."""
+    one = out.constant(np.ones(m.groups), np.float32)
+    zero = out.constant(np.zeros(m.groups), np.float32)
+    operands = (out.dequantize(inputs[0]), one, zero)
+    return Value(out.node("InstanceNormalization", operands, name, epsilon=m.eps))
+
+
+def function(out: Writer, name: str, m: ops.Function, inputs: list[Value]) -> Value:
+    """A function of every value, in float."""
+    x = out.dequantize(inputs[0])
+    if m.function == "pow":
+        return Value(out.node("Pow", (x, out.constant(m.value, np.float32)), name))
+    attrs = {"alpha": m.value} if m.function == "elu" else {}
+    return Value(out.node(m.function.capitalize(), (x,), name, **attrs))
+
+
+def reduce(out: Writer, name: str, m: ops.Reduce, inputs: list[Value]) -> Value:
+    """A reduction of axes, in float."""
+    x, keep = out.dequantize(inputs[0]), int(m.keep)
+    op = f"Reduce{m.reduction.capitalize()}"
+    if m.reduction == "sum" or out.opset >= _AXES_ARE_INPUTS:
+        axes = out.constant(m.axes, np.int64)
+        return Value(out.node(op, (x, axes), name, keepdims=keep))
+    return Value(out.node(op, (x,), name, axes=m.axes, keepdims=keep))
 
 
 def softmax(out: Writer, name: str, m: ops.Softmax, inputs: list[Value]) -> Value:

@@ -26,7 +26,8 @@ def clamp(out: Writer, name: str, m: ops.Clamp, inputs: list[Value]) -> Value:
 
 def pad(out: Writer, name: str, m: ops.ZeroPad, inputs: list[Value]) -> Value:
     """Padding with what stands for zero."""
-    pads = [0, 0, m.top, m.left, 0, m.channels, m.bottom, m.right]
+    front = [0] * (out.ranks[name] - 3)  # of (N,T,D) only the last two axes
+    pads = [0, *front, m.top, m.left, 0, *(m.channels for _ in front), m.bottom, m.right]
     value = inputs[0]
     amounts = out.constant(pads, np.int64)
     fill = out.constant(value.zero_point, value.dtype if value.is_codes else np.float32)
@@ -58,3 +59,9 @@ def slice_(out: Writer, name: str, m: ops.Slice, inputs: list[Value]) -> Value:
     """A part of an axis, of codes as they are."""
     limits = [out.constant([v], np.int64) for v in (m.start, m.stop, m.axis)]
     return inputs[0].renamed(out.node("Slice", (inputs[0].name, *limits), name))
+
+
+def pick(out: Writer, name: str, m: ops.Pick, inputs: list[Value]) -> Value:
+    """Entries of an axis in any order, of codes as they are."""
+    indices = out.constant(m.indices, np.int64)
+    return inputs[0].renamed(out.node("Gather", (inputs[0].name, indices), name, axis=m.axis))

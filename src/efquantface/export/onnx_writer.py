@@ -51,6 +51,13 @@ def to_onnx(
     Raises:
         ExportError: the graph holds an operator that has no ONNX form here.
     """
+    return named_onnx(model, metadata, packed=packed)[0]
+
+
+def named_onnx(
+    model: FaceModel, metadata: dict[str, str] | None = None, *, packed: bool = True
+) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """:func:`to_onnx`, and the tensor in it that each of the graph's nodes gives, by the node's name."""
     contract = model.contract
     packed = packed and any(
         stored_bits(m.bits) < 8
@@ -64,7 +71,10 @@ def to_onnx(
     for node, module in module_nodes(model.graph):
         inputs = [values[name_of(a)] for a in node.args if isinstance(a, fx.Node)]
         values[name_of(node)] = emit(out, name_of(node), module, inputs)
-    _name_output(out, out.dequantize(values[output_name(model.graph)]))
+    result = out.dequantize(values[output_name(model.graph)])
+    _name_output(out, result)
+    tensors = {name: value.name for name, value in values.items()}
+    tensors |= {n: contract.output_name for n, tensor in tensors.items() if tensor == result}
     out.unpack_first()
     _name_for_loaders(out)
     graph = helper.make_graph(
@@ -85,7 +95,7 @@ def to_onnx(
         stored[PORTABLE_KEY] = "no" if overflowing(proto) else "yes"
     helper.set_model_props(proto, stored)
     onnx.checker.check_model(proto)
-    return proto
+    return proto, tensors
 
 
 def _ranks(model: FaceModel) -> dict[str, int]:

@@ -12,10 +12,12 @@ from efquantface.files import temporary_folder
 from efquantface.runtime.sessions import onnxruntime_session
 
 _FLOAT = (  # what ONNX Runtime computes in float where it has not fused an operator
-    *("Add", "AveragePool", "BatchNormalization", "BiasGelu", "Conv", "DequantizeLinear", "Div"),
-    *("Erf", "FusedConv", "FusedGemm", "FusedMatMul", "Gelu", "Gemm", "GlobalAveragePool"),
-    *("LayerNormalization", "MatMul", "Mul", "NhwcFusedConv", "PRelu", "ReduceL2", "Relu"),
-    *("Sigmoid", "SkipLayerNormalization", "Softmax", "Sub"),
+    *("Abs", "Add", "AveragePool", "BatchNormalization", "BiasGelu", "Conv", "DequantizeLinear"),
+    *("Div", "Elu", "Erf", "Exp", "FastGelu", "FusedConv", "FusedGemm", "FusedMatMul", "Gelu"),
+    *("Gemm", "GlobalAveragePool", "InstanceNormalization", "LayerNormalization", "Log", "MatMul"),
+    *("Mul", "NhwcFusedConv", "PRelu", "Pow", "QuickGelu", "ReduceL2", "ReduceMax", "ReduceMean"),
+    *("ReduceMin", "ReduceSum", "Relu", "Sigmoid", "SkipLayerNormalization", "Softmax"),
+    *("Softplus", "Sqrt", "Sub", "Tanh"),
 )
 _FLOAT_CONVOLUTIONS = ("Conv", "FusedConv", "NhwcFusedConv")
 _FLOAT_PRODUCTS = ("Gemm", "FusedGemm", "MatMul", "FusedMatMul")

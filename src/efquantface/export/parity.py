@@ -28,9 +28,10 @@ from efquantface.export.portability import PORTABLE, overflowing, wrong_without_
 from efquantface.export.stated import contract_of, misstated, read_file
 from efquantface.export.walk import Codes, LayerParity, walk
 from efquantface.graph import ops
-from efquantface.graph.graph import module_of, name_of
+from efquantface.graph.graph import module_of, name_of, output_node
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.fake_quant import ActivationQuantizer
+from efquantface.quantize.layers import QuantLinear
 from efquantface.rows import mean_cosine
 from efquantface.runtime.processor import lacks_vnni
 from efquantface.runtime.sessions import onnxruntime_session
@@ -187,7 +188,7 @@ def check_parity(
         executed=executed(path),
         overflowing=layers,
         without_vnni=_without_vnni(student, pixels if layers else pixels[:_SAFE_CROPS], own),
-        in_float=islands or has_signed_codes(student),
+        in_float=islands or has_signed_codes(student) or not _ends_in_layer(student),
     )
     found = batch_problems(rows, batches, float(np.sqrt(2 * parity.allowed)))
     return replace(parity, misstated=tuple(found))
@@ -237,6 +238,11 @@ def on_noise(
 def has_islands(student: FaceModel) -> bool:
     """Whether anything between the student's layers is computed in float."""
     return any(ops.is_island(module) for module in student.graph.modules())
+
+
+def _ends_in_layer(student: FaceModel) -> bool:
+    """Whether an integer layer gives the embedding, and nothing is computed behind it."""
+    return isinstance(module_of(student.graph, output_node(student.graph)), QuantLinear)
 
 
 def has_signed_codes(student: FaceModel) -> bool:

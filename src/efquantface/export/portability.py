@@ -30,7 +30,9 @@ _LAYERS = {  # operator: inputs that are its codes, their zero point, its weight
     **dict.fromkeys(("QLinearConv", "QLinearMatMul", "QGemm"), (0, 2, 3)),
     **dict.fromkeys(("ConvInteger", "MatMulInteger"), (0, 2, 1)),
 }
-_MOVES = ("MaxPool", "Flatten", "Reshape", "Transpose", "Slice", "Pad", "Split", "Squeeze")
+_MOVES = (
+    *("MaxPool", "Flatten", "Reshape", "Transpose", "Slice", "Gather", "Pad", "Split", "Squeeze"),
+)
 
 
 def overflowing(model: onnx.ModelProto) -> list[str]:

@@ -11,11 +11,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
+from onnx import NodeProto
 from torch import fx, nn
 
 from efquantface.errors import ParityError
-from efquantface.export.onnx_writer import write_onnx
+from efquantface.export.onnx_writer import named_onnx, write_onnx
 from efquantface.export.parity import check_parity, on_noise
 from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes, module_of, name_of, tidy
@@ -45,41 +47,69 @@ def float_form(student: FaceModel) -> FaceModel:
 
 
 def scales(student: FaceModel) -> dict[str, Any]:
-    """Weights' scales per output channel and activations' scale and zero point, by layer name.
+    """Scales and zero points of the student's integers, by the tensors of the float ONNX.
 
-    An activation belongs to the layer whose output it quantizes, ReLU included; ``requantized`` names
-    further codes of the same tensor, which only convolutions read.
+    Returns:
+        ``weights``: of each weight of a convolution or linear layer its ``bits``, one scale an output
+        channel and the ``axis`` of these. ``activations``: of each tensor that is read as codes one
+        ``scale`` and ``zero_point``, ``bits``, and whether codes are ``signed``. ``requantized``:
+        codes of fewer bits of such a tensor, which convolutions alone read. All but the float numbers
+        are exact: ``code = clip(round(value / scale) + zero_point)``. ``layer`` is the student's name.
     """
-    layers: dict[str, Any] = {}
+    proto, tensors = named_onnx(float_form(student))
+    makers = {output: node for node in proto.graph.node for output in node.output}
+    weights: dict[str, Any] = {}
     activations: dict[str, Any] = {}
+    requantized: dict[str, Any] = {}
     for node, module in module_nodes(student.graph):
+        name = name_of(node)
         if isinstance(module, QuantConv2d | QuantLinear):
-            layers[name_of(node)] = {"bits": module.bits, "scales": module.scale().tolist()}
+            weight, axis = _weight_of(makers, tensors[name])
+            entry = {"bits": module.bits, "axis": axis, "scales": module.scale().tolist()}
+            weights[weight] = {**entry, "layer": name}
         elif isinstance(module, ActivationQuantizer | InputQuantizer):
-            source = node.args[0]
-            assert isinstance(source, fx.Node)
             scale, zero_point = module.qparams()
-            name = name_of(source) if module_of(student.graph, source) else "input"
-            activations[name] = {
-                "scale": scale,
-                "zero_point": zero_point,
-                "bits": getattr(module, "bits", 8),
-                "signed": module.symmetric,
-            }
-    return {"weights": layers, "activations": activations}
+            bits = getattr(module, "bits", 8)
+            codes = {"scale": scale, "zero_point": zero_point, "bits": bits}
+            tensor = tensors[_left_of(student.graph, node)]
+            kind = requantized if tensor in activations else activations
+            kind[tensor] = {**codes, "signed": module.symmetric, "layer": name}
+    return {"weights": weights, "activations": activations, "requantized": requantized}
 
 
-def write_scales(student: FaceModel, target: Path) -> Path:
+def _left_of(gm: fx.GraphModule, node: fx.Node) -> str:
+    """The node of the float form whose value a quantizer's codes stand for."""
+    module = module_of(gm, node)
+    while isinstance(module, ActivationQuantizer) and not module.rectified:
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        node, module = source, module_of(gm, source)
+    return name_of(node)
+
+
+def _weight_of(makers: dict[str, NodeProto], result: str) -> tuple[str, int]:
+    """The weight behind a layer's result, and the axis of its output channels."""
+    node = makers[result]
+    if node.op_type == "Add":  # a bias behind a product of matrices
+        node = makers[node.input[0]]
+    return node.input[1], 1 if node.op_type == "MatMul" else 0
+
+
+def write_scales(student: FaceModel, target: Path, beside: Path | None = None) -> Path:
     """Write the float ONNX to ``target`` and the scales beside it; returns the JSON's path.
+
+    Args:
+        beside: the JSON; ``NAME.scales.json`` beside ``NAME.onnx`` where None.
 
     Raises:
         ParityError: a file is not what was to be written; both are removed.
     """
     write_onnx(float_form(student), target)
-    beside = scales_beside(target)
-    beside.write_text(json.dumps(scales(student), indent=1) + "\n")
+    beside = scales_beside(target) if beside is None else beside
+    text = json.dumps({"file": target.name, **scales(student)}, indent=1)
+    beside.write_text(text + "\n")
     try:
-        check_scales(student, target)
+        check_scales(student, target, beside)
     except ParityError:
         target.unlink(missing_ok=True)
         beside.unlink(missing_ok=True)
@@ -92,25 +122,30 @@ def scales_beside(target: Path) -> Path:
     return target.with_suffix(".scales.json")
 
 
-def check_scales(student: FaceModel, target: Path) -> None:
+def check_scales(student: FaceModel, target: Path, beside: Path | None = None) -> None:
     """Compare a written float file with its network on random crops, and the scales with the student's.
 
     Raises:
-        ParityError: one of both differs.
+        ParityError: one of both differs, or a scale is of no tensor of the file.
     """
     form = float_form(student)
     noise, own = on_noise(form)
     check_parity(form, target, noise, own).check(target)
-    beside = scales_beside(target)
+    beside = scales_beside(target) if beside is None else beside
     try:
         found = json.loads(beside.read_text())
     except (OSError, ValueError) as error:
         raise ParityError(f"{beside}: cannot be read back ({error})") from None
-    right = scales(student)
-    for kind, entries in right.items():
+    graph = onnx.load(str(target)).graph
+    there = {t.name for t in (*graph.initializer, *graph.input)}
+    there |= {output for node in graph.node for output in node.output}
+    for kind, entries in scales(student).items():
         wrong = [name for name, entry in entries.items() if found.get(kind, {}).get(name) != entry]
         if wrong:
             raise ParityError(f"{beside}: {kind} of {', '.join(wrong[:3])} are not the student's")
+        lost = sorted(set(entries) - there)
+        if lost:
+            raise ParityError(f"{beside}: {target.name} has no tensors {', '.join(lost[:3])}")
 
 
 def _normalization(module: InputQuantizer) -> ops.Normalize:

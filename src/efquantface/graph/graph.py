@@ -81,6 +81,11 @@ class GraphBuilder:
         found = getattr(self.root, name, None)
         return found if isinstance(found, nn.Module) else None
 
+    def source(self, name: str) -> str | None:
+        """What a node that was added reads first, None for the input."""
+        inputs = self.nodes[name].all_input_nodes
+        return name_of(inputs[0]) if inputs else None
+
     def finish(self, output: str) -> fx.GraphModule:
         """Close the graph with its one output, in evaluation mode, dead operators removed."""
         self.graph.output(self.nodes[output])
@@ -126,6 +131,14 @@ def insert_after(gm: fx.GraphModule, node: fx.Node, name: str, module: nn.Module
     for user in users:
         user.replace_input_with(node, new)
     return new
+
+
+def skip(gm: fx.GraphModule, node: fx.Node) -> None:
+    """Take out a node; its readers read what it reads first."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    node.replace_all_uses_with(source)
+    gm.graph.erase_node(node)
 
 
 def specs_of(gm: fx.GraphModule) -> list[NodeSpec]:

@@ -25,7 +25,10 @@ class FaceModel:
             decides on its preprocessing.
         label: what it is called where there is no file.
         channels: output channels that layers had before pruning, by layer; empty for others.
+        readings: preprocessings (``contract.PREPROCESS``) that networks of its kind come with, the
+            contract's first; empty where it is known.
         notes: what a user should know about how it was read (assumptions, repairs).
+        open_size: neither the file nor the user says height and width, and crops of any would do.
     """
 
     graph: fx.GraphModule
@@ -36,6 +39,8 @@ class FaceModel:
     notes: list[str] = field(default_factory=list)
     channels: dict[str, int] = field(default_factory=dict)
     label: str = "network"
+    readings: tuple[str, ...] = ()
+    open_size: bool = False
 
     @property
     def name(self) -> str:

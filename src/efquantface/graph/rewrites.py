@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, fx, nn
 
 from efquantface.graph import ops
+from efquantface.graph.bends import straighten
+from efquantface.graph.channels import channels_first
 from efquantface.graph.graph import (
     add_module,
     insert_after,
     module_nodes,
     module_of,
+    name_of,
     shapes,
     tidy,
 )
@@ -22,8 +27,11 @@ def canonicalize(gm: fx.GraphModule, height: int, width: int) -> fx.GraphModule:
     BatchNorm and other affines go into the convolution or linear layer before them, or into the one
     after them where no zero padding lies between (folding past zero padding would be wrong at the
     border, so such an affine stays). A 1x1 convolution on a 1x1 map becomes the linear layer it is.
+    Functions that are lines but for bends are put together (:mod:`bends`).
     """
+    straighten(channels_first(gm), height, width)
     _fold_affines(gm, height, width)
+    _fold_mixed_pixels(gm)
     _linear_tail(gm, height, width)
     _fold_affines(gm, height, width)
     return tidy(gm)
@@ -38,14 +46,42 @@ def prepend_normalize(
     return tidy(gm)
 
 
-def split_prelu(gm: fx.GraphModule) -> fx.GraphModule:
+def as_maps(
+    gm: fx.GraphModule, height: int, width: int, kept: Collection[fx.Node] = ()
+) -> fx.GraphModule:
+    """Values per channel of anything but (N,C,H,W) as values of such a map: (N,C) as (N,C,1,1).
+
+    An integer kernel multiplies the channels of maps only. Operators in ``kept`` stay as they are.
+    """
+    found = shapes(gm, height, width)
+    for node, module in module_nodes(gm):
+        shape = found[name_of(node)]
+        if isinstance(module, ops.Affine | ops.PReLU) and len(shape) != 4 and node not in kept:
+            between_maps(gm, node, node, shape)
+    return tidy(gm)
+
+
+def between_maps(
+    gm: fx.GraphModule, first: fx.Node, last: fx.Node, shape: tuple[int, ...]
+) -> fx.Node:
+    """Let nodes ``first`` to ``last`` work on maps; gives their value in its ``shape`` again."""
+    source = first.args[0]
+    assert isinstance(source, fx.Node)
+    wide = ops.Reshape((shape[1], max(torch.Size(shape[2:]).numel(), 1), 1))
+    with gm.graph.inserting_before(first):
+        name = add_module(gm, f"{first.target}_map", wide)
+        first.replace_input_with(source, gm.graph.call_module(name, (source,)))
+    return insert_after(gm, last, f"{last.target}_values", ops.Reshape(shape[1:]))
+
+
+def split_prelu(gm: fx.GraphModule, kept: Collection[fx.Node] = ()) -> fx.GraphModule:
     """PReLU as ``x + (slope - 1) * min(x, 0)``, exact for any slope, in operators with integer forms.
 
     Where no slope is above one that is ``x + max((slope - 1) * x, 0)``, whose maximum disappears into
-    a quantizer.
+    a quantizer. Those among ``kept`` stay whole.
     """
     for node, module in module_nodes(gm):
-        if not isinstance(module, ops.PReLU):
+        if not isinstance(module, ops.PReLU) or node in kept:
             continue
         source = node.args[0]
         assert isinstance(source, fx.Node)
@@ -89,7 +125,11 @@ def _fold_last(gm: fx.GraphModule, node: fx.Node, module: ops.Scale | ops.Shift)
     if len(source.users) != 1 or not isinstance(before, ops.Linear | ops.LayerNorm):
         return False
     values = module.weight if isinstance(module, ops.Scale) else module.bias
-    if values.numel() != before.bias.numel() or values.shape[-1] != values.numel():
+    if (
+        values.numel() != before.bias.numel()
+        or not values.dim()
+        or values.shape[-1] != values.numel()
+    ):
         return False
     if isinstance(module, ops.Shift):
         before.bias.add_(values.flatten())
@@ -178,6 +218,51 @@ def _by_input_channel(values: Tensor, conv: ops.Conv2d) -> Tensor:
     grouped = values.view(conv.groups, 1, -1)
     rows = conv.out_channels // conv.groups
     return grouped.expand(-1, rows, -1).reshape(conv.out_channels, -1, 1, 1)
+
+
+@torch.no_grad()
+def _fold_mixed_pixels(gm: fx.GraphModule) -> None:
+    """Channels of the image that are mixed (grey) into the convolutions that read them.
+
+    Without a bias such a mixture hands zero padding on, so that this is exact.
+    """
+    for node, mixed in module_nodes(gm):
+        if not _mixes_pixels(gm, node, mixed):
+            continue
+        assert isinstance(mixed, ops.Conv2d)
+        readers = [(user, module_of(gm, user)) for user in node.users]
+        if not all(isinstance(m, ops.Conv2d) and m.groups == 1 for _, m in readers):
+            continue
+        for user, conv in readers:
+            assert isinstance(conv, ops.Conv2d)
+            weight = torch.einsum(
+                "ochw,ci->oihw", conv.weight.double(), mixed.weight[..., 0, 0].double()
+            )
+            attrs = {**ops.conv_attrs(conv)}
+            kept = {k: attrs[k] for k in ("stride", "padding", "dilation", "groups")}
+            gm.set_submodule(str(user.target), ops.conv_from(weight.float(), conv.bias, **kept))
+        node.replace_all_uses_with(node.all_input_nodes[0])
+        gm.graph.erase_node(node)
+    tidy(gm)
+
+
+def _mixes_pixels(gm: fx.GraphModule, node: fx.Node, module: nn.Module) -> bool:
+    """Whether a node gives shares of the image's channels, and nothing else is done to them."""
+    if (
+        not isinstance(module, ops.Conv2d)
+        or module.kernel_size != (1, 1)
+        or module.in_channels != 3
+    ):
+        return False
+    plain = (
+        module.stride == (1, 1) and module.groups == 1 and not any(int(p) for p in module.padding)
+    )
+    if not plain or bool(module.bias.any()):  # type: ignore[union-attr]
+        return False
+    at = node.all_input_nodes[0]
+    while isinstance(module_of(gm, at), ops.Slice | ops.Pick):
+        at = at.all_input_nodes[0]
+    return at.op == "placeholder" or isinstance(module_of(gm, at), ops.Normalize)
 
 
 @torch.no_grad()

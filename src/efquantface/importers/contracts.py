@@ -7,40 +7,56 @@ from pathlib import Path
 
 from efquantface import assets
 from efquantface.contract import ASSUMED, METADATA_KEY, FaceContract
+from efquantface.downloads import stand_in
 from efquantface.errors import ContractError, ModelFileError
 from efquantface.importers.onnx.facts import OnnxFacts, read_facts
+from efquantface.importers.packs import is_pack, open_pack
 
 _BAKED_IN = 8.0  # a graph that starts by dividing pixels by this or more, or subtracting it
 
 
 def resolve(model: str | Path) -> Path:
-    """The file that a name, a run's directory or a path stands for.
+    """The file that a name, a run's directory, a pack of networks or a path stands for.
 
     Raises:
-        ModelFileError: there is no such file.
+        ModelFileError: there is no such file, or what lies there is not the file itself.
+        NotRecognizingError: a pack without a recognizer, or with several.
     """
     if isinstance(model, str) and model in assets.MODELS:
         return assets.path_of(assets.MODELS[model])
     path = Path(model)
     if path.is_dir():
         student = path / "student.safetensors"
-        if not student.is_file():
-            raise ModelFileError(f"{path}: a folder without student.safetensors is not a run")
-        return student
+        if student.is_file():
+            return student
+        if not is_pack(path):
+            raise ModelFileError(
+                f"{path}: a folder without student.safetensors is not a run, and without .onnx files "
+                "no pack of networks"
+            )
+    if is_pack(path):
+        return open_pack(path).recognizer
     if not path.is_file():
         names = ", ".join(assets.MODELS)
         raise ModelFileError(f"{path}: no such file, and not the name of a default ({names})")
+    instead = stand_in(path)
+    if instead:
+        raise ModelFileError(f"{path}: {instead}")
     return path
 
 
 def onnx_contract(
-    path: Path, contract: FaceContract | None = None, preprocess: str | None = None
+    path: Path,
+    contract: FaceContract | None = None,
+    preprocess: str | None = None,
+    size: tuple[int, int] | None = None,
 ) -> FaceContract:
     """The contract of an ONNX or OpenVINO file, whatever operators are in it.
 
     Args:
         path: ``.onnx`` or ``.xml``.
         contract, preprocess: as the user declares them.
+        size: height and width of crops, for files that leave them open.
 
     Raises:
         ModelFileError: the file cannot be read.
@@ -48,8 +64,15 @@ def onnx_contract(
     """
     if path.suffix == ".xml":
         return contract or _openvino_contract(path)
-    facts = read_facts(path)
+    facts = read_facts(path, wanted_size(contract, size))
     return find_contract(facts, path, contract, preprocess)[0]
+
+
+def wanted_size(
+    contract: FaceContract | None, size: tuple[int, int] | None
+) -> tuple[int, int] | None:
+    """Height and width as the user says them, by themselves or in a contract."""
+    return size if contract is None else (contract.height, contract.width)
 
 
 def find_contract(
@@ -58,11 +81,12 @@ def find_contract(
     """Declared by the user, stored in the file, read off the graph's constants, or assumed.
 
     Returns:
-        The contract, and sentences about how it was found.
+        The contract, and sentences about how it and the input were found.
 
     Raises:
         ContractError: a declared contract does not fit, or a stored one cannot be read.
     """
+    said = list(facts.notes)
     base = FaceContract(
         height=facts.height,
         width=facts.width,
@@ -77,20 +101,20 @@ def find_contract(
                 f"{path}: embeddings have {facts.embedding_size} values, the contract says "
                 f"{contract.embedding_size}"
             )
-        return replace(contract, input_name=facts.input_name, output_name=facts.output_name), []
+        return replace(contract, input_name=facts.input_name, output_name=facts.output_name), said
     if preprocess is not None:
-        return replace(base.with_preprocess(preprocess), source=f"--preprocess {preprocess}"), []
+        return replace(base.with_preprocess(preprocess), source=f"--preprocess {preprocess}"), said
     if METADATA_KEY in facts.metadata:
-        return FaceContract.from_json(facts.metadata[METADATA_KEY], str(path)), []
+        return FaceContract.from_json(facts.metadata[METADATA_KEY], str(path)), said
     mean, std = facts.front
-    if max(abs(mean), std) >= _BAKED_IN:
+    if facts.takes_pixels or max(abs(mean), std) >= _BAKED_IN:
         note = f"preprocessing is in the graph: (x - {mean:g}) / {std:g} on pixels 0..255"
-        return replace(base.with_preprocess("raw"), source="graph constants"), [note]
+        return replace(base.with_preprocess("raw"), source="graph constants"), [*said, note]
     note = (
         "preprocessing is not in the file: assumed RGB, (x - 127.5) / 127.5; "
         "say --preprocess insightface|adaface|imagenet|raw if you know it"
     )
-    return replace(base, source=ASSUMED), [note]
+    return replace(base, source=ASSUMED), [*said, note]
 
 
 def _openvino_contract(path: Path) -> FaceContract:

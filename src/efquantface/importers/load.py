@@ -13,10 +13,14 @@ from efquantface.errors import ContractError, ModelFileError
 from efquantface.graph.checkpoint import is_own_checkpoint, load_checkpoint
 from efquantface.graph.model import FaceModel
 from efquantface.graph.rewrites import canonicalize, prepend_normalize
-from efquantface.importers.contracts import find_contract, resolve
+from efquantface.importers.contracts import find_contract, resolve, wanted_size
 from efquantface.importers.dlib_resnet import load_dlib_resnet
 from efquantface.importers.foreign import foreign_format
-from efquantface.importers.onnx.importer import import_onnx
+from efquantface.importers.looks import refuse_detectors
+from efquantface.importers.modules import module_graph, unwrapped
+from efquantface.importers.onnx.importer import import_proto
+from efquantface.importers.onnx.proto import load_proto
+from efquantface.importers.packs import is_pack, open_pack
 from efquantface.importers.recognize import recognize
 from efquantface.importers.state_dicts import SUFFIXES
 from efquantface.importers.torch_fx import import_module
@@ -28,32 +32,37 @@ def load_model(
     *,
     contract: FaceContract | None = None,
     preprocess: str | None = None,
+    size: tuple[int, int] | None = None,
 ) -> FaceModel:
     """Load a network from a file, from the name of a default part, or from a module.
 
     Args:
         model: an ``.onnx`` file, a PyTorch or safetensors checkpoint of a known backbone, an
-            efquantface ``.safetensors``, a run's directory, dlib's ``.dat``, the name of a default
-            (see ``efq models list``), or an ``nn.Module``.
+            efquantface ``.safetensors``, a run's directory, a pack of networks (folder or zip),
+            dlib's ``.dat``, the name of a default (see ``efq models list``), or an ``nn.Module``.
         contract: required for an ``nn.Module``; overrides what a file says otherwise.
         preprocess: one of ``insightface``, ``adaface``, ``imagenet``, ``raw``, for files that do
             not say how pixels are normalized.
+        size: height and width of crops, for ONNX files that leave them open.
 
     Raises:
         ModelFileError: the file is missing, damaged, foreign or not a face-recognition network.
-        ContractError: an ``nn.Module`` without a contract.
+        NotRecognizingError: a detector, or a pack without one recognizer.
+        ContractError: an ``nn.Module`` without a contract, or crops of a size that a file does not take.
     """
     if isinstance(model, FaceModel):
         return model
     if isinstance(model, nn.Module):
         if contract is None:
             raise ContractError("an nn.Module needs contract=FaceContract(...)")
-        graph = import_module(model, contract)
+        graph, notes = module_graph(model, contract)
         over = _over_pixels(graph, contract)
-        return FaceModel(over, contract, label=type(model).__name__)
+        return FaceModel(over, contract, notes=notes, label=type(unwrapped(model)).__name__)
     path = resolve(model)
     if path.suffix == ".onnx":
-        return _from_onnx(path, contract, preprocess)
+        made = _from_onnx(path, contract, preprocess, size)
+        made.notes[:0] = _pack_notes(model)
+        return made
     if path.suffix == ".dat":
         graph, found = load_dlib_resnet(path)
         return FaceModel(canonicalize(graph, found.height, found.width), found, path)
@@ -69,11 +78,20 @@ def load_model(
     )
 
 
-def _from_onnx(path: Path, contract: FaceContract | None, preprocess: str | None) -> FaceModel:
-    imported = import_onnx(path)
+def _from_onnx(
+    path: Path,
+    contract: FaceContract | None,
+    preprocess: str | None,
+    size: tuple[int, int] | None,
+) -> FaceModel:
+    proto = load_proto(path)
+    refuse_detectors(proto, path)
+    imported = import_proto(proto, path, wanted_size(contract, size))
     found, notes = find_contract(imported.facts, path, contract, preprocess)
     graph = _over_pixels(imported.graph, found)
-    return FaceModel(graph, found, path, False, imported.facts.node_names, notes)
+    made = FaceModel(graph, found, path, False, imported.facts.node_names, notes)
+    made.open_size = imported.facts.open_size
+    return made
 
 
 def _from_checkpoint(
@@ -82,19 +100,29 @@ def _from_checkpoint(
     """A backbone recognized by its tensors' names, with the preprocessing of its family."""
     found = recognize(path)
     size = found.dialect.size
-    family = preprocess or found.dialect.family(found.prefix)
+    readings = found.dialect.readings(found.prefix)
+    family = preprocess or readings[0]
     notes = [f"recognized by its tensors' names: {found.dialect.name}", *found.notes]
     if contract is None:
         with torch.no_grad():
             width = found.module(torch.zeros(1, 3, size, size)).shape[1]
-        plain = FaceContract(size, size, width, template="dlib150" if size == 150 else "arcface112")
+        plain = FaceContract(size, size, width, template=found.dialect.template)
         contract = plain.with_preprocess(family)
         source = (
             f"--preprocess {preprocess}" if preprocess else f"{ASSUMED} by the family, {family}"
         )
         contract = replace(contract, source=source)
     over = _over_pixels(import_module(found.module, contract), contract)
-    return FaceModel(over, contract, path, notes=notes)
+    open_ones = readings if contract.source.startswith(ASSUMED) else ()
+    return FaceModel(over, contract, path, notes=notes, readings=open_ones)
+
+
+def _pack_notes(model: str | Path) -> list[str]:
+    """What a pack of networks holds; nothing for a single file."""
+    path = Path(model)
+    return (
+        [f"in {path.name}: {line}" for line in open_pack(path).described] if is_pack(path) else []
+    )
 
 
 def _over_pixels(graph: fx.GraphModule, contract: FaceContract) -> fx.GraphModule:

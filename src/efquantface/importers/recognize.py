@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from efquantface.errors import ModelFileError
-from efquantface.importers.dialects import DIALECTS, Dialect, NotRecognized, renumbered
-from efquantface.importers.state_dicts import read_tensors
+from efquantface.importers.dialects import DIALECTS
+from efquantface.importers.naming import Dialect, NotRecognized, Tensors
+from efquantface.importers.state_dicts import read_dictionaries
 
-_LISTED = 8
+_LISTED, _OTHERS = 8, 3
+_WAY_OUT = (
+    "Export the network to ONNX with the code it comes from, or call efquantface.compress with your "
+    "nn.Module"
+)
 _BOOKKEEPING = "num_batches_tracked"
 
 
@@ -40,34 +47,51 @@ def recognize(path: Path) -> Recognized:
         ModelFileError: the file cannot be read, its names are of no known network, or tensors are
             missing, unexpected or of another shape; all of them are named.
     """
-    tensors = read_tensors(path)
-    dialect, prefix = _dialect(tensors, path)
+    dictionaries = read_dictionaries(path)
+    place, dialect, prefix = _dialect(dictionaries, path)
+    tensors = dictionaries[place]
     inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     own = {k: v for k, v in inside.items() if not k.endswith(_BOOKKEEPING)}
-    names = {dialect.rename(k): k for k in own}
-    renamed = renumbered({new: own[old] for new, old in names.items()})
+    unused = {k for k in own if dialect.unused and re.match(dialect.unused, k)}
+    names = {dialect.rename(k): k for k in own if k not in unused}
+    where = f"{path}: named like {dialect.name}, but"
     try:
+        renamed = dialect.prepare({new: own[old] for new, old in names.items()})
         module = dialect.build(renamed)
     except NotRecognized as error:
-        raise ModelFileError(f"{path}: named like {dialect.name}, but with {error}") from None
-    except (KeyError, IndexError) as error:
-        raise ModelFileError(f"{path}: named like {dialect.name}, but without {error}") from None
-    _fill(module, renamed, f"{path}: named like {dialect.name}, but")
+        raise ModelFileError(f"{where} with {error}. {_WAY_OUT}") from None
+    except KeyError as error:
+        raise ModelFileError(f"{where} without {error}. {_WAY_OUT}") from None
+    except (IndexError, ValueError, RuntimeError, ZeroDivisionError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelFileError(
+            f"{where} with tensors of other shapes ({reason}). {_WAY_OUT}"
+        ) from None
+    _fill(module, renamed, where)
     outside = Counter(k.partition(".")[0] for k in tensors if not k.startswith(prefix))
-    notes = [f"left out: {count} tensors of {name!r}" for name, count in sorted(outside.items())]
+    outside.update(k.partition(".")[0] for k in unused)
+    notes = [f"left out: {n} tensors of {name!r}" for name, n in sorted(outside.items())]
+    others = [name for name in dictionaries if name != place]
+    if others:
+        more = f" and {len(others) - _OTHERS} more" if len(others) > _OTHERS else ""
+        shown = ", ".join(map(repr, others[:_OTHERS]))
+        notes.insert(0, f"the weights are {place!r}; left out: {shown}{more}")
     return Recognized(module.eval(), dialect, prefix, notes)
 
 
-def _dialect(tensors: dict[str, Tensor], path: Path) -> tuple[Dialect, str]:
-    for dialect in DIALECTS:
-        for name in tensors:
-            if name == dialect.signature or name.endswith("." + dialect.signature):
-                return dialect, name.removesuffix(dialect.signature)
+def _dialect(dictionaries: Mapping[str, Tensors], path: Path) -> tuple[str, Dialect, str]:
+    """The first dictionary that speaks a dialect, the dialect, and the prefix of its names."""
+    for place, tensors in dictionaries.items():
+        for dialect in DIALECTS:
+            for name in tensors:
+                if name == dialect.signature or name.endswith("." + dialect.signature):
+                    return place, dialect, name.removesuffix(dialect.signature)
+    tensors = max(dictionaries.values(), key=len)
     shown = ", ".join(list(tensors)[:_LISTED])
-    known = "; ".join(d.name for d in DIALECTS)
+    known = "; ".join(dict.fromkeys(d.name for d in DIALECTS))
     raise ModelFileError(
         f"{path}: {len(tensors)} tensors named {shown}, ... are of no network known here ({known}). "
-        "Export the network to ONNX, or call efquantface.compress with your nn.Module"
+        f"{_WAY_OUT}"
     )
 
 
@@ -92,7 +116,7 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
         if found
     ]
     if problems:
-        raise ModelFileError(f"{where} {'; '.join(problems)}")
+        raise ModelFileError(f"{where} {'; '.join(problems)}. {_WAY_OUT}")
     module.load_state_dict(shaped, strict=False)
 
 

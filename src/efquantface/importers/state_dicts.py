@@ -30,17 +30,18 @@ _PLAIN: list[Any] = [
 _FEW = 4  # fewer tensors are no network
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, as float32 where they are floating point, on the CPU.
+def read_dictionaries(path: Path) -> dict[str, dict[str, Tensor]]:
+    """All dictionaries of tensors in a checkpoint, by their places in it, the likeliest first.
 
-    A state dict inside a training checkpoint (Lightning and others) is found.
+    Tensors are float32 where they are floating point, and on the CPU. Training checkpoints hold
+    several: the network, a head, what the optimizer keeps. A file of one has the place ``""``.
 
     Raises:
         ModelFileError: the file is damaged, holds a pickled module or a TorchScript program, or no
             state dict.
     """
     if path.suffix == ".safetensors":
-        return _as_floats(_read_safetensors(path))
+        return {"": _as_floats(_read_safetensors(path))}
     if _is_torchscript(path):
         raise ModelFileError(
             f"{path}: a TorchScript program, not weights. In Python: torch.save(torch.jit.load("
@@ -58,11 +59,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
         raise ModelFileError(f"{path}: not a readable PyTorch file ({_reason(error)})") from None
-    found = _state_dict(stored)
-    if found is None:
+    found = _dictionaries(stored)
+    if not found:
         keys = list(stored)[:8] if isinstance(stored, Mapping) else type(stored).__name__
-        raise ModelFileError(f"{path}: no state dict in it (it holds {keys})")
-    return _as_floats(found)
+        raise ModelFileError(
+            f"{path}: no state dict in it (it holds {keys}); in Python: "
+            "torch.save(network.state_dict(), 'weights.pth'), and give that file"
+        )
+    return {place: _as_floats(tensors) for place, tensors in found.items()}
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -81,19 +85,18 @@ def _is_torchscript(path: Path) -> bool:
         return False
 
 
-def _state_dict(stored: Any, depth: int = 3) -> dict[str, Tensor] | None:
-    """The first dictionary of tensors in what was stored, looking into the usual wrappers first."""
+def _dictionaries(stored: Any, place: str = "", depth: int = 3) -> dict[str, dict[str, Tensor]]:
+    """Dictionaries of tensors in what was stored, the usual wrappers first."""
     if not isinstance(stored, Mapping):
-        return None
+        return {}
     tensors = {str(k): v for k, v in stored.items() if isinstance(v, Tensor)}
-    if len(tensors) >= _FEW:
-        return tensors
+    found = {place: tensors} if len(tensors) >= _FEW else {}
     if depth == 0:
-        return None
+        return found
     order = sorted(stored, key=lambda k: _WRAPPERS.index(k) if k in _WRAPPERS else len(_WRAPPERS))
-    return next(
-        (found for k in order if (found := _state_dict(stored[k], depth - 1)) is not None), None
-    )
+    for key in order:
+        found |= _dictionaries(stored[key], f"{place}.{key}".lstrip("."), depth - 1)
+    return found
 
 
 def _as_floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,10 +1,11 @@
-"""Any ``nn.Module`` to a canonical graph, by tracing it with ``torch.fx``."""
+"""An ``nn.Module`` to a canonical graph, by tracing it with ``torch.fx``."""
 
 from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -40,24 +41,20 @@ def import_module(module: nn.Module, contract: FaceContract) -> fx.GraphModule:
     The module itself is not changed.
 
     Raises:
-        ModelFileError: the module cannot be traced, gives another shape than the contract says, or
-            holds values that are not finite.
-        UnsupportedOperatorError: naming every operation that has no canonical form.
+        ModelFileError: the module gives another shape than the contract says, or holds values that are
+            not finite.
+        UnsupportedOperatorError: the module cannot be traced, or has operations without a canonical
+            form; all of them are named.
     """
     what = type(module).__name__
     for name, value in module.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ModelFileError(f"{what}: weight {name!r} holds values that are not finite")
-    training = module.training
-    module.eval()
     try:
-        traced = _Tracer().trace(module)
+        with evaluating(module):
+            traced = _Tracer().trace(module)
     except Exception as error:  # tracing runs the user's own forward
-        raise ModelFileError(
-            f"{what} cannot be traced ({error}); export it to ONNX and give that file"
-        ) from None
-    finally:
-        module.train(training)
+        raise UnsupportedOperatorError(f"{what} cannot be traced ({error})") from None
     example = torch.zeros(1, 3, contract.height, contract.width)
     context = Context(GraphBuilder(), {INPUT: example})
     values: dict[fx.Node, str] = {}
@@ -70,7 +67,7 @@ def import_module(module: nn.Module, contract: FaceContract) -> fx.GraphModule:
                 values[node] = INPUT
             elif node.op == "output":
                 output = _output(node, values, what)
-            elif node.target in _SIZES:
+            elif _is_size(node, values, sizes):
                 sizes.add(node)
             elif any(a not in values and a not in sizes for a in node.all_input_nodes):
                 continue  # follows a node that has been reported already
@@ -81,9 +78,10 @@ def import_module(module: nn.Module, contract: FaceContract) -> fx.GraphModule:
                 values[node] = _call(context, node, values)
             else:
                 raise NotCanonical(f"reads {node.target} directly")
-        except NotCanonical as error:
-            reason = f" ({error})" if str(error) else ""
-            problems.append(f"{node.target} {node.name!r}{reason}")
+        except (NotCanonical, LookupError, TypeError, ValueError) as error:
+            known = isinstance(error, NotCanonical)
+            reason = f" ({error})" if known and str(error) else "" if known else " (so used)"
+            problems.append(f"{_called(node)} {node.name!r}{reason}")
     if problems:
         raise UnsupportedOperatorError(
             f"{what}: {len(problems)} operations are not supported: " + "; ".join(problems)
@@ -96,16 +94,50 @@ def import_module(module: nn.Module, contract: FaceContract) -> fx.GraphModule:
     return context.builder.finish(output)
 
 
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and back to what each part was in."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def _called(node: fx.Node) -> str:
+    """An operation by a name that users know."""
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "?")
+
+
+def _is_size(node: fx.Node, values: dict[fx.Node, str], sizes: set[fx.Node]) -> bool:
+    """Whether a node is a shape, an entry of one, or computed from entries only."""
+    inputs = node.all_input_nodes
+    if node.op not in ("call_function", "call_method") or not inputs:
+        return False
+    if all(source in sizes for source in inputs):
+        return True
+    of_value = len(inputs) == 1 and inputs[0] in values
+    shape = node.target is getattr and node.args[1] in ("shape", "ndim")
+    return of_value and (shape or node.target in ("size", "dim"))
+
+
 def _output(node: fx.Node, values: dict[fx.Node, str], what: str) -> str:
     result = node.args[0]
     if not isinstance(result, fx.Node) or result not in values:
         if isinstance(result, fx.Node):
             return INPUT  # an earlier problem is reported instead
-        raise ModelFileError(f"{what}: returns {type(result).__name__}, one embedding is expected")
+        raise UnsupportedOperatorError(
+            f"{what}: returns {type(result).__name__}, one embedding is expected"
+        )
     return values[result]
 
 
 def _module(context: Context, node: fx.Node, child: nn.Module, values: dict[fx.Node, str]) -> str:
+    plain = len(node.all_input_nodes) == 1 and len(node.args) == 1 and not node.kwargs
+    if not plain and not _is_canonical(child):
+        raise NotCanonical(f"{type(child).__name__} of several inputs")
     source = values[node.all_input_nodes[0]]
     convert = next((c for kind, c in _MODULES.items() if isinstance(child, kind)), None)
     if _is_canonical(child):
@@ -212,9 +244,6 @@ _MODULES: dict[type[nn.Module], Callable[[Any, tuple[int, ...]], nn.Module | Non
 }
 
 
-_SIZES = ("size", "dim", getattr, operator.getitem)
-
-
 def _call(context: Context, node: fx.Node, values: dict[fx.Node, str]) -> str:
     """Functions and tensor methods."""
     target: Any = node.target
@@ -252,13 +281,15 @@ def _call(context: Context, node: fx.Node, values: dict[fx.Node, str]) -> str:
 def _reshape(context: Context, node: fx.Node, source: str, shape: tuple[int, ...]) -> str:
     """Anything that ends as (N, features); checked against what the call would give."""
     features = Tensor.numel(context.examples[source])
-    last = node.args[-1] if len(node.args) > 1 else None
-    if isinstance(last, tuple | list):
-        last = last[-1]
+    wanted = node.args[1:]
+    if len(wanted) == 1 and isinstance(wanted[0], tuple | list):
+        wanted = tuple(wanted[0])
+    last = wanted[-1] if wanted else None
     start = node.args[1] if len(node.args) > 1 else node.kwargs.get("start_dim")
     flat = node.target in (torch.flatten, "flatten") and start == 1
     squeezed = node.target == "squeeze" and shape[2:] in ((1, 1), ())
-    reshaped = node.target in ("view", "reshape", torch.reshape) and last in (-1, features)
+    as_rows = node.target in ("view", "reshape", torch.reshape) and len(wanted) == 2
+    reshaped = as_rows and last in (-1, features)
     if not (flat or squeezed or reshaped):
         raise NotCanonical(f"a reshape of {shape} by {node.args[1:]}")
     return source if len(shape) == 2 else context.add(node.name, ops.Flatten(), source)

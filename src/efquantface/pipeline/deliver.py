@@ -18,7 +18,8 @@ from efquantface.export.parity import Parity, check_parity
 from efquantface.files import move
 from efquantface.graph.graph import module_of, output_node
 from efquantface.graph.model import FaceModel
-from efquantface.quantize.placement import output_layer, refresh_biases
+from efquantface.quantize.ending import rescale_embedding
+from efquantface.quantize.placement import refresh_biases
 
 _LENGTH_FACES = 256
 _PARITY_FACES = 64
@@ -28,7 +29,9 @@ Rows = npt.NDArray[np.float32]
 
 
 def restore_length(student: FaceModel, faces: Faces, teacher: Rows) -> None:
-    """Give embeddings the teacher's mean length back, by the last layer's scale.
+    """Give embeddings the teacher's mean length back, by the last layers' scale.
+
+    Where a norm or another function ends the network, their length is left to it.
 
     Args:
         student: changed in place.
@@ -39,8 +42,8 @@ def restore_length(student: FaceModel, faces: Faces, teacher: Rows) -> None:
     faces, teacher = faces[:_LENGTH_FACES], teacher[:_LENGTH_FACES]
     ratio = length_ratio(teacher, Embedder.open(student).embed(faces))
     if student.quantized:
-        output_layer(student.graph).rescale(1 / ratio)
-        refresh_biases(student.graph)
+        if rescale_embedding(student.graph, 1 / ratio):
+            refresh_biases(student.graph)
         return
     layer = module_of(student.graph, output_node(student.graph))
     if isinstance(layer, nn.Linear):

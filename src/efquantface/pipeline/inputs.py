@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,12 @@ from efquantface.evaluation.items import EvalItem
 from efquantface.evaluation.run import load_items
 from efquantface.evaluation.sets import EvalSet
 from efquantface.graph.model import FaceModel
-from efquantface.pipeline.preflight import check_preprocessing, say_notes
+from efquantface.pipeline.preflight import (
+    better_reading,
+    check_embedding,
+    check_preprocessing,
+    say_notes,
+)
 from efquantface.pipeline.run_dir import Run
 from efquantface.pipeline.teacher import Teacher
 from efquantface.pipeline.teacher_check import TeacherCheck, check_teacher, compare_with_source
@@ -77,7 +82,13 @@ def read_inputs(
         teacher, contract=contract, preprocess=recipe.preprocess, licence=recipe.licence
     )
     say_notes(opened.model, console)
+    check_embedding(opened.model, console, recipe.anyway)
     face_set = _faces(run, faces, opened.contract)
+    reading = better_reading(opened.model, face_set, console)
+    if reading is not None:
+        opened = Teacher.open(teacher, preprocess=reading, licence=recipe.licence)
+        known = replace(opened.contract, source=f"tried on faces, {reading}")
+        opened.model.contract = known
     checked = _checked(run, teacher, opened.model, face_set)
     check_preprocessing(opened.model, face_set, console, recipe.anyway)
     alignment = _alignment(run, faces, face_set, opened.contract)

@@ -11,6 +11,7 @@ from efquantface.data.images import SUFFIXES
 from efquantface.data.sources import SYNTHETIC, synthetic_count
 from efquantface.errors import DataError, EfqError, ModelFileError, RecipeError, did_you_mean
 from efquantface.evaluation.benchmarks.look import check_eval
+from efquantface.importers.packs import is_pack
 from efquantface.recipe import Recipe
 
 # Endings by which a model is told from faces; what else can be read is for load_model to say.
@@ -62,8 +63,11 @@ def check_model(model: str) -> None:
         return
     path = Path(model)
     if path.is_dir():
-        if not (path / _STUDENT).is_file():
-            raise ModelFileError(f"{path}: a folder without {_STUDENT} is not a run")
+        if not (path / _STUDENT).is_file() and not is_pack(path):
+            raise ModelFileError(
+                f"{path}: a folder without {_STUDENT} is not a run, and without .onnx files no pack "
+                "of networks"
+            )
     elif not path.is_file():
         names = ", ".join(assets.MODELS)
         raise ModelFileError(
@@ -126,7 +130,7 @@ def check_file(name: str, flag: str, error: type[EfqError] = DataError) -> None:
 
 def _is_model(text: str) -> bool:
     path = Path(text)
-    if text in assets.MODELS or (path / _STUDENT).is_file():
+    if text in assets.MODELS or (path / _STUDENT).is_file() or is_pack(path):
         return True
     return path.suffix.lower() in _MODELS and path.is_file()
 
@@ -135,7 +139,7 @@ def _is_faces(text: str) -> bool:
     path = Path(text)
     if text.startswith(SYNTHETIC) or path.suffix.lower() in (".rec", ".parquet", *_LISTS):
         return True
-    if not path.is_dir() or (path / _STUDENT).is_file():
+    if not path.is_dir() or (path / _STUDENT).is_file() or is_pack(path):
         return False
     with os.scandir(path) as entries:
         return any(e.is_dir() or Path(e.name).suffix.lower() in SUFFIXES for e in entries)

@@ -17,6 +17,8 @@ from efquantface.embedding.embedder import Embedder
 from efquantface.errors import EfqError, NotRecognizingError, PreprocessError
 from efquantface.evaluation.metrics import area_under_roc
 from efquantface.graph.model import FaceModel
+from efquantface.importers.looks import no_embedding
+from efquantface.importers.onnx.proto import LEAST_EMBEDDING
 from efquantface.rows import unit
 
 AS_FOUND = "as found"
@@ -99,6 +101,52 @@ def check_preprocessing(
             f"{model.name}: hardly tells people apart as it is fed ({model.contract.source}), and "
             f"{best!r} does better (AUC {listed})"
         )
+
+
+def check_embedding(model: FaceModel, console: Console, anyway: bool = False) -> None:
+    """Stop where the network gives another number of values than embeddings have.
+
+    Raises:
+        NotRecognizingError: saying what it looks like. With ``anyway`` that is a warning where it gives
+            16 values or more.
+    """
+    values = model.contract.embedding_size
+    problem = no_embedding(values)
+    if problem is not None:
+        few = values < LEAST_EMBEDDING
+        way_on = "" if few else ". --anyway goes on"
+        error = NotRecognizingError(f"{model.name}: {problem}{way_on}")
+        _stop(error, console, anyway and not few)
+
+
+def better_reading(model: FaceModel, faces: FaceSet, console: Console) -> str | None:
+    """Another preprocessing that networks of the model's kind come with, where it tells people better.
+
+    All of ``model.readings`` are tried on the faces, and what was found is said.
+
+    Args:
+        model: as its first reading has it.
+        faces: the user's own.
+
+    Returns:
+        The winner's name; None where the first wins, or there is nothing to choose.
+    """
+    first, *others = model.readings or ("",)
+    if not others:
+        return None
+    embedder = _open(model)
+    samples = _samples(faces, _IMAGES)
+    scores = [_separations(embedder, sample, (AS_FOUND, *others)) for sample in samples]
+    best = max(others, key=lambda name: scores[0][name])
+    least = _LEAST if samples[0].labelled else _LEAST_MIRRORED
+    wins = all(found[best] - found[AS_FOUND] > least for found in scores)
+    listed = ", ".join(f"{first if n == AS_FOUND else n} {v:.4f}" for n, v in scores[0].items())
+    why = "" if samples[0].labelled else _UNSURE
+    console.log(
+        f"networks of these names differ in preprocessing: {best if wins else first} taken (AUC "
+        f"{listed}){why}"
+    )
+    return best if wins else None
 
 
 def _stop(error: EfqError, console: Console, anyway: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,11 +19,14 @@ from efquantface.graph.checkpoint import is_own_checkpoint
 from efquantface.graph.graph import INPUT, name_of, safe_name
 from efquantface.graph.model import FaceModel
 from efquantface.importers.contracts import resolve
+from efquantface.importers.modules import module_graph, unwrapped
 from efquantface.importers.onnx.importer import import_onnx
+from efquantface.importers.onnx.places import FRONT
 from efquantface.importers.onnx.proto import load_proto
 from efquantface.importers.recognize import recognize
 from efquantface.importers.state_dicts import SUFFIXES
-from efquantface.importers.torch_fx import import_module
+from efquantface.importers.torch_fx import evaluating
+from efquantface.runtime.feeding import Layout, fed, layout_of
 from efquantface.runtime.sessions import Float32, onnxruntime_session, run_onnxruntime
 
 Array = npt.NDArray[Any]
@@ -73,7 +75,8 @@ def reference_of(given: str | Path | nn.Module | FaceModel, model: FaceModel) ->
         NotRunnableError: ONNX Runtime does not load the file.
     """
     if isinstance(given, nn.Module):
-        return ModuleReference(given, model.contract, type(given).__name__, "the module itself")
+        inner = unwrapped(given)
+        return ModuleReference(inner, model.contract, type(inner).__name__, "the module itself")
     if isinstance(given, FaceModel):
         return None
     path = resolve(given)
@@ -101,7 +104,7 @@ class FileReference:
             session = onnxruntime_session(path)
         except ModelFileError as error:
             raise NotRunnableError(str(error)) from None
-        self._run = run_onnxruntime(session, contract.output_name)
+        self._run = run_onnxruntime(session, contract.output_name, lenient=True)
 
     def run(self, x: Float32) -> Float32:
         """See :class:`Reference`."""
@@ -122,15 +125,15 @@ class FileReference:
         probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name, _ in names)
         session = onnxruntime_session(probe.SerializeToString())
         source = session.get_inputs()[0]
-        if isinstance(source.shape[0], int):  # a batch that is baked in
-            x = np.resize(x, (source.shape[0], *x.shape[1:]))
-        dtype = np.float16 if source.type == "tensor(float16)" else np.float32
-        there = session.run([name for name, _ in names], {source.name: x.astype(dtype)})
+        layout = layout_of(source.shape) or Layout(None, None, None)
+        if layout.batch:
+            x = np.resize(x, (layout.batch, *x.shape[1:]))
+        there = session.run([name for name, _ in names], {source.name: fed(x, layout, source.type)})
         here = _node_values(imported.graph, x)
         for (name, node), value in zip(names, there, strict=True):
             own = here.get(imported.names[name])
             if own is not None:
-                value = np.moveaxis(value, imported.moved.get(name, 0), 0)
+                value = imported.moved.get(name, FRONT).front(value)
                 yield name, f"{node.op_type} {node.name!r}", value, own
 
     def trained(self) -> str:
@@ -166,8 +169,11 @@ class ModuleReference:
 
     def run(self, x: Float32) -> Float32:
         """Embeddings (N,D) as the module's own ``forward`` gives them."""
-        with _evaluating(self.module), torch.no_grad():
+        with evaluating(self.module), torch.no_grad():
             found = self.module(torch.from_numpy(x).to(self.device, self.dtype))
+        if isinstance(found, tuple | list):  # a norm or a quality score beside the embedding
+            size = len(x) * self.contract.embedding_size
+            found = next(t for t in found if isinstance(t, Tensor) and t.numel() == size)
         return _array(found).reshape(len(x), -1)
 
     def values(self, x: Float32) -> Iterator[tuple[str, str, Array, Array]]:
@@ -187,7 +193,7 @@ class ModuleReference:
         finally:
             for hook in hooks:
                 hook.remove()
-        here = _node_values(import_module(self.module, self.contract), x)
+        here = _node_values(module_graph(self.module, self.contract)[0], x)
         for path, (kind, value) in there.items():
             own = here.get(safe_name(path))
             if own is not None:
@@ -259,18 +265,6 @@ def _node_values(graph: fx.GraphModule, x: Float32) -> dict[str, Array]:
 
 def _array(value: Tensor) -> Array:
     return value.detach().float().cpu().numpy()
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and back to what each part was in."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 def _computes_in_half(proto: onnx.ModelProto) -> bool:

@@ -27,6 +27,7 @@ from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.reconstruct import reconstruct
 from efquantface.quantize.scheme import Bits, Scheme
+from efquantface.quantize.trying import tried
 
 _CALIBRATION_BATCH = 32
 _SENSITIVITY_BATCHES = 2  # of 32 images: fifty layers at three choices are 150 passes over them
@@ -92,8 +93,12 @@ def make_start(
     """
     teacher = copy.deepcopy(model)
     with console.bar("equalizing channels") as advance:
-        equalize(teacher.graph, batches, lambda _, done, total: advance(done, total))
-        equalize_borders(teacher.graph, batches, lambda _, done, total: advance(done, total))
+        for optimization in (equalize, equalize_borders):
+            teacher.graph, reason = tried(
+                optimization, teacher.graph, batches, lambda _, done, total: advance(done, total)
+            )
+            if reason:
+                console.log(f"{optimization.__name__.replace('_', ' ')}: left out, it {reason}")
 
     def build(wanted: Scheme) -> FaceModel:
         student = quantize(teacher, wanted)

@@ -47,8 +47,8 @@ class Teacher:
         model = load_model(given, contract=contract, preprocess=preprocess)
         if licence:
             model.contract = model.contract.with_licence(licence)
-        is_onnx = isinstance(given, str | Path) and Path(given).suffix == ".onnx"
-        return cls(model, Path(given) if is_onnx else None)  # type: ignore[arg-type]
+        file = model.source if isinstance(given, str | Path) else None
+        return cls(model, file if file is not None and file.suffix == ".onnx" else None)
 
     @property
     def contract(self) -> FaceContract:

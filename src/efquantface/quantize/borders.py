@@ -23,11 +23,11 @@ from efquantface.graph.graph import (
     module_nodes,
     module_of,
     name_of,
-    output_node,
     shapes,
     tidy,
 )
 from efquantface.quantize.codes import codes_in
+from efquantface.quantize.ending import ending
 from efquantface.quantize.equalize import channel_ranges
 
 _DENSE_POWER = 0.5  # the rest of the spread goes to the weights
@@ -66,8 +66,10 @@ def equalize_borders(
         progress: called with (what, done, total).
     """
     sizes = shapes(gm, *batches[0].shape[2:])
+    _affines_to_float(gm, sizes)
     codes = codes_in(gm, {name: len(shape) for name, shape in sizes.items()})
-    borders = _find(gm, codes)
+    end = {node for node in ending(gm, sizes) if isinstance(module_of(gm, node), ops.Linear)}
+    borders = _find(gm, codes, end)
     if not borders:
         return 0
     wanted = {border.value for border in borders}
@@ -85,9 +87,35 @@ def equalize_borders(
     return len(borders)
 
 
-def _find(gm: fx.GraphModule, codes: set[fx.Node]) -> list[_Border]:
+def _affines_to_float(gm: fx.GraphModule, sizes: dict[str, tuple[int, ...]]) -> None:
+    """A factor and an offset in float, where nothing but islands read an affine's channels."""
+    codes = codes_in(gm, {name: len(shape) for name, shape in sizes.items()})
+    end = ending(gm, sizes)
+    for node, module in module_nodes(gm):
+        if not isinstance(module, ops.Affine) or node in end:
+            continue
+        if not all(_only_in_float(gm, user, codes) for user in node.users):
+            continue
+        shape = (module.channels, *(1,) * (len(sizes[name_of(node)]) - 2))
+        scale, shift = ops.Scale(shape), ops.Shift(shape)
+        scale.weight.copy_(module.weight.view(shape))
+        shift.bias.copy_(module.bias.view(shape))
+        if bool(module.bias.any()):
+            insert_after(gm, node, f"{node.target}_shift", shift)
+        gm.set_submodule(str(node.target), scale)
+
+
+def _only_in_float(gm: fx.GraphModule, user: fx.Node, codes: set[fx.Node]) -> bool:
+    """Whether ``user``, and all that it hands codes on to, computes in float."""
+    module = module_of(gm, user)
+    if user.op == "output" or user not in codes:
+        return user.op != "output" and not isinstance(module, ops.Linear)
+    return ops.moves_codes(module) and all(_only_in_float(gm, u, codes) for u in user.users)
+
+
+def _find(gm: fx.GraphModule, codes: set[fx.Node], last: set[fx.Node]) -> list[_Border]:
+    """Borders; layers in ``last`` give the embedding, in float anyway."""
     found = []
-    output = output_node(gm)
     for node, module in module_nodes(gm):
         if not isinstance(module, ops.Conv2d | ops.Linear):
             continue
@@ -96,7 +124,7 @@ def _find(gm: fx.GraphModule, codes: set[fx.Node]) -> list[_Border]:
             found.append(_Border(module, node, True))
         if (
             node in codes
-            and node is not output
+            and node not in last
             and any(_read_in_float(gm, user, codes) for user in node.users)
         ):
             found.append(_Border(module, node, False))
@@ -120,7 +148,8 @@ def _scale_input(gm: fx.GraphModule, border: _Border, share: Tensor) -> None:
         return
     factor = share if depthwise else share**_DENSE_POWER
     if depthwise:
-        layer.weight.mul_(factor.view(-1, 1, 1, 1))
+        each = len(layer.weight) // len(factor)  # filters that read one channel
+        layer.weight.mul_(factor.repeat_interleave(each).view(-1, 1, 1, 1))
     else:
         layer.weight.mul_(factor.view(1, -1, *(1,) * (layer.weight.dim() - 2)))
     norm = _norm_before(gm, node, len(factor))

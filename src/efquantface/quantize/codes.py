@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import fx
+from torch import fx, nn
 
 from efquantface.graph import ops
 from efquantface.graph.graph import module_of, name_of
@@ -29,11 +29,15 @@ def codes_in(gm: fx.GraphModule, ranks: dict[str, int]) -> set[fx.Node]:
     for node in gm.graph.nodes:
         module = module_of(gm, node)
         inputs_are = all(source in found for source in node.all_input_nodes)
-        if (
-            node.op == "placeholder"
-            or isinstance(module, _ALWAYS)
-            or ((ops.moves_codes(module) or isinstance(module, _IF_INPUTS_ARE)) and inputs_are)
-            or (isinstance(module, ops.Linear) and ranks[name_of(node)] <= 2)
-        ):
+        if node.op == "placeholder" or gives_codes(module, ranks.get(name_of(node), 0), inputs_are):
             found.add(node)
     return found
+
+
+def gives_codes(module: nn.Module | None, rank: int, inputs_are: bool) -> bool:
+    """Whether a float operator's value of ``rank`` axes becomes codes, by whether its inputs do."""
+    if isinstance(module, ops.Linear):
+        return rank <= 2
+    if ops.moves_codes(module) or isinstance(module, _IF_INPUTS_ARE):
+        return inputs_are
+    return isinstance(module, _ALWAYS)

@@ -126,6 +126,11 @@ class ActivationQuantizer(ops.Operator):
             self.log_scale.fill_(math.log(max(scale, TINY)))
             self.zero_share.fill_(share)
 
+    @torch.no_grad()
+    def rescale(self, factor: float) -> None:
+        """Let codes stand for values ``factor`` times as large."""
+        self.log_scale.add_(math.log(factor))
+
     def scale(self) -> Tensor:
         """The scale s, a float32 scalar."""
         scale = self.log_scale.exp()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from efquantface.graph import ops
 from efquantface.graph.graph import insert_after, module_of
@@ -19,16 +19,16 @@ def place_input(gm: fx.GraphModule, symmetric: bool) -> None:
         first = insert_after(gm, placeholder, "normalize", ops.Normalize([0.0] * 3, [1.0] * 3))
         module = ops.Normalize([0.0] * 3, [1.0] * 3)
     mean, std = module.mean.double(), module.std.double()
-    user = next(iter(first.users))
-    conv = module_of(gm, user)
-    folds = isinstance(conv, ops.Conv2d) and len(first.users) == 1 and conv.groups == 1
-    padded = not folds or any(int(p) for p in conv.padding)  # type: ignore[union-attr]
+    readers = _readers(gm, first)
+    folds = all(isinstance(conv, ops.Conv2d) and conv.groups == 1 for conv, _ in readers)
+    padded = not folds or any(int(p) for conv, _ in readers for p in conv.padding)  # type: ignore[union-attr]
     uniform = bool((mean == mean[0]).all() and (std == std[0]).all())
     if folds and (uniform or not padded):
-        assert isinstance(conv, ops.Conv2d)
         scale = float(1 / std.mean())
         zero_point = 128 if symmetric else int(min(max(round(float(mean.mean())), 0), 255))
-        _absorb_normalization(conv, mean, std, scale, zero_point)
+        for conv, channels in readers:
+            assert isinstance(conv, ops.Conv2d)
+            _absorb_normalization(conv, mean[channels], std[channels], scale, zero_point)
         pixels = True
     else:
         low, high = float((-mean / std).min()), float(((255 - mean) / std).max())
@@ -37,6 +37,28 @@ def place_input(gm: fx.GraphModule, symmetric: bool) -> None:
         zero_point, pixels = 128 if symmetric else round(-low / scale), False
     quantizer = InputQuantizer(mean.tolist(), std.tolist(), scale, zero_point, pixels, symmetric)
     gm.set_submodule(str(first.target), quantizer)
+
+
+def _readers(gm: fx.GraphModule, first: fx.Node) -> list[tuple[nn.Module | None, list[int]]]:
+    """What reads the normalized image, through parts, mirror images and channels in another order.
+
+    Each comes with the channels of the image that it reads.
+    """
+    found: list[tuple[nn.Module | None, list[int]]] = []
+    pending: list[tuple[fx.Node, list[int]]] = [(first, [0, 1, 2])]
+    while pending:
+        node, channels = pending.pop()
+        for user in node.users:
+            module = module_of(gm, user)
+            if isinstance(module, ops.Pick) and module.axis == 1:
+                pending.append((user, [channels[i] for i in module.indices]))
+            elif isinstance(module, ops.Slice) and module.axis == 1:
+                pending.append((user, channels[module.start : module.stop]))
+            elif isinstance(module, ops.Pick | ops.Slice):
+                pending.append((user, channels))
+            else:
+                found.append((module, channels))
+    return found
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from efquantface.graph.graph import (
     name_of,
     shapes,
 )
+from efquantface.graph.rewrites import between_maps
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine
 
@@ -61,7 +62,7 @@ def narrow(
         for width, users in wanted.items():
             if width != max(wanted):
                 quantizer = ActivationQuantizer(width, like.rectified, like.max_value, symmetric)
-                _second_quantizer(gm, node, users, quantizer, sizes[name_of(node)][1])
+                _second_quantizer(gm, node, users, quantizer, sizes[name_of(node)])
 
 
 def _bits_read(gm: fx.GraphModule, node: fx.Node, bits: dict[fx.Node, int]) -> int:
@@ -87,12 +88,14 @@ def _second_quantizer(
     node: fx.Node,
     users: list[fx.Node],
     quantizer: ActivationQuantizer,
-    channels: int,
+    shape: tuple[int, ...],
 ) -> None:
     """Let ``users`` of the codes of ``node`` read them through ``quantizer``."""
     others = [user for user in node.users if user not in users]
     name = free_name(gm, f"{node.target}_to{quantizer.bits}")
-    copied = insert_after(gm, node, name, QuantAffine.identity(channels))
-    narrowed = insert_after(gm, copied, f"{name}_q", quantizer)
+    copied = insert_after(gm, node, name, QuantAffine.identity(shape[1]))
+    last = narrowed = insert_after(gm, copied, f"{name}_q", quantizer)
+    if len(shape) != 4:
+        last = between_maps(gm, copied, narrowed, shape)
     for user in others:
-        user.replace_input_with(narrowed, node)
+        user.replace_input_with(last, node)

@@ -5,7 +5,8 @@ on its output. So each Conv, Linear, per-channel affine, Add and average pool is
 quantizer; a ReLU or ReLU6 behind it disappears into that quantizer (zero point 0, range limited);
 a PReLU is split into parts that have integer forms, with quantizers of their own for product and
 sum; the product's does the rest of a PReLU without steep slopes. MaxPool, Flatten, padding and
-``min(x, 0)`` hand on codes and need no quantizer. The last linear layer gives the embedding in float.
+``min(x, 0)`` hand on codes and need no quantizer. What ends a network on one vector a face stays in
+float (:mod:`ending`), the last linear layer's result first of all.
 
 Transformer-like parts are islands: LayerNorm, GELU, softmax and products of two activations compute in
 float, and every layer with weights behind them gets a quantizer in front. A linear layer over the
@@ -27,13 +28,13 @@ from efquantface.graph.graph import (
     module_nodes,
     module_of,
     name_of,
-    output_node,
     shapes,
     tidy,
 )
 from efquantface.graph.model import FaceModel
-from efquantface.graph.rewrites import split_prelu
+from efquantface.graph.rewrites import as_maps, split_prelu
 from efquantface.quantize.codes import codes_in
+from efquantface.quantize.ending import ending
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.input import place_input
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
@@ -53,30 +54,34 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
     """A copy of a float model with quantizers placed; their ranges are still to be set.
 
     Raises:
-        ModelFileError: the graph does not end in a linear layer, or is quantized already.
+        ModelFileError: the graph holds no layer with weights, or is quantized already.
         RecipeError: the scheme names a layer that the network does not have.
     """
     if model.quantized:
         raise ModelFileError(f"{model.source}: is quantized already")
-    gm = split_prelu(copy.deepcopy(model.graph))
-    place_input(gm, scheme.symmetric)
-    output = output_node(gm)
-    if not isinstance(module_of(gm, output), ops.Linear):
+    gm = copy.deepcopy(model.graph)
+    layers = [n for n, m in module_nodes(gm) if isinstance(m, ops.Conv2d | ops.Linear)]
+    if not layers:
         raise ModelFileError(
-            f"{model.source or 'model'}: the embedding does not come from a linear layer"
+            f"{model.source or 'model'}: holds no convolution and no linear layer; nothing in it can be "
+            "compressed"
         )
     size = (model.contract.height, model.contract.width)
+    end = ending(gm, shapes(gm, *size))
+    split_prelu(as_maps(gm, *size, kept=end), end)
+    place_input(gm, scheme.symmetric)
     codes = codes_in(gm, {name: len(shape) for name, shape in shapes(gm, *size).items()})
+    codes -= set(end)
     for node, module in module_nodes(gm):
-        if node in codes and node is not output and isinstance(module, _QUANTIZED_OUTPUT):
+        if node in codes and isinstance(module, _QUANTIZED_OUTPUT):
             _place_output(gm, node, scheme.symmetric)
     _requantize_clamps(gm, scheme.symmetric, codes)
-    _place_behind_islands(gm, scheme.symmetric, codes)
-    layers = [n for n, m in module_nodes(gm) if isinstance(m, ops.Conv2d | ops.Linear)]
-    bits = {n: scheme.of(name_of(n), n in (layers[0], layers[-1])) for n in layers}
+    _place_behind_islands(gm, scheme.symmetric, codes, end)
+    outer = {layers[0], layers[-1], *end}
+    bits = {n: scheme.of(name_of(n), n in outer) for n in layers}
     scheme.check_names([name_of(n) for n in layers])
     for node, module in module_nodes(gm):
-        if isinstance(module, ops.Affine):
+        if isinstance(module, ops.Affine) and node not in end:
             gm.set_submodule(str(node.target), _quantized_affine(module))
         elif node in bits:
             gm.set_submodule(str(node.target), quantized_layer(module, bits[node].weight))
@@ -101,13 +106,6 @@ def quantizer_before(gm: fx.GraphModule, node: fx.Node) -> Quantizer:
     source = node.args[0]
     assert isinstance(source, fx.Node)
     return quantizer_of(gm, source)
-
-
-def output_layer(gm: fx.GraphModule) -> QuantLinear:
-    """The linear layer that gives the embedding."""
-    layer = module_of(gm, output_node(gm))
-    assert isinstance(layer, QuantLinear)
-    return layer
 
 
 def refresh_biases(gm: fx.GraphModule) -> list[str]:
@@ -139,12 +137,16 @@ def _place_output(gm: fx.GraphModule, node: fx.Node, symmetric: bool) -> None:
     insert_after(gm, node, f"{node.target}_q", quantizer)
 
 
-def _place_behind_islands(gm: fx.GraphModule, symmetric: bool, codes: set[fx.Node]) -> None:
+def _place_behind_islands(
+    gm: fx.GraphModule, symmetric: bool, codes: set[fx.Node], end: list[fx.Node]
+) -> None:
     """A quantizer in front of every layer with weights that would read a float tensor."""
     for node, module in module_nodes(gm):
         source = node.args[0]
         if not isinstance(module, _READS_CODES) or not isinstance(source, fx.Node):
             continue
+        if isinstance(module, ops.Affine) and node in end:
+            continue  # in float, as all behind the last layer
         if source not in codes and not isinstance(module_of(gm, source), ActivationQuantizer):
             others = [u for u in source.users if not isinstance(module_of(gm, u), _READS_CODES)]
             quantizer = ActivationQuantizer(8, symmetric=symmetric)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from efquantface.errors import ModelFileError, RuntimeMissingError
+from efquantface.runtime.feeding import Layout, fed, layout_of
 from efquantface.text import utf8_name
 
 Float32 = npt.NDArray[np.float32]
@@ -86,23 +87,61 @@ def onnxruntime_session(
     raise ModelFileError(f"{name}: ONNX Runtime does not load it ({text})")
 
 
-def run_onnxruntime(session: Any, output: str | None = None) -> Run:
-    """A function from the file's input (N,3,H,W) to its embedding; fixed batches are respected.
+def run_onnxruntime(session: Any, output: str | None = None, *, lenient: bool = False) -> Run:
+    """A function from crops (N,3,H,W) to the file's embeddings; fixed batches are respected.
+
+    Crops are fed in the file's own layout and type (:mod:`feeding`).
 
     Args:
         session: of the file.
         output: which of several outputs is wanted; the first where None.
+        lenient: a file that leaves its batch open and does not run with several crops gets one after
+            the other.
     """
     source = session.get_inputs()[0]
-    name, batch = source.name, source.shape[0]
-    dtype = np.float16 if source.type == "tensor(float16)" else np.float32
+    layout = layout_of(source.shape) or Layout(None, None, None)
     names = [o.name for o in session.get_outputs()]
     output = output if output in names else names[0]
 
     def call(x: Float32) -> Float32:
-        return _rows(session.run([output], {name: x.astype(dtype, copy=False)})[0])
+        result = session.run([output], {source.name: fed(x, layout, source.type)})[0]
+        return _rows(result, len(x))
 
-    return _in_batches(call, batch) if isinstance(batch, int) else call
+    def quiet(x: Float32) -> Float32:
+        found = run_quietly(session, {source.name: fed(x, layout, source.type)})
+        return _rows(found[names.index(output)], len(x))
+
+    if layout.batch:
+        return _in_batches(call, layout.batch)
+    return _one_by_one_where_needed(call, quiet) if lenient else call
+
+
+def run_quietly(session: Any, feeds: dict[str, npt.NDArray[Any]]) -> list[Any]:
+    """All outputs of a session; where it fails, the runtime raises and prints nothing."""
+    import onnxruntime as ort
+
+    options = ort.RunOptions()
+    options.log_severity_level = 4
+    results: list[Any] = session.run(None, feeds, options)
+    return results
+
+
+def _one_by_one_where_needed(call: Run, trial: Run) -> Run:
+    """``call``, or calls of one crop each where ``trial`` shows that the file does not take two."""
+    takes_several: list[bool] = []
+
+    def run(x: Float32) -> Float32:
+        if len(x) > 1 and not takes_several:
+            try:
+                trial(x[:2])
+                takes_several.append(True)
+            except (
+                Exception
+            ):  # runtimes raise classes of their own; one crop says what else is wrong
+                takes_several.append(False)
+        return call(x) if len(x) == 1 or takes_several[0] else _in_batches(call, 1)(x)
+
+    return run
 
 
 def run_openvino(path: Path, threads: int | None = None, device: str = "cpu") -> Run:
@@ -131,7 +170,7 @@ def run_openvino(path: Path, threads: int | None = None, device: str = "cpu") ->
     batch = compiled.input(0).partial_shape[0]
 
     def call(x: Float32) -> Float32:
-        return _rows(np.array(request.infer({0: x})[0], np.float32))
+        return _rows(np.array(request.infer({0: x})[0], np.float32), len(x))
 
     return _in_batches(call, batch.get_length()) if batch.is_static else call
 
@@ -152,6 +191,13 @@ def _in_batches(call: Run, batch: int) -> Run:
     return run
 
 
-def _rows(result: Any) -> Float32:
+def _rows(result: Any, count: int) -> Float32:
+    """Embeddings (N,D) of ``count`` crops.
+
+    Raises:
+        ValueError: there are others than so many rows.
+    """
     array = np.asarray(result, np.float32)
-    return array.reshape(len(array), -1)
+    if count > 1 and array.shape[:1] != (count,):
+        raise ValueError(f"{count} crops give a result of shape {array.shape}")
+    return array.reshape(count, -1)

@@ -40,7 +40,8 @@ def export_model(
 
     Args:
         model: a run's directory, a checkpoint, or any other model with ``as_float``.
-        output: the file; beside the model, or here for ``as_float``, where None.
+        output: the file; beside the model, or here for ``as_float``, where None. For scales X.onnx
+            (with X.scales.json beside it) or X.json (with X.onnx).
         file_format: one of ``FORMATS``.
         as_float: write a float network, in the form that runtimes run fastest.
         packed: weights of few bits packed, for ONNX from opset 21.
@@ -81,12 +82,18 @@ def export_model(
     if loaded.quantized and not full_range:
         loaded, portable = _made_portable(loaded, model)
     checked = compared(model, loaded) if as_float else []
+    if output is not None and output.name.endswith(".scales.json"):  # of X.onnx
+        output = output.with_name(output.name.removesuffix(".scales.json") + ".onnx")
+    json_given = file_format == "scales" and output is not None and output.suffix == ".json"
+    beside = _BESIDE.get(file_format, ()) if not json_given else (".json",)
+    if json_given and output is not None:
+        output = output.with_suffix(".onnx")
     suffix = ".xml" if file_format == "openvino" else ".onnx"
     source = resolve(model)
     without_integers = as_float or file_format == "scales"
     name = f"{source.stem}.float{suffix}" if without_integers else f"{source.stem}{suffix}"
     target = output or Path.cwd() / name if as_float else output or source.with_name(name)
-    files = [target.with_suffix(s) for s in (suffix, *_BESIDE.get(file_format, ()))]
+    files = [target.with_suffix(s) for s in (suffix, *beside)]
     if output is not None and output.suffix != suffix:
         raise ExportError(f"-o {output}: this file's name ends in {suffix}")
     for path in (target, *files):
@@ -97,7 +104,7 @@ def export_model(
     with temporary_folder(target.parent) as folder:
         draft = folder / target.name
         try:
-            lines = _write(loaded, draft, file_format, packed)
+            lines = _write(loaded, draft, file_format, packed, beside)
         except ExportError as error:
             raise type(error)(str(error).replace(str(draft), str(target))) from None
         for path in sorted(folder.iterdir()):
@@ -130,11 +137,13 @@ def _made_portable(student: FaceModel, name: str) -> tuple[FaceModel, list[str]]
     ]
 
 
-def _write(loaded: FaceModel, target: Path, file_format: str, packed: bool) -> list[str]:
-    """Write and check the files; returns the lines to print."""
+def _write(
+    loaded: FaceModel, target: Path, file_format: str, packed: bool, beside: tuple[str, ...]
+) -> list[str]:
+    """Write and check the files (``beside``: endings of further ones); returns the lines to print."""
     if file_format == "scales":
-        beside = write_scales(loaded, target)
-        return [f"wrote {target} (float, BatchNorm folded) and {beside}"]
+        written = write_scales(loaded, target, target.with_suffix(beside[0]))
+        return [f"wrote {target} (float, BatchNorm folded) and {written}"]
     if file_format == "openvino":
         return write_openvino(loaded, target)
     write_onnx(loaded, target, packed=packed)

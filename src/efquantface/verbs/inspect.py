@@ -14,6 +14,7 @@ from efquantface.export.operators import executed
 from efquantface.export.portability import PORTABLE, overflowing, wrong_without_vnni
 from efquantface.extras import wanted_for
 from efquantface.importers.contracts import find_contract, onnx_contract, resolve
+from efquantface.importers.looks import no_embedding
 from efquantface.importers.onnx.facts import read_facts
 from efquantface.importers.onnx.proto import load_proto, quantized_operators
 
@@ -84,6 +85,9 @@ def describe_model(
             unsupported=str(error),
         )
     found.add(describe.network(loaded), **describe.numbers(loaded))
+    no = no_embedding(loaded.contract.embedding_size)
+    if no is not None:
+        found.add([f"cannot be compressed: {no}"], unsupported=no)
     if layers:
         listed = describe.layers(loaded)
         found.add([layer.line() for layer in listed], layers=[asdict(layer) for layer in listed])

@@ -61,7 +61,7 @@ def test_calfw_and_cplfw(tmp_path: Path, faces: FaceSet) -> None:
         ("aligned images/A_2.png", "aligned images/A_3.png", False, 1),
     ]
     (tmp_path / "pairs_CALFW.txt").write_text("A_0.jpg 1\nA_9.jpg 1\n")
-    with pytest.raises(DataError, match=r"A_9\.jpg.*not there"):
+    with pytest.raises(DataError, match=r"no pair is left of 1; .*not there: 'A_9\.jpg'"):
         one(f"calfw={tmp_path}")
 
 
@@ -106,6 +106,10 @@ def test_cfp(tmp_path: Path, faces: FaceSet) -> None:
     pairs = named(one(f"cfp_fp={tmp_path}"))
     assert pairs[0] == (f"{frontal}/01.png", f"{profile}/02.png", True, 0)
     assert pairs[3] == (f"{frontal}/01.png", "Data/Images/002/profile/01.png", False, 1)
+    (tmp_path / frontal / "02.png").unlink()  # file names alone do not tell these images
+    item = one(f"cfp_ff={tmp_path}")
+    assert item.pairs is not None
+    assert (item.pairs.same.tolist(), len(item.pairs.dropped)) == ([False, False], 2)
     (tmp_path / "Protocol/Split/FP/02/diff.txt").write_text("1,77\n")
     with pytest.raises(DataError, match=r"02/diff\.txt:1: no image 1, 77"):
         one(f"cfp_fp={tmp_path}")

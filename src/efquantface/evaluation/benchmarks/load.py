@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,14 +9,20 @@ import numpy as np
 
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet, load, open_source
-from efquantface.data.listing import ListSource
-from efquantface.data.source import FaceSource, FolderSource, find_images
+from efquantface.data.listing import ListSource, is_missing
+from efquantface.data.source import FaceSource, FolderSource, find_images, numbered
 from efquantface.data.verification_bin import FOLDS, BinSource, contiguous_folds
 from efquantface.errors import DataError
 from efquantface.evaluation.benchmarks import pair_lists
 from efquantface.evaluation.benchmarks.gallery import load_gallery
 from efquantface.evaluation.benchmarks.ijb import is_ijb, load_ijb
-from efquantface.evaluation.benchmarks.pair_lists import Row, resolve, without_suffix
+from efquantface.evaluation.benchmarks.pairing import (
+    Row,
+    locate,
+    person_of,
+    prefixes,
+    resolve,
+)
 from efquantface.evaluation.items import EvalItem
 from efquantface.evaluation.sets import EvalSet, Pairs
 from efquantface.interfaces import Progress
@@ -114,9 +119,19 @@ def _people(name: str, at: _Place) -> EvalSet:
 
 
 def _lfw(name: str, at: _Place) -> EvalSet:
+    """LFW: a folder a person, here or one folder down, or all images in one folder."""
     listed = at.path / "pairs.txt"
-    faces = at.faces()
-    pairs = resolve(pair_lists.read_lfw(listed), faces, listed)
+    rows = pair_lists.read_lfw(listed)
+    paths = [p.relative_to(at.path).as_posix() for p in find_images(at.path)]
+    found = locate(paths, rows, str(at.path), str(listed))
+    above = prefixes(found.paths, found.parts)
+    if found.parts > 1 and len(above) == 1:
+        source = FolderSource(at.path / above[0])
+    else:
+        source = FolderSource(at.path, found.paths)
+        source.identities, source.identity_names = numbered([person_of(p) for p in found.paths])
+    faces = at.load(source)
+    pairs = resolve(rows, faces, str(listed), found.parts)
     return EvalSet(name, faces, pairs, faces.has_identities)
 
 
@@ -137,37 +152,10 @@ def _rfw(name: str, root: Path, at: _Place) -> list[EvalItem]:
 
 def _listed(name: str, at: _Place, rows: list[Row], listed: Path) -> EvalSet:
     """Pairs whose images lie anywhere below the folder, found by path or by file name alone."""
-    wanted = {without_suffix(n) for row in rows for n in (row.a, row.b)}
-    lasts = {_last(n) for n in wanted}
-    paths = [str(p.relative_to(at.path)) for p in find_images(at.path)]
-    by_path = [p for p in paths if without_suffix(p) in wanted]
-    key: Callable[[str], str] = str
-    if len(by_path) >= len(wanted):
-        chosen = by_path
-    else:
-        key = _last
-        chosen = [p for p in paths if _last(without_suffix(p)) in lasts]
-        aligned = [p for p in chosen if "aligned" in p.lower()]
-        if aligned and _repeated(chosen):
-            chosen = aligned
-        if _repeated(chosen):
-            raise DataError(
-                f"{at.path}: has several images of one name that {listed} lists; "
-                "leave one folder of them there"
-            )
-    if not chosen:
-        raise DataError(f"{at.path}: holds none of the images that {listed} lists")
-    source = FolderSource(at.path, chosen)
-    faces = at.load(source)
-    return EvalSet(name, faces, resolve(rows, faces, listed, key), False)
-
-
-def _repeated(paths: list[str]) -> bool:
-    return len({_last(without_suffix(p)) for p in paths}) < len(paths)
-
-
-def _last(name: str) -> str:
-    return name.rpartition("/")[2]
+    paths = [p.relative_to(at.path).as_posix() for p in find_images(at.path)]
+    found = locate(paths, rows, str(at.path), str(listed))
+    faces = at.load(FolderSource(at.path, found.paths))
+    return EvalSet(name, faces, resolve(rows, faces, str(listed), found.parts), False)
 
 
 def _bin(name: str, at: _Place) -> EvalSet:
@@ -193,6 +181,9 @@ def _bin(name: str, at: _Place) -> EvalSet:
 def _csv(name: str, at: _Place) -> EvalSet:
     rows = pair_lists.read_csv(at.path)
     wanted = sorted({n for row in rows for n in (row.a, row.b)})
-    source = ListSource(at.path.parent, wanted, None, str(at.path))
+    there = [n for n in wanted if not is_missing(at.path.parent, n)]
+    if not there:
+        raise DataError(f"{at.path}: none of its images is there, the first: {wanted[0]!r}")
+    source = ListSource(at.path.parent, there, None, str(at.path))
     faces = at.load(source)
-    return EvalSet(name, faces, resolve(rows, faces, at.path), False)
+    return EvalSet(name, faces, resolve(rows, faces, str(at.path)), False)

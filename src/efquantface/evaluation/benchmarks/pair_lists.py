@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
-from dataclasses import dataclass
+import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from efquantface.data.faces import FaceSet
-from efquantface.data.images import SUFFIXES
 from efquantface.data.matlab import Struct, read_variable
+from efquantface.data.texts import text_of
 from efquantface.data.verification_bin import FOLDS, contiguous_folds
 from efquantface.errors import DataError
-from efquantface.evaluation.sets import Pairs
-
-
-@dataclass(frozen=True)
-class Row:
-    """A pair by names (with or without suffix), and its fold."""
-
-    a: str
-    b: str
-    same: bool
-    fold: int
+from efquantface.evaluation.benchmarks.pairing import Row, spread_evenly
 
 
 def read_lfw(path: Path) -> list[Row]:
     """LFW's pairs.txt and RFW's: ``name i j`` and ``name i name j`` lines.
 
-    With a header (folds and pairs a fold, or pairs) the folds are as it says; without one they are
-    ten of equal length.
+    With a header (folds and genuine pairs a fold, or genuine pairs alone) the folds are as it says;
+    without one they are ten of equal length. A header may count all pairs of a fold, too.
 
     Raises:
-        DataError: a malformed line, with its number.
+        DataError: a malformed line, with its number, or other numbers than the header's.
     """
     lines = _lines(path)
     first = lines[0][1] if lines else []
@@ -51,10 +40,13 @@ def read_lfw(path: Path) -> list[Row]:
         names = [f"{name}/{name}_{int(index):04d}" for name, index in (a, b)]
         rows.append((names[0], names[1], len(words) == 3))
     if header:
-        folds = int(first[0]) if len(first) == 2 else 1
+        folds = max(int(first[0]), 1) if len(first) == 2 else 1
         promised = folds * int(first[-1]) * 2
-        if promised != len(rows):
-            raise DataError(f"{path}: promises {promised} pairs, has {len(rows)} pairs")
+        if len(rows) not in (promised, promised // 2):
+            raise DataError(
+                f"{path}: promises {promised} pairs, has {len(rows)} pairs; where that is meant, "
+                "delete its first line"
+            )
     else:
         folds = FOLDS
     return _folded(path, rows, folds)
@@ -178,86 +170,30 @@ def read_csv(path: Path) -> list[Row]:
         DataError: other columns, or a value that cannot be used, with its line.
     """
     rows: list[Row] = []
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        columns = set(reader.fieldnames or [])
-        if not {"a", "b", "same"} <= columns:
-            raise DataError(f"{path}:1: the columns a, b, same are needed, has {reader.fieldnames}")
-        for row in reader:
-            value = (row["same"] or "").strip().lower()
-            if value not in ("0", "1", "true", "false"):
-                raise DataError(f"{path}:{reader.line_num}: same is {row['same']!r}, write 0 or 1")
-            number = (row["fold"] or "").strip() if "fold" in columns else "0"
-            if not number.isdigit():
-                raise DataError(f"{path}:{reader.line_num}: fold is {number!r}, not a number")
-            same = value in ("1", "true")
-            rows.append(Row(row["a"] or "", row["b"] or "", same, int(number)))
+    reader = csv.DictReader(io.StringIO(text_of(path)))
+    columns = set(reader.fieldnames or [])
+    if not {"a", "b", "same"} <= columns:
+        raise DataError(f"{path}:1: the columns a, b, same are needed, has {reader.fieldnames}")
+    for row in reader:
+        value = (row["same"] or "").strip().lower()
+        if value not in ("0", "1", "true", "false"):
+            raise DataError(f"{path}:{reader.line_num}: same is {row['same']!r}, write 0 or 1")
+        number = (row["fold"] or "").strip() if "fold" in columns else "0"
+        if not number.isdigit():
+            raise DataError(f"{path}:{reader.line_num}: fold is {number!r}, not a number")
+        same = value in ("1", "true")
+        rows.append(Row(row["a"] or "", row["b"] or "", same, int(number)))
     if not rows:
         raise DataError(f"{path}: lists no pairs")
     if "fold" in columns:
         return rows
-    # ten folds in the list's order, genuine and impostor pairs spread evenly over them
-    totals = {same: sum(r.same == same for r in rows) for same in (True, False)}
-    seen = {True: 0, False: 0}
-    folded = []
-    for pair in rows:
-        fold = seen[pair.same] * FOLDS // totals[pair.same]
-        folded.append(Row(pair.a, pair.b, pair.same, fold))
-        seen[pair.same] += 1
-    return folded
-
-
-def resolve(
-    rows: list[Row], faces: FaceSet, path: Path, key: Callable[[str], str] = lambda name: name
-) -> Pairs:
-    """Names to indices; unreadable images drop their pairs, missing ones are an error.
-
-    Args:
-        key: what of a name (without image suffix) decides, for example its last part.
-
-    Raises:
-        DataError: an image that is not there, or no pair left.
-    """
-    known = {key(without_suffix(name)): i for i, name in enumerate(faces.names)}
-    unreadable = {key(without_suffix(name)) for name, _ in faces.skipped}
-    kept: list[tuple[int, int, bool, int]] = []
-    dropped: list[str] = []
-    for row in rows:
-        a, b = (key(without_suffix(n)) for n in (row.a, row.b))
-        if a in known and b in known:
-            kept.append((known[a], known[b], row.same, row.fold))
-            continue
-        missing, name = (a, row.a) if a not in known else (b, row.b)
-        if missing not in unreadable:
-            raise DataError(
-                f"{path}: the pair {row.a} - {row.b} names {name!r}, which is not there"
-            )
-        dropped.append(f"{row.a} - {row.b}")
-    if not kept:
-        raise DataError(f"{path}: no pair is left")
-    columns = list(zip(*kept, strict=True))
-    return Pairs(
-        np.asarray(columns[0], np.int64),
-        np.asarray(columns[1], np.int64),
-        np.asarray(columns[2], bool),
-        np.asarray(columns[3], np.int64),
-        dropped,
-    )
-
-
-def without_suffix(name: str) -> str:
-    """A name without an image file's suffix."""
-    stem, dot, suffix = name.rpartition(".")
-    return stem if dot and f".{suffix.lower()}" in SUFFIXES else name
+    folds = spread_evenly(np.asarray([row.same for row in rows]))
+    return [replace(row, fold=int(fold)) for row, fold in zip(rows, folds, strict=True)]
 
 
 def _lines(path: Path, separator: str | None = None) -> list[tuple[int, list[str]]]:
     """(number, words) of the lines that are not empty."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
-    numbered = enumerate(text.splitlines(), start=1)
+    numbered = enumerate(text_of(path).splitlines(), start=1)
     return [(number, line.split(separator)) for number, line in numbered if line.strip()]
 
 

@@ -97,7 +97,7 @@ def score_pairs(
         metrics,
         curves,
         changed,
-        why_left_out(counts["genuine"], counts["impostor"]),
+        [*pairs.left_out(), *why_left_out(counts["genuine"], counts["impostor"])],
     )
 
 

@@ -14,6 +14,7 @@ from efquantface.graph.ops.base import (
     moves_codes,
     vocabulary,
 )
+from efquantface.graph.ops.functions import Function, Reduce
 from efquantface.graph.ops.islands import (
     Concat,
     Gelu,
@@ -23,9 +24,11 @@ from efquantface.graph.ops.islands import (
     Scale,
     Shift,
     Softmax,
+    Standardize,
 )
 from efquantface.graph.ops.moves import (
     Flatten,
+    Pick,
     Reshape,
     Slice,
     Transpose,
@@ -60,6 +63,7 @@ __all__ = [
     "Concat",
     "Conv2d",
     "Flatten",
+    "Function",
     "Gelu",
     "GlobalAvgPool",
     "L2Normalize",
@@ -71,12 +75,15 @@ __all__ = [
     "Normalize",
     "Operator",
     "PReLU",
+    "Pick",
+    "Reduce",
     "Reshape",
     "Scale",
     "Shift",
     "Sigmoid",
     "Slice",
     "Softmax",
+    "Standardize",
     "Transpose",
     "Vocabulary",
     "ZeroPad",
@@ -106,6 +113,7 @@ OPERATORS = vocabulary(
     Reshape,
     Transpose,
     Slice,
+    Pick,
     Concat,
     LayerNorm,
     Gelu,
@@ -114,4 +122,7 @@ OPERATORS = vocabulary(
     MatMul,
     Scale,
     Shift,
+    Standardize,
+    Function,
+    Reduce,
 )

@@ -48,6 +48,23 @@ class LayerNorm(Operator):
         return {"features": self.features, "eps": self.eps}
 
 
+class Standardize(Operator):
+    """``(x - mean) / sqrt(var + eps)`` over the last axis of (N,G,L): what norms of groups share."""
+
+    kind = "standardize"
+    island = True
+
+    def __init__(self, groups: int, eps: float) -> None:
+        super().__init__()
+        self.groups, self.eps = groups, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], eps=self.eps)
+
+    def attrs(self) -> dict[str, Any]:
+        return {"groups": self.groups, "eps": self.eps}
+
+
 class Gelu(Operator):
     """``x / 2 (1 + erf(x / sqrt 2))``."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,6 +14,8 @@ from efquantface.graph.ops.base import Operator
 
 class ZeroPad(Operator):
     """Zeros at the end of channels, and around height and width (dlib's add_prev, asymmetric pads).
+
+    Height and width are the last two axes: of (N,T,D), ``top`` puts tokens in front.
 
     Args:
         channels: zero channels appended.
@@ -35,7 +38,8 @@ class ZeroPad(Operator):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x, (self.left, self.right, self.top, self.bottom, 0, self.channels))
+        around = (self.left, self.right, self.top, self.bottom)
+        return F.pad(x, (*around, 0, self.channels) if self.channels else around)
 
     def attrs(self) -> dict[str, Any]:
         return {k: getattr(self, k) for k in ("channels", "top", "bottom", "left", "right")}
@@ -104,3 +108,29 @@ class Slice(Operator):
 
     def attrs(self) -> dict[str, Any]:
         return {"axis": self.axis, "start": self.start, "stop": self.stop}
+
+
+class Pick(Operator):
+    """Entries of one axis, in any order and any number of times.
+
+    Channels swapped, a mirrored image, strides, repeated borders, nearest-neighbour resizing.
+
+    Args:
+        axis: not the batch.
+        indices: of the entries.
+    """
+
+    kind = "pick"
+    moves_codes = True
+    index: Tensor
+
+    def __init__(self, axis: int, indices: Sequence[int]) -> None:
+        super().__init__()
+        self.axis, self.indices = axis, tuple(int(v) for v in indices)
+        self.register_buffer("index", torch.tensor(self.indices), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.index_select(self.axis, self.index)
+
+    def attrs(self) -> dict[str, Any]:
+        return {"axis": self.axis, "indices": self.indices}

@@ -1,42 +1,53 @@
-"""ONNX operators that move values between axes.
-
-Exporters may put another axis in front of the batch (attention's query, key and value stacked, a
-``Transpose`` to (3, N, ...)). A graph keeps the batch in front, so such a value is remembered with
-the place its batch has in the file, and only operators that pick a part of it may read it.
-"""
+"""ONNX operators that move values between axes, wherever the batch stands (:mod:`places`)."""
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
+import torch
 
 from efquantface.graph import ops
 from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
+from efquantface.importers.onnx.places import Place
+
+_LEAST, _MOST = -(1 << 63), 1 << 31  # "from the start", and at least this "to the end"
+
+
+def _place(op: Operands) -> Place:
+    return op.context.place(op.node.input[0])
+
+
+def _rank(op: Operands) -> int:
+    """Axes that the file's value has."""
+    return _place(op).rank(len(op.size(op.any_activation())))
+
+
+def _give(op: Operands, place: Place, result: str) -> str:
+    op.context.put(op.node.output[0], place)
+    return result
 
 
 def _transpose(op: Operands) -> str:
-    order = list(op.attrs.get("perm", range(len(op.shape()))[::-1]))
-    place = order.index(0)
-    if place:
-        op.context.moved[op.node.output[0]] = place
-        order = [0, *(axis for axis in order if axis)]
-    if order == sorted(order):
-        return op.activation()
-    return op.add(ops.Transpose(order), op.activation())
+    source, place = op.any_activation(), _place(op)
+    order = list(op.attrs.get("perm", range(_rank(op))[::-1]))
+    own = [0, *(axis for file in order if (axis := place.own(file)) is not None)]
+    moved = place.at(order.index(place.axis))
+    return _give(op, moved, source if own == sorted(own) else op.add(ops.Transpose(own), source))
 
 
 def _own_axis(op: Operands, axis: int) -> tuple[int, int]:
     """An axis as the file counts it, and as the graph does, which has the batch in front."""
-    rank = len(op.context.examples[op.any_activation()].shape)
-    place = op.context.moved.get(op.node.input[0], 0)
-    axis %= rank
-    if axis == place:
+    place = _place(op)
+    axis %= _rank(op)
+    own = place.own(axis)
+    if own is None or axis == place.axis:
         raise NotCanonical("works across the batch")
-    return axis, axis + 1 if axis < place else axis
+    return axis, own
 
 
 def _split(op: Operands) -> list[str]:
-    source = op.any_activation()
-    place = op.context.moved.get(op.node.input[0], 0)
+    source, place = op.any_activation(), _place(op)
     _, axis = _own_axis(op, int(op.attrs.get("axis", 0)))
     length = op.context.examples[source].shape[axis]
     count = len(op.node.output)
@@ -46,8 +57,7 @@ def _split(op: Operands) -> list[str]:
         sizes = [min(each, length - each * i) for i in range(count)]
     stops = np.cumsum(sizes).tolist()
     for name in op.node.output:
-        if place:
-            op.context.moved[name] = place
+        op.context.put(name, place)
     return [
         op.add(ops.Slice(axis, stop - size, stop), source, suffix=f"_{index}")
         for index, (size, stop) in enumerate(zip(sizes, stops, strict=True))
@@ -55,92 +65,191 @@ def _split(op: Operands) -> list[str]:
 
 
 def _gather(op: Operands) -> str:
-    """One entry of an axis, which goes away."""
-    index = op.constant(1)
-    if index.ndim:
-        raise NotCanonical("a gather of several entries")
-    place = op.context.moved.get(op.node.input[0], 0)
+    """Entries of an axis; of a single one the axis goes away."""
+    index, place, source = op.constant(1), _place(op), op.any_activation()
     outer, axis = _own_axis(op, int(op.attrs.get("axis", 0)))
-    source = op.any_activation()
-    length = op.context.examples[source].shape[axis]
+    length = op.size(source)[axis]
+    if index.ndim > 1:
+        raise NotCanonical(f"a gather of indices of shape {index.shape}")
+    if index.ndim:
+        return _give(op, place, take(op, source, axis, [int(i) % length for i in index]))
     at = int(index) % length
     picked = op.add(ops.Slice(axis, at, at + 1), source, suffix="_pick")
-    return _without(op, picked, [axis], place - (outer < place))
+    return _without(op, picked, [axis], place.without([outer]))
+
+
+def take(op: Operands, source: str, axis: int, indices: list[int]) -> str:
+    """Entries of an axis; nothing where they are all of it, a slice where they are neighbours."""
+    if indices == list(range(op.size(source)[axis])):
+        return source
+    if not indices:
+        raise NotCanonical("an empty part")
+    start, stop = indices[0], indices[0] + len(indices)
+    whole = indices == list(range(start, stop))
+    module = ops.Slice(axis, start, stop) if whole else ops.Pick(axis, indices)
+    return op.add(module, source, suffix=f"_{axis}")
+
+
+def zeros_along(op: Operands, source: str, axis: int, first: int, last: int) -> str:
+    """As many zeros in front of an axis and behind it."""
+    shape = op.size(source)
+    if not first and not last:
+        return source
+    if axis == len(shape) - 1:
+        return op.add(ops.ZeroPad(0, left=first, right=last), source, suffix="_zeros")
+    rows = [prod(shape[1:axis]), shape[axis], prod(shape[axis + 1 :])]
+    padded = [*shape[1:axis], first + shape[axis] + last, *shape[axis + 1 :]]
+    pad = ops.ZeroPad(0, top=first, bottom=last)
+    if axis == len(shape) - 2:
+        return op.add(pad, source, suffix="_zeros")
+    found = op.add(pad, op.add(ops.Reshape(rows), source, suffix="_rows"), suffix="_zeros")
+    return op.add(ops.Reshape(padded), found)
 
 
 def _squeeze(op: Operands) -> str:
-    source = op.any_activation()
-    shape = op.context.examples[source].shape
-    place = op.context.moved.get(op.node.input[0], 0)
-    axes = op.attrs.get("axes")
-    if axes is None and op.has(1):
-        axes = op.constant(1).reshape(-1).tolist()
+    source, place = op.any_activation(), _place(op)
+    shape, axes = op.size(source), op.axes()
     if axes is None:
         raise NotCanonical("a squeeze without axes")
-    pairs = [_own_axis(op, int(axis)) for axis in axes]
+    pairs = [_own_axis(op, axis) for axis in axes]
     if any(shape[axis] != 1 for _, axis in pairs):
         raise NotCanonical(f"a squeeze of {tuple(shape)}")
-    if not place and len(shape) == 4 and sorted(axis for _, axis in pairs) == [2, 3]:
-        return op.add(ops.Flatten(), source)
-    place -= sum(outer < place for outer, _ in pairs)
-    return _without(op, source, [axis for _, axis in pairs], place)
+    if not place.axis and len(shape) == 4 and sorted(axis for _, axis in pairs) == [2, 3]:
+        return _give(op, place, op.add(ops.Flatten(), source))
+    kept = place.without([outer for outer, _ in pairs])
+    return _without(op, source, [axis for _, axis in pairs], kept)
 
 
-def _without(op: Operands, source: str, axes: list[int], place: int) -> str:
+def _without(op: Operands, source: str, axes: list[int], place: Place) -> str:
     """``source`` without axes of length 1."""
-    shape = op.context.examples[source].shape
-    if place:
-        op.context.moved[op.node.output[0]] = place
-    return op.add(ops.Reshape([s for i, s in enumerate(shape) if i and i not in axes]), source)
+    shape = [s for i, s in enumerate(op.size(source)) if i and i not in axes]
+    return _give(op, place, op.add(ops.Reshape(shape), source))
 
 
 def _unsqueeze(op: Operands) -> str:
-    shape = list(op.shape())
-    axes = op.attrs.get("axes") or op.constant(1).reshape(-1).tolist()
+    source, place = op.any_activation(), _place(op)
+    shape: list[int] = list(place.shape(op.size(source)))
+    batch = object()
+    marked: list[object] = [*shape[: place.axis], batch, *shape[place.axis + 1 :]]
+    axes = op.axes() or []
     rank = len(shape) + len(axes)
     for axis in sorted(a % rank for a in axes):
-        if axis == 0:
-            raise NotCanonical("an axis in front of the batch")
-        shape.insert(axis, 1)
-    return op.add(ops.Reshape(shape[1:]), op.activation())
+        marked.insert(axis, 1)
+    moved = place.at(marked.index(batch))
+    sizes = [size for size in marked if isinstance(size, int)]
+    if place.beside > 1:
+        sizes.insert(moved.axis, place.beside)
+    return _give(op, moved, op.add(ops.Reshape(sizes), source))
 
 
 def _slice(op: Operands) -> str:
-    shape = op.shape()
     if op.opset < 10:
         starts, stops = list(op.attrs["starts"]), list(op.attrs["ends"])
         axes = list(op.attrs.get("axes", range(len(starts))))
         steps = [1] * len(starts)
     else:
-        starts, stops = op.constant(1).tolist(), op.constant(2).tolist()
-        axes = op.constant(3, np.arange(len(starts))).tolist()
-        steps = op.constant(4, np.ones(len(starts), np.int64)).tolist()
-    if any(step != 1 for step in steps):
-        raise NotCanonical(f"steps {steps}")
-    source = op.activation()
-    for start, stop, axis in zip(starts, stops, axes, strict=True):
-        axis %= len(shape)
-        first, last, _ = slice(start, stop).indices(shape[axis])
-        if (first, last) == (0, shape[axis]):
-            continue
-        if axis == 0:
-            raise NotCanonical("a part of the batch")
-        source = op.add(ops.Slice(axis, first, last), source, suffix=f"_{axis}")
-    return source
+        starts, stops = (op.constant(i).reshape(-1).tolist() for i in (1, 2))
+        axes = op.constant(3, np.arange(len(starts))).reshape(-1).tolist()
+        steps = op.constant(4, np.ones(len(starts), np.int64)).reshape(-1).tolist()
+    source, place = op.any_activation(), _place(op)
+    for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
+        if axis % _rank(op) == place.axis and step == 1 and start in (0, _LEAST) and stop >= _MOST:
+            continue  # all of the batch, however large it is
+        _, own = _own_axis(op, axis)
+        source = take(op, source, own, list(range(op.size(source)[own]))[start:stop:step])
+    return _give(op, place, source)
+
+
+def _reshape(op: Operands) -> str:
+    """Reshape to (N, ...), whatever batch was baked into it."""
+    given = op.constant(1).tolist() if op.has(1) else list(op.attrs.get("shape", []))
+    source, place = op.any_activation(), _place(op)
+    shape, before = op.size(source), place.shape(op.size(source))
+    features = prod(shape[1:])
+    sizes = [before[i] if size == 0 else int(size) for i, size in enumerate(given)]
+    if op.node.input[0] not in op.context.moved:
+        if len(given) == 2 and given[1] in (-1, features):
+            return flat(op)
+        rest = sizes[1:]
+        if rest.count(-1) == 1 and sizes[0] in (1, shape[0]):
+            rest[rest.index(-1)] = features // max(-prod(rest), 1)
+        if -1 not in rest and prod(rest) == features:
+            return source if rest == list(shape[1:]) else op.add(ops.Reshape(rest), source)
+    if sizes.count(-1) == 1:
+        sizes[sizes.index(-1)] = features // max(-prod(sizes), 1)
+    found = place.reshaped(before, sizes, given) if prod(sizes) == features else None
+    if found is None:
+        raise NotCanonical(f"a reshape of {before} to {given}")
+    own = [n for axis, n in enumerate(sizes) if axis != found.axis or found.beside > 1]
+    return _give(op, found, source if own == list(shape[1:]) else op.add(ops.Reshape(own), source))
+
+
+def flat(op: Operands) -> str:
+    """(N, ...) as (N, D)."""
+    return op.activation() if len(op.shape()) == 2 else op.add(ops.Flatten(), op.activation())
 
 
 def _concat(op: Operands) -> str:
-    axis = int(op.attrs["axis"]) % len(op.shape())
+    """Tensors one behind the other; constants among them by zeros and a shift."""
+    parts = [i for i in range(len(op.node.input)) if op.node.input[i]]
+    active = [i for i in parts if not op.is_constant(i)]
+    rank = len(op.shape(active[0]))
+    axis = int(op.attrs["axis"]) % rank
     if axis == 0:
         raise NotCanonical("along the batch")
-    return op.add(ops.Concat(axis), *(op.activation(i) for i in range(len(op.node.input))))
+    if len(active) == len(parts):
+        return op.add(ops.Concat(axis), *(op.activation(i) for i in parts))
+    return _with_constants(op, parts, active, axis)
+
+
+def _with_constants(op: Operands, parts: list[int], active: list[int], axis: int) -> str:
+    """Zeros in the place of constants (class tokens), and a shift that adds them."""
+    shape, rank = op.shape(active[0]), len(op.shape(active[0]))
+    constants = {i: op.tensor(i) for i in parts if i not in active}
+    for value in constants.values():
+        if value.dim() != rank or value.shape[0] != 1:
+            raise NotCanonical(f"a constant of shape {tuple(value.shape)} beside {shape}")
+    lengths = {i: int(value.shape[axis]) for i, value in constants.items()}
+    joined: list[str] = []
+    for place, index in enumerate(active):
+        first = parts.index(index)
+        following = parts.index(active[place + 1]) if place + 1 < len(active) else len(parts)
+        before = sum(lengths[i] for i in parts[:first]) if not place else 0
+        after = sum(lengths[i] for i in parts[first + 1 : following])
+        joined.append(zeros_along(op, op.activation(index), axis, before, after))
+    whole = joined[0] if len(joined) == 1 else op.add(ops.Concat(axis), *joined)
+    rows = [constants[i] if i in constants else torch.zeros(1, *op.shape(i)[1:]) for i in parts]
+    shift = ops.Shift(op.size(whole)[1:])
+    with torch.no_grad():
+        shift.bias.copy_(torch.cat(rows, dim=axis)[0])
+    return op.add(shift, whole, suffix="_constants")
 
 
 def _expand(op: Operands) -> str:
+    """Axes of length 1 spread over more."""
+    source, shape = op.activation(), op.shape()
     target = op.constant(1).reshape(-1).tolist()
-    if tuple(np.broadcast_shapes(tuple(target), op.shape())) != op.shape():
-        raise NotCanonical(f"{op.shape()} spread to {target}")
-    return op.activation()
+    try:
+        wanted = np.broadcast_shapes(tuple(target), shape)
+    except ValueError:
+        raise NotCanonical(f"{shape} spread to {target}") from None
+    if len(wanted) != len(shape):
+        raise NotCanonical(f"{shape} spread to {target}")
+    return _repeated(op, source, [1, *(w // s for w, s in zip(wanted[1:], shape[1:], strict=True))])
+
+
+def _tile(op: Operands) -> str:
+    repeats = op.constant(1).reshape(-1).tolist()
+    if repeats[0] != 1:
+        raise NotCanonical("a repeated batch")
+    return _repeated(op, op.activation(), repeats)
+
+
+def _repeated(op: Operands, source: str, repeats: list[int]) -> str:
+    for axis, times in enumerate(repeats):
+        if times != 1:
+            source = take(op, source, axis, list(range(op.size(source)[axis])) * times)
+    return source
 
 
 AXIS_HANDLERS: dict[str, Handler] = {
@@ -149,7 +258,9 @@ AXIS_HANDLERS: dict[str, Handler] = {
     "Gather": _gather,
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
+    "Reshape": _reshape,
     "Slice": _slice,
     "Concat": _concat,
     "Expand": _expand,
+    "Tile": _tile,
 }

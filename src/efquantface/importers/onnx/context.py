@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from efquantface.graph.graph import GraphBuilder
+from efquantface.importers.onnx.places import FRONT, Place
+from efquantface.quantize.codes import gives_codes
 
 Array = npt.NDArray[Any]
 
@@ -34,14 +36,31 @@ class Context:
     Attributes:
         examples: a tensor for every name in the graph under construction.
         constants, names: of ONNX values: those that are constant, and the others' graph names.
-        moved: place of the batch in ONNX values where it is not in front.
+        moved: place of the batch in ONNX values where it is not the first axis, or not all of it.
+        floats: names in the graph whose values no student has as codes.
+        single: the file takes one crop at a time, so that what works on all axes works on a crop.
     """
 
     builder: GraphBuilder
     examples: dict[str, Tensor]
     constants: dict[str, Array] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
-    moved: dict[str, int] = field(default_factory=dict)
+    moved: dict[str, Place] = field(default_factory=dict)
+    floats: set[str] = field(default_factory=set)
+    single: bool = False
+
+    def place(self, name: str) -> Place:
+        """Where the batch stands in an ONNX value."""
+        return self.moved.get(name, FRONT)
+
+    def put(self, name: str, place: Place) -> None:
+        """Remember where the batch stands in an ONNX value."""
+        if place != FRONT:
+            self.moved[name] = place
+
+    def file_shape(self, name: str) -> tuple[int, ...]:
+        """Shape that an ONNX value has for one crop."""
+        return self.place(name).shape(tuple(self.examples[self.names[name]].shape))
 
     def add(self, name: str, module: nn.Module, *inputs: str) -> str:
         """Append a module and run it on the examples, so that shapes are always known."""
@@ -52,6 +71,8 @@ class Context:
                 raise NotCanonical(str(error).splitlines()[0]) from None
         result = self.builder.add(name, module, *inputs)
         self.examples[result] = example
+        if not gives_codes(module, example.dim(), not self.floats.intersection(inputs)):
+            self.floats.add(result)
         return result
 
 
@@ -102,6 +123,17 @@ class Operands:
 
     def shape(self, index: int = 0) -> tuple[int, ...]:
         return tuple(self.context.examples[self.activation(index)].shape)
+
+    def size(self, name: str) -> tuple[int, ...]:
+        """Shape of a value of the graph under construction."""
+        return tuple(self.context.examples[name].shape)
+
+    def axes(self, index: int = 1) -> list[int] | None:
+        """Axes that the attribute of this name or input ``index`` gives, None where neither does."""
+        axes = self.attrs.get("axes")
+        if axes is None and self.has(index):
+            axes = self.constant(index).reshape(-1).tolist()
+        return None if axes is None else [int(a) for a in axes]
 
     def add(self, module: nn.Module, *inputs: str, suffix: str = "") -> str:
         return self.context.add(self.label + suffix, module, *inputs)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,20 +16,34 @@ from torch import fx
 from efquantface.errors import ModelFileError, UnsupportedOperatorError
 from efquantface.graph import ops
 from efquantface.graph.graph import INPUT, GraphBuilder
+from efquantface.importers.onnx.batches import Batches
+from efquantface.importers.onnx.channels_last import channels_first
 from efquantface.importers.onnx.context import Context, NotCanonical, Operands
-from efquantface.importers.onnx.facts import OnnxFacts, facts_of
+from efquantface.importers.onnx.facts import (
+    OnnxFacts,
+    embedding_output,
+    facts_of,
+    stored_size,
+)
 from efquantface.importers.onnx.handlers import HANDLERS
+from efquantface.importers.onnx.image_input import image_input
 from efquantface.importers.onnx.patterns import fuse_patterns
+from efquantface.importers.onnx.pixels import Pixels, grey
+from efquantface.importers.onnx.places import Place
 from efquantface.importers.onnx.proto import (
     NotConstant,
+    candidates,
     constants_of,
-    embedding_output,
     fold,
-    image_input,
     load_proto,
     opset,
     quantized_operators,
 )
+from efquantface.importers.onnx.sizes import Probe, Size, settle
+from efquantface.runtime.feeding import LUMA
+
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+_ENDS = ("Squeeze", "Unsqueeze", "Reshape", "Flatten", "Identity", "Cast", "Dropout")
 
 
 @dataclass(frozen=True)
@@ -35,30 +52,35 @@ class ImportedOnnx:
 
     Attributes:
         names: of the file's values: the graph's node that gives each.
-        moved: place of the batch in the file's values where it is not in front.
+        moved: place of the batch in the file's values where it is not the first axis.
     """
 
     graph: fx.GraphModule
     facts: OnnxFacts
     names: dict[str, str]
-    moved: dict[str, int]
+    moved: dict[str, Place]
 
 
-def import_onnx(path: Path) -> ImportedOnnx:
+def import_onnx(path: Path, size: Size | None = None) -> ImportedOnnx:
     """Read an ONNX face-recognition network as a trainable canonical graph.
 
-    The graph takes the file's own float input (N,3,H,W) and gives (N,D); any batch that was baked
-    into the file is freed.
+    The graph takes what the file takes as a float (N,3,H,W) and gives (N,D), whatever the file's order
+    of axes; any batch that was baked into the file is freed.
+
+    Args:
+        path: the file.
+        size: height and width of crops, for files that leave them open.
 
     Raises:
         ModelFileError: not a network with one image input and one embedding output, values that
             are not finite, or already quantized.
+        ContractError: the file takes crops of another size.
         UnsupportedOperatorError: naming every node that has no canonical form.
     """
-    return import_proto(load_proto(path), path)
+    return import_proto(load_proto(path), path, size)
 
 
-def import_proto(model: onnx.ModelProto, path: Path) -> ImportedOnnx:
+def import_proto(model: onnx.ModelProto, path: Path, size: Size | None = None) -> ImportedOnnx:
     """Like :func:`import_onnx`, for a model already in memory; ``path`` is named in errors."""
     quantized = quantized_operators(model)
     if quantized:
@@ -66,40 +88,66 @@ def import_proto(model: onnx.ModelProto, path: Path) -> ImportedOnnx:
             f"{path}: is already quantized ({', '.join(quantized)}); compress the float network "
             "that it was made from"
         )
-    constants = constants_of(model)
-    for name, value in constants.items():
+    for name, value in constants_of(model).items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise ModelFileError(f"{path}: weight {name!r} holds values that are not finite")
-    source, (height, width) = image_input(model, path)
-    output = embedding_output(model, path)
+    image, outputs = image_input(model, path), candidates(model, path)
+    probe = Probe(path, model, image)
+    settled = settle(probe, outputs, size or stored_size(model))
+    output = embedding_output(probe, outputs, settled.size)
+    turned: set[str] = set()
+    source = model
+    if image.layout.last:
+        source, turned = channels_first(model, image.name)
     builder = GraphBuilder()
-    context = Context(builder, {INPUT: torch.zeros(1, 3, height, width)}, constants)
-    context.names[source] = INPUT
-    _import_nodes(model, context, opset(model), output, path)
+    example = torch.zeros(1, 3, *settled.size)
+    context = Context(builder, {INPUT: example}, constants_of(source))
+    context.names[image.name] = INPUT
+    context.single = image.layout.batch == 1
+    pixels = Pixels(context)
+    if image.layout.channels == 1:
+        pixels.views[image.name] = grey(context, INPUT, LUMA)
+    else:
+        pixels.images.add(image.name)
+    shared = _import_nodes(source, context, pixels, output, path)
 
+    pixels.settle(output)
     if output not in context.names:
         raise ModelFileError(f"{path}: the output {output!r} does not depend on the input")
     result = context.names[output]
     shape = tuple(context.examples[result].shape)
-    if len(shape) == 4 and shape[2:] == (1, 1):
-        result = context.add(f"{output}_flatten", ops.Flatten(), result)
-        shape = shape[:2]
-    if len(shape) != 2 or shape[0] != 1:
+    if prod(shape[1:]) != max(shape[1:], default=0) or output in context.moved:
         raise ModelFileError(
             f"{path}: the output {output!r} has shape {shape}, not one embedding a face (N, D)"
         )
-    facts = facts_of(model, source, output, (height, width), shape[1])
-    return ImportedOnnx(builder.finish(result), facts, context.names, context.moved)
+    if len(shape) != 2:
+        result = context.add(f"{output}_flatten", ops.Flatten(), result)
+    facts = facts_of(model, image, output, settled, max(shape[1:]))
+    if shared:
+        note = (
+            f"{shared} layers are applied to a crop more than once (to its mirror image?); the student "
+            "holds them as often"
+        )
+        facts = replace(facts, notes=(*facts.notes, note))
+    names = {name: node for name, node in context.names.items() if name not in turned}
+    return ImportedOnnx(builder.finish(result), facts, names, context.moved)
 
 
 def _import_nodes(
-    model: onnx.ModelProto, context: Context, version: int, output: str, path: Path
-) -> None:
-    """Run every node's handler; nodes with constant inputs only are folded."""
+    model: onnx.ModelProto, context: Context, pixels: Pixels, output: str, path: Path
+) -> int:
+    """Run every node's handler; nodes with constant inputs only are folded.
+
+    Returns:
+        How many layers read weights that another has read.
+    """
     problems: list[str] = []
     unknown: set[str] = set()
-    nodes = fuse_patterns(list(model.graph.node), {output}, context.constants)
-    for node in nodes:
+    weights: Counter[str] = Counter()
+    fused = fuse_patterns(list(model.graph.node), {output}, context.constants)
+    ends = _end_moves(fused, output)
+    batches = Batches(context, pixels)
+    for node in batches.spread(fused):
         used = [i for i in node.input if i]
         if any(i in unknown for i in used):
             # still name operators that are unknown in themselves
@@ -108,28 +156,85 @@ def _import_nodes(
             unknown.update(node.output)
             continue
         try:
-            if (
-                node.op_type == "Shape"
-                and used[0] in context.names
-                and used[0] not in context.moved
-            ):
-                shape = context.examples[context.names[used[0]]].shape
-                context.constants[node.output[0]] = np.asarray(shape, np.int64)
-            elif all(i in context.constants for i in used):
-                context.constants |= fold(node, context.constants, model)
-            elif node.op_type in HANDLERS:
-                attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-                operands = Operands(node, context, attrs, version)
-                found = HANDLERS[node.op_type](operands)
-                results = [found] if isinstance(found, str) else found
-                context.names.update(zip(node.output, results, strict=False))
-            else:
-                raise NotCanonical("")
+            _import_node(model, node, used, context, pixels)
         except (NotCanonical, NotConstant) as error:
+            if node.output[0] in ends and used[0] in context.names:
+                context.names[node.output[0]] = context.names[used[0]]
+                continue  # the embedding is flat in the end, whatever its axes were
             reason = f" ({error})" if str(error) else ""
             problems.append(f"{node.op_type} {node.name!r}{reason}")
             unknown.update(node.output)
+        if node.op_type in _WEIGHTED and len(used) > 1:
+            weights[used[1]] += 1
     if problems:
         raise UnsupportedOperatorError(
             f"{path}: {len(problems)} nodes are not supported: " + "; ".join(problems)
         )
+    return sum(count - 1 for name, count in weights.items() if name in context.constants)
+
+
+def _import_node(
+    model: onnx.ModelProto,
+    node: onnx.NodeProto,
+    used: list[str],
+    context: Context,
+    pixels: Pixels,
+) -> None:
+    """One node.
+
+    Raises:
+        NotCanonical, NotConstant: it has no canonical form.
+    """
+    attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    operands = Operands(node, context, attrs, opset(model))
+    if pixels.read(operands):
+        return
+    for name in used:
+        pixels.settle(name)
+    if node.op_type == "Shape" and used[0] in context.names:
+        shape = context.file_shape(used[0])[attrs.get("start", 0) : attrs.get("end")]
+        context.constants[node.output[0]] = np.asarray(shape, np.int64)
+    elif node.op_type == "Size" and used[0] in context.names:
+        context.constants[node.output[0]] = np.asarray(prod(context.file_shape(used[0])), np.int64)
+    elif node.op_type == "If" and used[0] in context.constants:
+        _import_branch(model, node, attrs, context, pixels)
+    elif all(i in context.constants for i in used):
+        context.constants |= fold(node, context.constants, model)
+    elif node.op_type in HANDLERS:
+        found = HANDLERS[node.op_type](operands)
+        results = [found] if isinstance(found, str) else found
+        context.names.update(zip(node.output, results, strict=False))
+        pixels.follow(node)
+    else:
+        raise NotCanonical("")
+
+
+def _import_branch(
+    model: onnx.ModelProto,
+    node: onnx.NodeProto,
+    attrs: dict[str, Any],
+    context: Context,
+    pixels: Pixels,
+) -> None:
+    """The branch of an If that is taken for every crop."""
+    taken = bool(context.constants[node.input[0]].reshape(-1)[0])
+    branch = attrs["then_branch" if taken else "else_branch"]
+    context.constants.update({i.name: onnx.numpy_helper.to_array(i) for i in branch.initializer})
+    for inner in branch.node:
+        _import_node(model, inner, [i for i in inner.input if i], context, pixels)
+    for name, result in zip(node.output, branch.output, strict=True):
+        if result.name in context.constants:
+            context.constants[name] = context.constants[result.name]
+        else:
+            context.names[name] = context.names[result.name]
+            context.put(name, context.place(result.name))
+
+
+def _end_moves(nodes: list[onnx.NodeProto], output: str) -> set[str]:
+    """Values between the embedding as it is computed and the output, which differ by their axes only."""
+    makers = {name: node for node in nodes for name in node.output}
+    found: set[str] = set()
+    while output in makers and makers[output].op_type in _ENDS:
+        found.add(output)
+        output = makers[output].input[0]
+    return found

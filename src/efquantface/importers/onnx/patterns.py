@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from onnx import AttributeProto, NodeProto, helper, numpy_helper
 
+from efquantface.importers.onnx.norms import l2_norm
+
 Constants = Mapping[str, npt.NDArray[Any]]
-GELU, LAYER_NORM, L2_NORM = "efq.Gelu", "efq.LayerNorm", "efq.L2Normalize"
+GELU, LAYER_NORM = "efq.Gelu", "efq.LayerNorm"
 _CLOSE = 1e-3
 
 
@@ -29,7 +31,7 @@ def fuse_patterns(
         constants: initializers by name; ``Constant`` nodes are looked through.
     """
     graph = _Graph(nodes, constants)
-    for match in (_gelu, _layer_norm, _l2_norm):
+    for match in (_gelu, _layer_norm, l2_norm):
         for node in nodes:
             fused = match(graph, node)
             if fused is not None:
@@ -133,7 +135,7 @@ def _factors(graph: _Graph, name: str) -> tuple[float, list[str]] | None:
 
 
 def _layer_norm(graph: _Graph, node: NodeProto) -> NodeProto | None:
-    """``(x - mean) / sqrt(mean((x - mean)^2) + eps)`` over the last axis."""
+    """``(x - mean) / sqrt(mean((x - mean)^2) + eps)`` over one axis."""
     if node.op_type != "Div":
         return None
     centred = graph.made_by(node.input[0], "Sub")
@@ -151,42 +153,21 @@ def _layer_norm(graph: _Graph, node: NodeProto) -> NodeProto | None:
     square = graph.made_by(variance.input[0], "Pow", "Mul")
     if square is None or square.input[0] != node.input[0]:
         return None
-    if not (_over_last(graph, mean) and _over_last(graph, variance)):
+    axis = _one_axis(graph, mean)
+    if axis is None or axis != _one_axis(graph, variance):
         return None
     return helper.make_node(
-        LAYER_NORM, [centred.input[0]], [node.output[0]], name=node.name, epsilon=eps
+        LAYER_NORM, [centred.input[0]], [node.output[0]], name=node.name, epsilon=eps, axis=axis
     )
 
 
-def _l2_norm(graph: _Graph, node: NodeProto) -> NodeProto | None:
-    """``x / max(||x||, eps)`` over the last axis."""
-    if node.op_type != "Div":
-        return None
-    x, length = node.input
-    expanded = graph.made_by(length, "Expand")
-    if expanded is not None:
-        length = expanded.input[0]
-    floor = graph.made_by(length, "Clip", "Max")
-    eps = 0.0
-    if floor is not None:
-        low = next((v for v in map(graph.scalar, floor.input[1:]) if v is not None), None)
-        low = _attribute(floor, "min", low)
-        if low is None:
-            return None
-        length, eps = floor.input[0], float(low)
-    norm = graph.made_by(length, "ReduceL2")
-    if norm is None or norm.input[0] != x or not _over_last(graph, norm):
-        return None
-    return helper.make_node(L2_NORM, [x], [node.output[0]], name=node.name, eps=eps)
-
-
-def _over_last(graph: _Graph, node: NodeProto) -> bool:
-    """A reduction over the last axis that keeps its place."""
+def _one_axis(graph: _Graph, node: NodeProto) -> int | None:
+    """The one axis that a reduction works over, if that keeps its place."""
     axes = _attribute(node, "axes", None)
     if axes is None and len(node.input) > 1:
         value = graph.constants.get(node.input[1])
         axes = None if value is None else value.reshape(-1).tolist()
-    return list(axes or []) == [-1] and _attribute(node, "keepdims", 1) == 1
+    return int(axes[0]) if len(axes or []) == 1 and _attribute(node, "keepdims", 1) == 1 else None
 
 
 def _attribute(node: NodeProto, name: str, default: Any) -> Any:

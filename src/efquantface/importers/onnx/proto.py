@@ -10,20 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from efquantface.errors import ModelFileError
 
 Array = npt.NDArray[Any]
-DEFAULT_SIZE = 112
 
 _QUANTIZED = (
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "QGemm"),
     *("MatMulInteger", "MatMulNBits", "QLinearConv", "QLinearMatMul"),
 )
-_FLOAT_INPUTS = (TensorProto.FLOAT, TensorProto.FLOAT16)
-_LEAST_EMBEDDING = 16  # an output of fewer values is something else: a norm, a quality score
+LEAST_EMBEDDING = 16  # an output of fewer values is something else: a norm, a quality score
 
 
 class NotConstant(Exception):
@@ -52,63 +50,55 @@ def quantized_operators(model: onnx.ModelProto) -> list[str]:
     return sorted({n.op_type for n in model.graph.node if n.op_type in _QUANTIZED})
 
 
-def image_input(model: onnx.ModelProto, path: Path) -> tuple[str, tuple[int, int]]:
-    """Name, height and width of the one image input; sizes left open are ``DEFAULT_SIZE``.
+def candidates(model: onnx.ModelProto, path: Path) -> list[str]:
+    """Outputs that may be the embedding, by what the file declares; at least one.
+
+    Norms and quality scores beside it are left out where their size is declared.
 
     Raises:
-        ModelFileError: several inputs, or one that is no float image.
-    """
-    constants = {i.name for i in model.graph.initializer}
-    inputs = [i for i in model.graph.input if i.name not in constants]
-    if len(inputs) != 1:
-        raise ModelFileError(
-            f"{path}: has inputs {[i.name for i in inputs]}; one image input is expected"
-        )
-    tensor = inputs[0].type.tensor_type
-    dims = [d.dim_value for d in tensor.shape.dim]
-    if tensor.elem_type not in _FLOAT_INPUTS:
-        kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
-        raise ModelFileError(f"{path}: the input is {kind}, a float image is expected")
-    if len(dims) != 4 or dims[1] not in (0, 3):
-        raise ModelFileError(
-            f"{path}: the input has shape {dims}, a face network takes (N, 3, height, width)"
-        )
-    return str(inputs[0].name), (dims[2] or DEFAULT_SIZE, dims[3] or DEFAULT_SIZE)
-
-
-def embedding_output(model: onnx.ModelProto, path: Path) -> str:
-    """The output that is an embedding; norms and quality scores beside it are left alone.
-
-    Raises:
-        ModelFileError: several outputs could be it, or none.
+        ModelFileError: no output could be it, or the declared sizes of several allow it.
     """
     outputs = list(model.graph.output)
     if len(outputs) > 1:
-        outputs = [o for o in outputs if width(o) is None or (width(o) or 0) >= _LEAST_EMBEDDING]
+        outputs = [o for o in outputs if width(o) is None or (width(o) or 0) >= LEAST_EMBEDDING]
         declared = [o for o in outputs if width(o)]
         outputs = declared if len(declared) == 1 else outputs
-    if len(outputs) != 1:
-        names = [o.name for o in model.graph.output]
-        raise ModelFileError(
-            f"{path}: has outputs {names}; one embedding is expected. Keep one of them: "
-            "onnx.utils.extract_model(FILE, NEW_FILE, [INPUT], [OUTPUT])"
-        )
-    return str(outputs[0].name)
+        if not outputs or len(declared) > 1:
+            raise several_outputs(model, path)
+    return [str(o.name) for o in outputs]
+
+
+def several_outputs(model: onnx.ModelProto, path: Path) -> ModelFileError:
+    """The error of a file whose embedding is not known from several outputs."""
+    names = [o.name for o in model.graph.output]
+    return ModelFileError(
+        f"{path}: has outputs {names}; one embedding is expected. Keep one of them: "
+        "onnx.utils.extract_model(FILE, NEW_FILE, [INPUT], [OUTPUT])"
+    )
 
 
 def width(output: onnx.ValueInfoProto) -> int | None:
-    """Values a face of an output (N, D) or (N, D, 1, 1); 0 for other shapes, None if not said."""
+    """Values a face that an output declares; 0 where it is a map, None where it does not say.
+
+    An embedding has one axis that is long, beside the batch: (N, D), (N, D, 1, 1), (N, 1, 1, D), (D,).
+    """
     if not output.type.tensor_type.HasField("shape"):
         return None
     dims = [d.dim_value for d in output.type.tensor_type.shape.dim]
-    if len(dims) == 2 or (len(dims) == 4 and dims[2:] == [1, 1]):
-        return dims[1] or None
-    return 0
+    sizes = dims[1:] if len(dims) > 1 else dims
+    if not sizes or 0 in sizes:
+        return None
+    return max(sizes) if sum(size > 1 for size in sizes) <= 1 else 0
 
 
 def constants_of(model: onnx.ModelProto) -> dict[str, Array]:
     """Initializers, half precision as float32: all arithmetic here is float32."""
     return {i.name: _single(numpy_helper.to_array(i)) for i in model.graph.initializer}
+
+
+def stored_names(model: onnx.ModelProto) -> set[str]:
+    """Names of initializers; old files list them among their inputs."""
+    return {i.name for i in model.graph.initializer}
 
 
 def opset(model: onnx.ModelProto) -> int:

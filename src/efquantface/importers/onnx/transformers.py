@@ -4,56 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from efquantface.graph import ops
+from efquantface.importers.onnx.arithmetic import scaled, with_shift
+from efquantface.importers.onnx.axes import take
 from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
-from efquantface.importers.onnx.patterns import GELU, L2_NORM, LAYER_NORM
 
-
-def stays_in_float(op: Operands, source: str) -> bool:
-    """Whether a constant factor or offset of ``source`` is a Scale or Shift, not an Affine."""
-    rank = op.context.examples[source].dim()
-    module = op.context.builder.module(source)
-    return rank not in (2, 4) or ops.is_island(module)
-
-
-def constant_operand(op: Operands, kind: str, index: int, source: str) -> str:
-    """Add, Sub, Mul or Div of an activation and a constant of any shape that spreads over it."""
-    value = op.tensor(index)
-    shape = op.context.examples[source].shape
-    while value.dim() > 1 and value.shape[0] == 1:  # the batch and missing axes need no entry
-        value = value[0]
-    try:
-        spread = np.broadcast_shapes(tuple(value.shape), tuple(shape[1:]))
-    except ValueError:
-        raise NotCanonical(f"a constant of shape {tuple(value.shape)} for {tuple(shape)}") from None
-    if tuple(spread) != tuple(shape[1:]):
-        raise NotCanonical(f"a constant of shape {tuple(value.shape)} spreads {tuple(shape)}")
-    if kind in ("Sub", "Div") and index == 0:
-        raise NotCanonical(f"{kind} of a constant and an activation")
-    if kind in ("Add", "Sub"):
-        shift = ops.Shift(value.shape)
-        with torch.no_grad():
-            shift.bias.copy_(value if kind == "Add" else -value)
-        return op.add(shift, source)
-    scale = ops.Scale(value.shape)
-    with torch.no_grad():
-        scale.weight.copy_(value if kind == "Mul" else 1 / value)
-    return op.add(scale, source)
-
-
-def two_activations(op: Operands, kind: str) -> str:
-    """A product of two activations, one of which may be spread over height and width."""
-    if kind != "Mul":
-        raise NotCanonical("two activations")
-    first, second = op.activation(0), op.activation(1)
-    a, b = op.shape(0), op.shape(1)
-    spread = tuple(max(sizes) for sizes in zip(a, b, strict=False))
-    if len(a) != len(b) or spread not in (a, b):
-        raise NotCanonical(f"shapes {a} and {b}")
-    if a != spread:
-        first, second = second, first
-    return op.add(ops.Multiply(), first, second)
+_NEVER = -1e4  # added to what no token may look at
 
 
 def _matmul(op: Operands) -> str:
@@ -66,54 +24,74 @@ def _matmul(op: Operands) -> str:
     return op.add(ops.linear_from(weight.T, None), op.activation())
 
 
-def _layer_norm(op: Operands) -> str:
-    shape = op.shape()
-    if op.attrs.get("axis", -1) not in (-1, len(shape) - 1):
-        raise NotCanonical(f"axis {op.attrs['axis']}")
-    norm = ops.LayerNorm(shape[-1], float(op.attrs.get("epsilon", 1e-5)))
-    with torch.no_grad():
-        if op.has(1):
-            norm.weight.copy_(op.tensor(1))
-        if op.has(2):
-            norm.bias.copy_(op.tensor(2))
-    return op.add(norm, op.activation())
-
-
-def _gelu(op: Operands) -> str:
-    if op.attrs.get("approximate", b"none") != b"none":
-        raise NotCanonical("an approximated GELU")
-    return op.add(ops.Gelu(), op.activation())
-
-
 def _softmax(op: Operands) -> str:
-    default = -1 if op.opset >= 13 else 1
-    if op.attrs.get("axis", default) not in (-1, len(op.shape()) - 1):
-        raise NotCanonical(f"axis {op.attrs.get('axis', default)}")
-    return op.add(ops.Softmax(), op.activation())
+    """Over one axis; up to opset 12 over all axes from the given one on."""
+    source, shape = op.activation(), op.shape()
+    axis = int(op.attrs.get("axis", -1 if op.opset >= 13 else 1)) % len(shape)
+    if axis == 0:
+        raise NotCanonical("a softmax over the batch")
+    if axis == len(shape) - 1:
+        return op.add(ops.Softmax(), source)
+    if op.opset < 13:
+        flat = op.add(ops.Reshape([*shape[1:axis], -1]), source, suffix="_flat")
+        return op.add(ops.Reshape(shape[1:]), op.add(ops.Softmax(), flat))
+    order = list(range(len(shape)))
+    order[axis], order[-1] = order[-1], order[axis]
+    turned = op.add(ops.Transpose(order), source, suffix="_turned")
+    return op.add(ops.Transpose(order), op.add(ops.Softmax(), turned))
 
 
-def _l2_normalize(op: Operands) -> str:
-    return op.add(ops.L2Normalize(float(op.attrs.get("eps", 0.0))), op.activation())
+def _attention(op: Operands) -> str:
+    """``softmax(scale q k^T + mask) v`` of (N,heads,T,D), or of (N,T,heads D) with attributes."""
+    if op.attrs.get("softcap", 0.0) or len(op.node.output) > 1 or op.has(4) or op.has(5):
+        raise NotCanonical("attention with a cap, a past or several results")
+    lines = len(op.shape()) == 3
+    heads = [int(op.attrs.get(f"{which}_num_heads", 0)) for which in ("q", "kv", "kv")]
+    q, k, v = (_heads(op, i, count) if lines else op.activation(i) for i, count in enumerate(heads))
+    queries, keys = op.size(q), op.size(k)
+    if keys[1] != queries[1]:  # several heads read the same keys
+        each = [i // (queries[1] // keys[1]) for i in range(queries[1])]
+        k, v = (take(op, x, 1, each) for x in (k, v))
+    turned = op.add(ops.Transpose((0, 1, 3, 2)), k, suffix="_turned")
+    scale = float(op.attrs.get("scale", queries[-1] ** -0.5))
+    found = scaled(op, op.add(ops.MatMul(), q, turned, suffix="_product"), scale)
+    mask = _mask(op, queries[2], keys[2])
+    if mask is not None:
+        found = with_shift(op, found, mask)
+    found = op.add(ops.MatMul(), op.add(ops.Softmax(), found, suffix="_shares"), v)
+    if not lines:
+        return found
+    joined = op.add(ops.Transpose((0, 2, 1, 3)), found)
+    return op.add(ops.Reshape([queries[2], queries[1] * op.size(v)[3]]), joined)
 
 
-def _lp_normalization(op: Operands) -> str:
-    if op.attrs.get("axis", -1) not in (-1, len(op.shape()) - 1) or op.attrs.get("p", 2) != 2:
-        raise NotCanonical("not the L2 norm of the last axis")
-    return op.add(ops.L2Normalize(1e-12), op.activation())
+def _heads(op: Operands, index: int, count: int) -> str:
+    _, tokens, width = op.shape(index)
+    if not count or width % count:
+        raise NotCanonical(f"{count} heads of {width} values")
+    parts = op.add(ops.Reshape([tokens, count, width // count]), op.activation(index))
+    return op.add(ops.Transpose((0, 2, 1, 3)), parts)
 
 
-def _sigmoid(op: Operands) -> str:
-    return op.add(ops.Sigmoid(), op.activation())
+def _mask(op: Operands, queries: int, keys: int) -> Tensor | None:
+    """What is added to the products of queries and keys."""
+    mask = None
+    if op.has(3):
+        given = op.constant(3)
+        mask = torch.from_numpy(np.asarray(given))
+        if given.dtype == np.bool_:
+            mask = torch.zeros(given.shape).masked_fill(~mask, _NEVER)
+        while mask.dim() > 2 and mask.shape[0] == 1:
+            mask = mask[0]
+    if op.attrs.get("is_causal", 0):
+        later = torch.ones(queries, keys).triu(1).bool()
+        causal = torch.zeros(queries, keys).masked_fill(later, _NEVER)
+        mask = causal if mask is None else mask + causal
+    return mask
 
 
 TRANSFORMER_HANDLERS: dict[str, Handler] = {
+    "Attention": _attention,
     "MatMul": _matmul,
-    "LayerNormalization": _layer_norm,
-    LAYER_NORM: _layer_norm,
-    "Gelu": _gelu,
-    GELU: _gelu,
     "Softmax": _softmax,
-    L2_NORM: _l2_normalize,
-    "LpNormalization": _lp_normalization,
-    "Sigmoid": _sigmoid,
 }

@@ -1,0 +1,85 @@
+"""Functions of single values, and of whole axes, that compute in float: islands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from efquantface.graph.ops.base import Operator
+
+FUNCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "abs": lambda x, _: torch.abs(x),
+    "elu": lambda x, alpha: F.elu(x, alpha),
+    "erf": lambda x, _: torch.erf(x),
+    "exp": lambda x, _: torch.exp(x),
+    "log": lambda x, _: torch.log(x),
+    "pow": torch.pow,
+    "sign": lambda x, _: torch.sign(x),
+    "softplus": lambda x, _: F.softplus(x),
+    "tanh": lambda x, _: torch.tanh(x),
+}
+REDUCTIONS: dict[str, Callable[[Tensor, tuple[int, ...], bool], Tensor]] = {
+    "max": torch.amax,
+    "mean": lambda x, axes, keep: x.mean(axes, keep),
+    "min": torch.amin,
+    "sum": lambda x, axes, keep: x.sum(axes, keep),
+}
+
+
+class Function(Operator):
+    """One function of every value.
+
+    Args:
+        function: a key of ``FUNCTIONS``.
+        value: its parameter, of "pow" (exponent) and "elu" (alpha).
+
+    Raises:
+        ValueError: an unknown function.
+    """
+
+    kind = "function"
+    island = True
+
+    def __init__(self, function: str, value: float = 0.0) -> None:
+        super().__init__()
+        if function not in FUNCTIONS:
+            raise ValueError(f"function {function!r} is none of {', '.join(FUNCTIONS)}")
+        self.function, self.value = function, value
+
+    def forward(self, x: Tensor) -> Tensor:
+        return FUNCTIONS[self.function](x, self.value)
+
+    def attrs(self) -> dict[str, Any]:
+        return {"function": self.function, "value": self.value}
+
+
+class Reduce(Operator):
+    """Largest, smallest, mean or sum of the values along axes.
+
+    Args:
+        reduction: a key of ``REDUCTIONS``.
+        axes: none of them the batch.
+        keep: axes stay, with length 1.
+
+    Raises:
+        ValueError: an unknown reduction.
+    """
+
+    kind = "reduce"
+    island = True
+
+    def __init__(self, reduction: str, axes: Sequence[int], keep: bool) -> None:
+        super().__init__()
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"reduction {reduction!r} is none of {', '.join(REDUCTIONS)}")
+        self.reduction, self.axes, self.keep = reduction, tuple(int(a) for a in axes), keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        return REDUCTIONS[self.reduction](x, self.axes, self.keep)
+
+    def attrs(self) -> dict[str, Any]:
+        return {"reduction": self.reduction, "axes": self.axes, "keep": self.keep}

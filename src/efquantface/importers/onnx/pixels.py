@@ -1,0 +1,332 @@
+"""What a file does to crops before its first layer, as a view of the image: kept until it is read.
+
+A view says which rows and columns of the image stand where (a part, a mirror image), which channels
+are mixed (another order, grey), and what each is multiplied by and added. When a layer reads it, the
+factor comes first, so that it goes into the normalization; then moves, which hand on codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from efquantface.graph import ops
+from efquantface.importers.onnx.context import Context, NotCanonical, Operands
+
+Float64 = npt.NDArray[np.float64]
+Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of the image at a node of the graph.
+
+    Attributes:
+        base: the node.
+        mix: (C,B) shares of the node's B channels in each of the view's.
+        rows, columns: of the node's that the view has, in its order.
+        factor, offset: (C,) of the view's channels.
+        flat: the axis of channels, which are one, is left out.
+    """
+
+    base: str
+    mix: Float64
+    rows: Index
+    columns: Index
+    factor: Float64
+    offset: Float64
+    flat: bool = False
+
+    @property
+    def is_base(self) -> bool:
+        """Whether nothing is done to the image."""
+        return self.is_plain and bool((self.factor == 1).all() and (self.offset == 0).all())
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no pixel is moved or mixed."""
+        size = self.mix.shape[1]
+        return (
+            self.mix.shape == (size, size)
+            and bool((self.mix == np.eye(size)).all())
+            and _is_range(self.rows)
+            and _is_range(self.columns)
+            and not self.rows[0]
+            and not self.columns[0]
+        )
+
+
+def whole(context: Context, base: str) -> View:
+    """All of a node's image."""
+    _, channels, height, width = context.examples[base].shape
+    return View(
+        base,
+        np.eye(channels),
+        np.arange(height),
+        np.arange(width),
+        np.ones(channels),
+        np.zeros(channels),
+    )
+
+
+def grey(context: Context, base: str, weights: tuple[float, ...]) -> View:
+    """One channel of a node's three."""
+    mix = np.asarray(weights, np.float64).reshape(1, -1)
+    view = whole(context, base)
+    return replace(view, mix=mix / mix.sum(), factor=np.ones(1), offset=np.zeros(1))
+
+
+def _slice(op: Operands, view: View) -> View:
+    if op.opset < 10:
+        starts, stops = op.attrs["starts"], op.attrs["ends"]
+        axes, steps = op.attrs.get("axes", range(len(starts))), [1] * len(starts)
+    else:
+        starts, stops = op.constant(1).tolist(), op.constant(2).tolist()
+        axes = op.constant(3, np.arange(len(starts))).tolist()
+        steps = op.constant(4, np.ones(len(starts), np.int64)).tolist()
+    for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
+        view = _picked(view, axis, lambda v, s=slice(start, stop, step): v[s])
+    return view
+
+
+def _gather(op: Operands, view: View) -> View:
+    index = op.constant(1)
+    axis = int(op.attrs.get("axis", 0)) % 4
+    if index.ndim == 0 and axis == 1:
+        return replace(_picked(view, 1, lambda v: v[index.reshape(1)]), flat=True)
+    if index.ndim != 1:
+        raise NotCanonical("a gather of a table of entries")
+    return _picked(view, axis, lambda v: v[index])
+
+
+def _picked(view: View, axis: int, pick: Callable[[Any], Any]) -> View:
+    """Entries of an axis."""
+    axis %= 4
+    if view.flat:
+        raise NotCanonical("a part of a single channel")
+    if axis == 1:
+        order = pick(np.arange(len(view.mix)))
+        return replace(
+            view, mix=view.mix[order], factor=view.factor[order], offset=view.offset[order]
+        )
+    if axis == 2:
+        return replace(view, rows=pick(view.rows))
+    if axis == 3:
+        return replace(view, columns=pick(view.columns))
+    if len(pick(np.arange(1))) != 1:
+        raise NotCanonical("a part of the batch")
+    return view
+
+
+def _split(op: Operands, view: View) -> list[View]:
+    axis = int(op.attrs.get("axis", 0)) % 4
+    length = {1: len(view.mix), 2: len(view.rows), 3: len(view.columns)}.get(axis, 0)
+    sizes = op.attrs.get("split") or (op.constant(1).tolist() if op.has(1) else None)
+    if sizes is None:
+        sizes = [-(-length // len(op.node.output))] * len(op.node.output)
+    stops = np.cumsum(sizes).tolist()
+    return [
+        _picked(view, axis, lambda v, s=slice(stop - size, stop): v[s])
+        for size, stop in zip(sizes, stops, strict=True)
+    ]
+
+
+def _unsqueeze(op: Operands, view: View) -> View:
+    axes = op.attrs.get("axes") or op.constant(1).reshape(-1).tolist()
+    if not view.flat or [a % 4 for a in axes] != [1]:
+        raise NotCanonical("another axis")
+    return replace(view, flat=False)
+
+
+def _concat(op: Operands, views: list[View]) -> View:
+    """Channels of one image side by side."""
+    first = views[0]
+    same = all(
+        v.base == first.base
+        and not v.flat
+        and np.array_equal(v.rows, first.rows)
+        and np.array_equal(v.columns, first.columns)
+        for v in views
+    )
+    if int(op.attrs["axis"]) % 4 != 1 or not same:
+        raise NotCanonical("parts of different images")
+    return replace(
+        first,
+        mix=np.concatenate([v.mix for v in views]),
+        factor=np.concatenate([v.factor for v in views]),
+        offset=np.concatenate([v.offset for v in views]),
+    )
+
+
+def _arithmetic(op: Operands, view: View) -> View:
+    constant = next((i for i in (0, 1) if op.is_constant(i)), None)
+    if constant is None or view.flat:
+        raise NotCanonical("two images")
+    value = op.constant(constant).astype(np.float64)
+    channels = len(view.mix)
+    full = value.reshape((1,) * (4 - value.ndim) + value.shape)
+    if full.size not in (1, full.shape[1]) or full.shape[1] not in (1, channels):
+        raise NotCanonical("not a value a channel")
+    c, kind = np.broadcast_to(full.reshape(-1), channels), op.node.op_type
+    if kind == "Add":
+        return replace(view, offset=view.offset + c)
+    if kind == "Sub":
+        sign = -1 if constant == 0 else 1
+        return replace(view, factor=sign * view.factor, offset=sign * (view.offset - c))
+    if kind == "Div" and constant == 0:
+        raise NotCanonical("a constant divided by an image")
+    c = 1 / c if kind == "Div" else c
+    return replace(view, factor=view.factor * c, offset=view.offset * c)
+
+
+def _batch_norm(op: Operands, view: View) -> View:
+    scale, bias, mean, variance = (op.constant(i).astype(np.float64) for i in range(1, 5))
+    factor = scale / np.sqrt(variance + float(op.attrs.get("epsilon", 1e-5)))
+    offset = bias - mean * factor
+    return replace(view, factor=view.factor * factor, offset=view.offset * factor + offset)
+
+
+_ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Identity", "Cast", "Dropout", "BatchNormalization")
+_MOVES: dict[str, Callable[[Operands, View], View | list[View]]] = {
+    "Slice": _slice,
+    "Gather": _gather,
+    "Split": _split,
+}
+_ON_VIEWS: dict[str, Callable[[Operands, View], View | list[View]]] = {
+    **_MOVES,
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _arithmetic),
+    **dict.fromkeys(("Identity", "Cast", "Dropout"), lambda op, view: view),
+    "BatchNormalization": _batch_norm,
+    "Unsqueeze": _unsqueeze,
+}
+
+
+class Pixels:
+    """The views among a file's values, and what becomes of them.
+
+    Attributes:
+        views: by the value's name in the file.
+        images: values that are the whole image but for a factor and an offset.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.views: dict[str, View] = {}
+        self.images: set[str] = set()
+
+    def read(self, op: Operands) -> bool:
+        """Take in a node of views, or of a move of the image; False where it is none."""
+        names = [name for name in op.node.input if name and name not in self.context.constants]
+        found: View | list[View]
+        try:
+            if any(name in self.views for name in names):
+                views = [self.views[n] if n in self.views else self._image(n) for n in names]
+                if op.node.op_type == "Concat":
+                    found = _concat(op, views)
+                elif len(views) == 1 and op.node.op_type in _ON_VIEWS:
+                    found = _ON_VIEWS[op.node.op_type](op, views[0])
+                else:
+                    return False
+            elif len(names) == 1 and names[0] in self.images and op.node.op_type in _MOVES:
+                found = _MOVES[op.node.op_type](op, self._image(names[0]))
+            else:
+                return False
+        except (NotCanonical, KeyError, IndexError, ValueError):
+            return False
+        results = found if isinstance(found, list) else [found]
+        if any(not len(v.rows) or not len(v.columns) or not len(v.mix) for v in results):
+            return False
+        self.views.update(zip(op.node.output, results, strict=True))
+        return True
+
+    def _image(self, name: str) -> View:
+        if name not in self.images:
+            raise NotCanonical("not the image")
+        return whole(self.context, self.context.names[name])
+
+    def follow(self, node: onnx.NodeProto) -> None:
+        """See whether a node that was imported gives the image, too."""
+        if node.op_type in _ARITHMETIC and self.images.intersection(node.input):
+            (name,) = self.images.intersection(node.input)
+            shapes = [
+                self.context.examples[self.context.names[n]].shape for n in (name, node.output[0])
+            ]
+            if shapes[0] == shapes[1] and sum(n in self.context.names for n in node.input) == 1:
+                self.images.add(node.output[0])
+
+    def settle(self, name: str) -> None:
+        """Give a value that is a view a node of the graph, since something reads it."""
+        view = self.views.pop(name, None)
+        if view is not None:
+            self.context.names[name] = _written(self.context, name, view)
+
+
+def _written(context: Context, name: str, view: View) -> str:
+    """The graph's node of a view: factor and offset, part and mirror image, channels."""
+    at, channels = view.base, view.mix.shape[1]
+    early = _before(view)
+    if early is not None:
+        at = _affine(context, f"{name}_scaled", at, *early)
+    for axis, index, length in (
+        (2, view.rows, context.examples[at].shape[2]),
+        (3, view.columns, context.examples[at].shape[3]),
+    ):
+        if _is_range(index):
+            if len(index) < length:
+                part = ops.Slice(axis, int(index[0]), int(index[0]) + len(index))
+                at = context.add(f"{name}_part{axis}", part, at)
+        else:
+            at = context.add(f"{name}_pick{axis}", ops.Pick(axis, index.tolist()), at)
+    chosen = view.mix.argmax(axis=1)
+    if not np.array_equal(view.mix, np.eye(channels)[chosen]):
+        weight = torch.from_numpy(view.mix).float().reshape(*view.mix.shape, 1, 1)
+        at = context.add(f"{name}_mixed", ops.conv_from(weight, None), at)
+    elif chosen.tolist() != list(range(channels)):
+        at = context.add(f"{name}_channels", ops.Pick(1, chosen.tolist()), at)
+    if early is None:
+        at = _affine(context, f"{name}_scaled", at, view.factor, view.offset)
+    if view.flat:
+        at = context.add(f"{name}_flat", ops.Reshape(context.examples[at].shape[2:]), at)
+    return at
+
+
+def _before(view: View) -> tuple[Float64, Float64] | None:
+    """Factor and offset (B,) of the node's own channels that do the same as those of the view's.
+
+    There are some where all of the view's channels that read one of the node's agree, and shares sum
+    to one.
+    """
+    if not np.allclose(view.mix.sum(axis=1), 1):
+        return None
+    factor, offset = np.ones(view.mix.shape[1]), np.zeros(view.mix.shape[1])
+    for channel in range(view.mix.shape[1]):
+        readers = np.flatnonzero(view.mix[:, channel])
+        pairs = {(view.factor[r], view.offset[r]) for r in readers}
+        if len(pairs) > 1:
+            return None
+        factor[channel], offset[channel] = next(iter(pairs), (1.0, 0.0))
+    for shares, own, added in zip(view.mix, view.factor, view.offset, strict=True):
+        used = shares != 0
+        if (factor[used] != own).any() or (offset[used] != added).any():
+            return None
+    return factor, offset
+
+
+def _affine(context: Context, name: str, at: str, factor: Float64, offset: Float64) -> str:
+    if (factor == 1).all() and (offset == 0).all():
+        return at
+    module = ops.Affine(len(factor))
+    with torch.no_grad():
+        module.weight.copy_(torch.from_numpy(factor.copy()))
+        module.bias.copy_(torch.from_numpy(offset.copy()))
+    return context.add(name, module, at)
+
+
+def _is_range(index: Index) -> bool:
+    return bool((np.diff(index) == 1).all())

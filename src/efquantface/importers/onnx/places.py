@@ -1,0 +1,94 @@
+"""Where the batch stands in a file's values; a graph keeps it in front.
+
+Exporters put another axis in front of the batch (attention's query, key and value stacked, tokens
+first), or make one axis of the batch and others (heads, windows). Such a value is remembered with its
+:class:`Place`, and read by what moves axes and by what does not care where the batch is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Place:
+    """The batch in a file's value; the graph's has the file's axes behind the batch.
+
+    Attributes:
+        axis: of the file's value, which holds the batch.
+        outer, inner: what that axis holds beside the batch, which varies slower and faster. Where it is
+            more than 1, the graph's value has an axis of that length in the place of ``axis``.
+    """
+
+    axis: int = 0
+    outer: int = 1
+    inner: int = 1
+
+    @property
+    def beside(self) -> int:
+        """Length of the graph's axis that the file's batch axis leaves."""
+        return self.outer * self.inner
+
+    def rank(self, own: int) -> int:
+        """Axes of the file's value, of those of the graph's."""
+        return own - (self.beside > 1)
+
+    def own(self, axis: int) -> int | None:
+        """The graph's number of the file's axis (not negative); None for nothing but the batch."""
+        if axis == self.axis and self.beside == 1:
+            return None
+        return axis if axis > self.axis and self.beside == 1 else axis + 1
+
+    def shape(self, own: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the file's value, of that of the graph's."""
+        batch, *rest = own
+        if self.beside > 1:
+            rest[self.axis] *= batch
+        else:
+            rest.insert(self.axis, batch)
+        return tuple(rest)
+
+    def front(self, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A file's value as the graph has it."""
+        shape, axis = value.shape, self.axis
+        batch = shape[axis] // self.beside
+        parted = value.reshape(*shape[:axis], self.outer, batch, self.inner, *shape[axis + 1 :])
+        first = np.moveaxis(parted, axis + 1, 0)
+        beside = () if self.beside == 1 else (self.beside,)
+        return first.reshape(batch, *shape[:axis], *beside, *shape[axis + 1 :])
+
+    def reshaped(self, shape: tuple[int, ...], target: list[int], given: list[int]) -> Place | None:
+        """The place after a reshape; None where what holds the batch is torn apart.
+
+        Args:
+            shape: of the file's value, for one crop.
+            target: the same after the reshape.
+            given: as the file says it: where an axis is -1 or 0 it is likely the batch.
+        """
+        slower = prod(shape[: self.axis]) * self.outer
+        faster = prod(shape[self.axis + 1 :]) * self.inner
+        found = []
+        for axis, length in enumerate(target):
+            before, after = prod(target[:axis]), prod(target[axis + 1 :])
+            if slower % before or faster % after:
+                continue
+            place = Place(axis, slower // before, faster // after)
+            if place.beside == length:
+                found.append((place.beside, given[axis] > 0, axis, place))
+        return min(found)[-1] if found else None
+
+    def without(self, axes: list[int]) -> Place:
+        """The place after the file's ``axes`` are gone."""
+        return Place(self.axis - sum(axis < self.axis for axis in axes), self.outer, self.inner)
+
+    def at(self, axis: int) -> Place:
+        """The same at another axis."""
+        return Place(axis, self.outer, self.inner)
+
+
+FRONT = Place()

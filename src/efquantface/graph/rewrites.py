@@ -198,8 +198,10 @@ def _fold_mixed_pixels(gm: fx.GraphModule) -> None:
             continue
         for user, conv in readers:
             assert isinstance(conv, ops.Conv2d)
-            weight = torch.einsum("ochw,ci->oihw", conv.weight.double(), mixed.weight[..., 0, 0].double())
-            attrs = {**ops.conv_attrs(conv)}
+            weight = torch.einsum(
+                "ochw,ci->oihw", conv.weight.double(), mixed.weight[..., 0, 0].double()
+            )
+            attrs = ops.conv_attrs(conv)
             kept = {k: attrs[k] for k in ("stride", "padding", "dilation", "groups")}
             gm.set_submodule(str(user.target), ops.conv_from(weight.float(), conv.bias, **kept))
         node.replace_all_uses_with(node.all_input_nodes[0])
@@ -209,9 +211,15 @@ def _fold_mixed_pixels(gm: fx.GraphModule) -> None:
 
 def _mixes_pixels(gm: fx.GraphModule, node: fx.Node, module: nn.Module) -> bool:
     """Whether a node gives shares of the image's channels, and nothing else is done to them."""
-    if not isinstance(module, ops.Conv2d) or module.kernel_size != (1, 1) or module.in_channels != 3:
+    if (
+        not isinstance(module, ops.Conv2d)
+        or module.kernel_size != (1, 1)
+        or module.in_channels != 3
+    ):
         return False
-    plain = module.stride == (1, 1) and module.groups == 1 and not any(int(p) for p in module.padding)
+    plain = (
+        module.stride == (1, 1) and module.groups == 1 and not any(int(p) for p in module.padding)
+    )
     if not plain or bool(module.bias.any()):  # type: ignore[union-attr]
         return False
     at = node.all_input_nodes[0]

@@ -38,7 +38,8 @@ def ending(gm: fx.GraphModule, sizes: Mapping[str, tuple[int, ...]]) -> list[fx.
         if module is None or isinstance(module, ops.Conv2d):
             continue
         read_in_float = all(
-            user.op == "output" or (user in found and not isinstance(module_of(gm, user), ops.Linear))
+            user.op == "output"
+            or (user in found and not isinstance(module_of(gm, user), ops.Linear))
             for user in node.users
         )
         if read_in_float and _is_vector(sizes[name_of(node)]):

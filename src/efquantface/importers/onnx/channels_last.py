@@ -80,9 +80,7 @@ def _back(node: NodeProto, turned: set[str]) -> list[NodeProto]:
     for index, name in enumerate(node.input):
         if name in turned:
             node.input[index] = f"{name}_last_{node.output[0]}"
-            made.append(
-                helper.make_node("Transpose", [name], [node.input[index]], perm=_TO_LAST)
-            )
+            made.append(helper.make_node("Transpose", [name], [node.input[index]], perm=_TO_LAST))
     return made
 
 

@@ -23,9 +23,7 @@ _PIXELS = (0, 128, 255)
 _STRAIGHT = 1e-3  # of the whole range, by which grey may lie off the line from black to white
 
 
-def front(
-    model: onnx.ModelProto, image: ImageInput, size: tuple[int, int]
-) -> tuple[float, float]:
+def front(model: onnx.ModelProto, image: ImageInput, size: tuple[int, int]) -> tuple[float, float]:
     """(mean, std) in grey levels, the average of all channels; (0, 1) where there is none.
 
     Args:

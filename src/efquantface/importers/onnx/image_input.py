@@ -77,7 +77,9 @@ def image_input(model: onnx.ModelProto, path: Path) -> ImageInput:
     element = _ELEMENTS.get(tensor.elem_type)
     if element is None:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
-        raise ModelFileError(f"{path}: the input is {kind}, an image of floats or uint8 is expected")
+        raise ModelFileError(
+            f"{path}: the input is {kind}, an image of floats or uint8 is expected"
+        )
     dims = [d.dim_value for d in tensor.shape.dim]
     layout = layout_of(dims)
     if layout is None:

@@ -94,7 +94,9 @@ class Probe:
         if batch > 1 and shape[:1] != (batch,):
             return 0
         values = prod(shape) // batch
-        return values if values == max(shape[1:] if shape[:1] == (batch,) else shape, default=0) else 0
+        return (
+            values if values == max(shape[1:] if shape[:1] == (batch,) else shape, default=0) else 0
+        )
 
 
 def settle(probe: Probe, outputs: list[str], wanted: Size | None) -> Settled:
@@ -111,9 +113,14 @@ def settle(probe: Probe, outputs: list[str], wanted: Size | None) -> Settled:
     """
     layout, path = probe.image.layout, probe.path
     if layout.height and layout.width:
-        return Settled((layout.height, layout.width))
+        declared = (layout.height, layout.width)
+        if wanted not in (None, declared):
+            raise ContractError(f"{path}: takes {_said(declared)} crops, not {_said(wanted)}")
+        return Settled(declared)
     if wanted is not None and (not probe.runs or _fits(layout, wanted, probe, outputs)):
-        return Settled(wanted, notes=[f"height and width are not in the file: {_said(wanted)}, as told"])
+        return Settled(
+            wanted, notes=[f"height and width are not in the file: {_said(wanted)} taken"]
+        )
     if not probe.runs:
         guess = layout.height or DEFAULT_SIZE, layout.width or DEFAULT_SIZE
         return Settled(guess, True, [_open_note(guess)])
@@ -152,6 +159,7 @@ def _all(layout: Any) -> Iterator[Size]:
 
 
 def _said(size: Size) -> str:
+    """Width first, as crops are named elsewhere."""
     return f"{size[1]}x{size[0]}"
 
 

@@ -220,6 +220,6 @@ def test_a_refusal_comes_before_faces_are_embedded(
     end, weights = ENDS["linear"]
     good = save(tmp_path / "good.onnx", [*start, *end], {**own, **weights})
     monkeypatch.setattr("efquantface.pipeline.compressible.quantize", broken)
-    with pytest.raises(ModelFileError, match="good.onnx: has no integer form"):
+    with pytest.raises(ModelFileError, match=r"good\.onnx: has no integer form"):
         _compressed(good, tmp_path / "run")
     assert not (tmp_path / "run").exists()

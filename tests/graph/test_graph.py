@@ -53,6 +53,7 @@ ARGUMENTS = {
     "reshape": {"shape": (2, 3)},
     "transpose": {"order": (0, 2, 1)},
     "slice": {"axis": 1, "start": 2, "stop": 5},
+    "pick": {"axis": 1, "indices": (2, 1, 0)},
     "concat": {"axis": 1},
     "layernorm": {"features": 4, "eps": 1e-6},
     "l2normalize": {"eps": 1e-12},

@@ -93,7 +93,7 @@ def import_proto(model: onnx.ModelProto, path: Path, size: Size | None = None) -
             raise ModelFileError(f"{path}: weight {name!r} holds values that are not finite")
     image, outputs = image_input(model, path), candidates(model, path)
     probe = Probe(path, model, image)
-    settled = settle(probe, outputs, size or stored_size(model))
+    settled = settle(probe, outputs, size or stored_size(model, image))
     output = embedding_output(probe, outputs, settled.size)
     turned: set[str] = set()
     source = model

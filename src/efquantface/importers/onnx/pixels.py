@@ -91,7 +91,7 @@ def _slice(op: Operands, view: View) -> View:
         axes = op.constant(3, np.arange(len(starts))).tolist()
         steps = op.constant(4, np.ones(len(starts), np.int64)).tolist()
     for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
-        view = _picked(view, axis, lambda v, s=slice(start, stop, step): v[s])
+        view = _picked(view, axis, _at(slice(start, stop, step)))
     return view
 
 
@@ -99,10 +99,15 @@ def _gather(op: Operands, view: View) -> View:
     index = op.constant(1)
     axis = int(op.attrs.get("axis", 0)) % 4
     if index.ndim == 0 and axis == 1:
-        return replace(_picked(view, 1, lambda v: v[index.reshape(1)]), flat=True)
+        return replace(_picked(view, 1, _at(index.reshape(1))), flat=True)
     if index.ndim != 1:
         raise NotCanonical("a gather of a table of entries")
-    return _picked(view, axis, lambda v: v[index])
+    return _picked(view, axis, _at(index))
+
+
+def _at(which: slice | Index) -> Callable[[Any], Any]:
+    """Picks entries of an array."""
+    return lambda values: values[which]
 
 
 def _picked(view: View, axis: int, pick: Callable[[Any], Any]) -> View:
@@ -132,7 +137,7 @@ def _split(op: Operands, view: View) -> list[View]:
         sizes = [-(-length // len(op.node.output))] * len(op.node.output)
     stops = np.cumsum(sizes).tolist()
     return [
-        _picked(view, axis, lambda v, s=slice(stop - size, stop): v[s])
+        _picked(view, axis, _at(slice(stop - size, stop)))
         for size, stop in zip(sizes, stops, strict=True)
     ]
 

@@ -30,11 +30,14 @@ NCHW, NHWC = ("batch", 3, 32, 32), ("batch", 32, 32, 3)
 HALVES = np.array([4, 4])
 
 FORMS = {
-    "max pool, same": [node("MaxPool", ["r"], "x", kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER")],
+    "max pool, same": [
+        node("MaxPool", ["r"], "x", kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER")
+    ],
     "max pool, same lower": [node("MaxPool", ["c"], "x", kernel_shape=[2, 2], auto_pad="SAME_LOWER")],
     "average pool, same": [node("AveragePool", ["c"], "x", kernel_shape=[2, 2], auto_pad="SAME_UPPER")],
     "average with padding over the edge": [
-        node("AveragePool", ["c"], "x", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4, ceil_mode=1, count_include_pad=1)
+        node("AveragePool", ["c"], "x", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4,
+             ceil_mode=1, count_include_pad=1)
     ],
     "difference": [node("Sigmoid", ["r"], "s"), node("Sub", ["r", "s"], "x")],
     "quotient": [node("Add", ["r", "one"], "s"), node("Div", ["c", "s"], "x")],
@@ -49,7 +52,8 @@ FORMS = {
     "length of the channels": [node("ReduceL2", ["r"], "m", axes=[1]), node("Add", ["r", "m"], "x")],
     "channels last": [
         node("Transpose", ["c"], "t", perm=[0, 2, 3, 1]), node("Mul", ["t", "eight"], "u"),
-        node("Relu", ["u"], "v"), node("ReduceMean", ["v"], "m", axes=[1, 2]), node("Add", ["v", "m"], "y"),
+        node("Relu", ["u"], "v"), node("ReduceMean", ["v"], "m", axes=[1, 2]),
+        node("Add", ["v", "m"], "y"),
         node("Transpose", ["y"], "x", perm=[0, 3, 1, 2]),
     ],
     "larger half": [node("Split", ["c", "halves"], "h0"), node("Concat", ["h0", "h1"], "x", axis=1)],

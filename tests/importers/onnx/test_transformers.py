@@ -1,4 +1,4 @@
-"""Transformers as exporters write them: tokens, attention in all its forms, windows, the batch anywhere."""
+"""Transformers as exporters write them: tokens, attention in all forms, windows, the batch anywhere."""
 
 from __future__ import annotations
 

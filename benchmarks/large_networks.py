@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from efquantface import FaceContract, compress
 from efquantface.data.faces import load_faces
 
-CROPS = 400
+CROPS = 200
 
 
 def conv(

@@ -187,11 +187,15 @@ def _import_node(
     operands = Operands(node, context, attrs, opset(model))
     if pixels.read(operands):
         return
+    shape = pixels.shape(used[0]) if node.op_type == "Shape" else None
+    if shape is not None:
+        context.constants[node.output[0]] = np.asarray(shape, np.int64)
+        return
     for name in used:
         pixels.settle(name)
     if node.op_type == "Shape" and used[0] in context.names and used[0] not in context.moved:
-        shape = context.examples[context.names[used[0]]].shape
-        context.constants[node.output[0]] = np.asarray(shape, np.int64)
+        known = context.examples[context.names[used[0]]].shape
+        context.constants[node.output[0]] = np.asarray(known, np.int64)
     elif all(i in context.constants for i in used):
         context.constants |= fold(node, context.constants, model)
     elif node.op_type in HANDLERS:

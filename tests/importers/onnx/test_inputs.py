@@ -113,6 +113,53 @@ def test_each_channel_keeps_its_own_normalization_when_swapped(tmp_path: Path) -
     np.testing.assert_allclose(first.mean.numpy(), _EACH[::-1], rtol=1e-5)
 
 
+GREYS: dict[str, tuple[list[NodeProto], Arrays]] = {
+    "a weighted sum": (
+        [node("Mul", ["in", "luma"], "m"), node("ReduceSum", ["m", "c"], "s", keepdims=1)],
+        {"luma": np.array(LUMA, np.float32).reshape(1, 3, 1, 1), "c": np.array([1])},
+    ),
+    "a mean": ([node("ReduceMean", ["in"], "s", axes=[1], keepdims=1)], {}),
+    "a sum of slices": (
+        [
+            node("Split", ["in"], ["r", "g", "b"], axis=1),
+            *(node("Mul", [c, f"l{c}"], f"m{c}") for c in "rgb"),
+            node("Add", ["mr", "mg"], "rg"),
+            node("Add", ["rg", "mb"], "s"),
+        ],
+        {f"l{c}": np.float32(v) for c, v in zip("rgb", LUMA, strict=True)},
+    ),
+}
+
+
+@pytest.mark.parametrize("way", GREYS)
+def test_grey_made_inside(way: str, tmp_path: Path) -> None:
+    """Its shares go into the first layer, which reads the pixels themselves."""
+    nodes, weights = GREYS[way]
+    path = _file(tmp_path / "m.onnx", [*nodes, *NORMALIZED], {**weights, **NORM}, channels=1)
+    model = load_model(path)
+    assert "(x - 127.5) / 128" in model.notes[0]
+    _check(model, _there(path, PIXELS))
+    kinds = [type(m) for _, m in module_nodes(model.graph)][:2]
+    assert kinds == [ops.Normalize, ops.Conv2d]
+
+
+@pytest.mark.parametrize("way", ["Tile", "Expand", "Concat"])
+def test_one_channel_taken_three_times(way: str, tmp_path: Path) -> None:
+    nodes, weights = {
+        "Tile": ([node("Tile", ["in", "r"], "s")], {"r": np.array([1, 3, 1, 1])}),
+        "Expand": ([node("Expand", ["in", "r"], "s")], {"r": np.array([1, 3, 1, 1])}),
+        "Concat": ([node("Concat", ["in"] * 3, "s", axis=1)], {}),
+    }[way]
+    path = _file(
+        tmp_path / "m.onnx", [*nodes, *NORMALIZED], {**weights, **NORM}, shape=("n", 1, SIZE, SIZE)
+    )
+    grey = (PIXELS * np.array(LUMA, np.float32).reshape(1, 3, 1, 1)).sum(axis=1, keepdims=True)
+    model = load_model(path)
+    _check(model, _there(path, grey))
+    kinds = [type(m) for _, m in module_nodes(model.graph)][:2]
+    assert kinds == [ops.Normalize, ops.Conv2d]
+
+
 @pytest.mark.parametrize("kind", ["part", "pad", "transpose"])
 def test_normalization_of_part_of_a_crop(kind: str, tmp_path: Path) -> None:
     """``x[:, :, :, 2:14]``, padding or swapped axes, and only then minus 127.5."""

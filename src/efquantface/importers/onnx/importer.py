@@ -189,6 +189,10 @@ def _import_node(
     operands = Operands(node, context, attrs, opset(model))
     if pixels.read(operands):
         return
+    shape = pixels.shape(used[0]) if node.op_type == "Shape" else None
+    if shape is not None:
+        context.constants[node.output[0]] = np.asarray(shape, np.int64)
+        return
     for name in used:
         pixels.settle(name)
     if node.op_type == "Shape" and used[0] in context.names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # names and numbers of contracts are wanted before arrays are
     import numpy.typing as npt
 
 Color = Literal["RGB", "BGR"]
+_SIZE = re.compile(r"(\d+)(?:x(\d+))?")
 TEMPLATES = ("arcface112", "dlib150", "unknown")
 
 # The preprocessing of the field's model families, by the name used on the command line.
@@ -161,6 +163,19 @@ class FaceContract:
             raise ContractError(
                 f"{where}: the stored face contract cannot be read ({error})"
             ) from None
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width of crops from ``160``, or ``112x96`` (height first).
+
+    Raises:
+        ContractError: it is neither, or zero.
+    """
+    found = _SIZE.fullmatch(text.strip().lower())
+    sides = [int(side) for side in found.groups() if side] if found else []
+    if not sides or min(sides) < 1:
+        raise ContractError(f"size {text!r}: write 160, or HEIGHTxWIDTH (112x96)")
+    return sides[0], sides[-1]
 
 
 def _short(values: tuple[float, float, float]) -> str:

@@ -58,7 +58,13 @@ class DataError(EfqError):
 
 
 class CropError(DataError):
-    """Faces are not crops aligned to the contract's template."""
+    """Faces are not crops aligned to the contract's template.
+
+    Attributes:
+        size: height and width that nearly all of them have; None where they differ.
+    """
+
+    size: tuple[int, int] | None = None
 
 
 class EvaluationError(EfqError):

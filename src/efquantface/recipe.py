@@ -23,9 +23,9 @@ from pydantic import (
     model_validator,
 )
 
-from efquantface.contract import PREPROCESS
+from efquantface.contract import PREPROCESS, parse_size
 from efquantface.distill.settings import TrainSettings
-from efquantface.errors import RecipeError, did_you_mean
+from efquantface.errors import ContractError, RecipeError, did_you_mean
 from efquantface.evaluation.settings import EvalSettings
 from efquantface.fields import flag_name, sentences
 from efquantface.prune.goal import PruneGoal
@@ -57,6 +57,19 @@ def check_preprocess(name: str) -> str:
             f"{did_you_mean(name, PREPROCESS)}"
         )
     return name
+
+
+def check_size(text: str) -> str:
+    """Height and width of crops: ``160``, or ``112x96``.
+
+    Raises:
+        RecipeError: anything else.
+    """
+    try:
+        parse_size(text)
+    except ContractError as error:
+        raise RecipeError(str(error)) from None
+    return text
 
 
 def check_device_name(name: str) -> str:
@@ -138,6 +151,11 @@ class Recipe(BaseModel):
         None,
         description=f"{', '.join(PREPROCESS)}: for files that do not say how pixels are normalized; "
         "efq inspect MODEL --faces DIR tries them",
+    )
+    size: str | None = Field(
+        None,
+        description="height and width of crops (160, or 112x96), for files that leave them open; "
+        "otherwise those of the given crops",
     )
     device: str = Field("cpu", description="cpu, cuda, or cuda:1 (the second GPU)")
 
@@ -258,6 +276,11 @@ class Recipe(BaseModel):
     def _preprocess(cls, value: str | None) -> str | None:
         return None if value is None else _told(check_preprocess, value)
 
+    @field_validator("size", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> str | None:
+        return None if value is None else _told(check_size, str(value))
+
     @field_validator("device")
     @classmethod
     def _device(cls, value: str) -> str:
@@ -337,6 +360,11 @@ class Recipe(BaseModel):
     def quantizes(self) -> bool:
         """Whether the student is quantized, not only pruned."""
         return self.bits != FLOAT
+
+    @property
+    def crop_size(self) -> tuple[int, int] | None:
+        """Height and width of crops, where they are told."""
+        return None if self.size is None else parse_size(self.size)
 
     @property
     def scheme(self) -> Scheme:

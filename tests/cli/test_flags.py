@@ -22,6 +22,7 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "prune": (["--prune", "0.25"], 0.25),
     "budget": (["--budget", "60%"], "60%"),
     "preprocess": (["--preprocess", "raw"], "raw"),
+    "size": (["--size", "112x96"], "112x96"),
     "device": (["--device", "cuda:1"], "cuda:1"),
     "layers": (["--layer-bits", "fc*=4", "--layer-bits", "a=w6a6"], {"fc*": "w4a8", "a": "w6a6"}),
     "wide_ends": (["--wide-ends"], True),

@@ -14,12 +14,12 @@ from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.errors import ModelFileError, RecipeError
 from efquantface.graph import ops
-from efquantface.graph.graph import module_nodes
+from efquantface.graph.graph import module_nodes, module_of, output_node
 from efquantface.importers.load import load_model
 from efquantface.quantize.equalize import equalize
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
-from efquantface.quantize.placement import output_layer, quantize, quantizer_before, refresh_biases
+from efquantface.quantize.placement import quantize, quantizer_before, refresh_biases
 from efquantface.quantize.ranges import enable, search_range, search_weight_scales, set_ranges
 from efquantface.quantize.scheme import Bits, Scheme
 
@@ -310,7 +310,7 @@ def test_every_integer_layer_knows_its_input(network: nn.Module, contract: FaceC
     layers = [m for _, m in module_nodes(student.graph) if hasattr(m, "input_scale")]
     assert layers
     assert all(m.input_scale > 0 for m in layers)
-    assert output_layer(student.graph) is layers[-1]
+    assert module_of(student.graph, output_node(student.graph)) is layers[-1]
     with pytest.raises(ModelFileError, match="quantized already"):
         quantize(student, Scheme())
 

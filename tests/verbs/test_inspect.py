@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from conftest import randomize
+from conftest import make_faces, randomize
 from efquantface.backbones.iresnet import IResNet
 from efquantface.backbones.registry import BACKBONES
 from efquantface.cli.main import app
@@ -18,11 +19,13 @@ from efquantface.errors import ModelFileError
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.graph.checkpoint import save_checkpoint
 from efquantface.importers.load import load_model
+from efquantface.pipeline.compress import compress
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme
 from efquantface.verbs.describe import describe_backbones
 from efquantface.verbs.inspect import describe_model
+from face_files import SIZE, backbone, dense, node, save
 
 
 def test_a_checkpoint(tmp_path: Path) -> None:
@@ -61,6 +64,49 @@ def test_a_student_and_its_file(
     assert "quantized student" in "\n".join(describe_model(tmp_path / "s.safetensors").lines)
     with pytest.raises(ModelFileError, match="not to be tried"):
         describe_model(tmp_path / "s.safetensors", faces=faces_dir)
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        ([node("Relu", ["e"], "out")], ""),
+        ([node("LpNormalization", ["e"], "out", axis=1, p=2)], ""),
+        ([node("Sin", ["e"], "out")], "Sin"),
+        ([node("Mul", ["e", "zero"], "out")], "does not depend on the crop"),
+    ],
+)
+def test_it_says_what_compress_will_do(end: list, why: str, tmp_path: Path) -> None:
+    """By the same checks, before any face is at hand."""
+    (start, a), (layer, b) = backbone(), dense()
+    path = save(tmp_path / "m.onnx", [*start, *layer, *end], {**a, **b, "zero": np.float32(0)})
+    found = describe_model(path)
+    assert found.numbers["compressible"] == (not why)
+    assert ("can be compressed" in found.lines) == (not why)
+    assert ("cannot be compressed" in "\n".join(found.lines)) == bool(why)
+    options = {"epochs": 0, "quiet": True, "anyway": True, "benchmark": False, "cache": False}
+    faces = make_faces(6, 4, SIZE)
+    if not why:
+        assert compress(path, faces, tmp_path / "run", **options).run.onnx.is_file()
+        return
+    assert why in found.numbers["unsupported"]
+    with pytest.raises(ModelFileError) as caught:
+        compress(path, faces, tmp_path / "run", **options)
+    assert str(caught.value) == found.numbers["unsupported"]
+
+
+def test_height_and_width_come_from_the_faces(tmp_path: Path, faces_dir: Path) -> None:
+    start, own = backbone()
+    end = [node("GlobalAveragePool", ["map"], "p"), node("Flatten", ["p"], "out")]
+    path = save(tmp_path / "m.onnx", [*start, *end], own, shape=("n", 3, "h", "w"))
+    assert describe_model(path).numbers["contract"]["height"] == 112
+    assert describe_model(path, size=(48, 40)).numbers["contract"]["width"] == 40
+    found = describe_model(path, faces=faces_dir)
+    assert found.numbers["contract"]["height"] == 32
+    run = CliRunner().invoke(app, ["inspect", str(path), "--size", "64"])
+    assert "64x64" in run.output
+    wrong = CliRunner().invoke(app, ["inspect", str(path), "--size", "big"])
+    assert wrong.exit_code
+    assert "HEIGHTxWIDTH" in wrong.output + str(wrong.exception)
 
 
 def test_backbones_are_listed() -> None:

@@ -18,9 +18,11 @@ from efquantface.cli.options import (
     GroupBy,
     Preprocess,
     Resize,
+    Size,
     Templates,
     Threads,
     Threshold,
+    in_pixels,
     one_of,
     wants_arcface,
 )
@@ -39,6 +41,7 @@ def evaluate(
     ] = None,
     backend: Backend = "auto",
     preprocess: Preprocess = None,
+    size: Size = None,
     flip: Flip = None,
     threshold: Threshold = None,
     arcface: Arc = None,
@@ -71,6 +74,7 @@ def evaluate(
         against=against,
         backend=backend,
         preprocess=preprocess,
+        size=in_pixels(size),
         flip=bool(flip),
         threshold=threshold,
         arcface=bool(arcface) or wants_arcface(protocol),
@@ -90,6 +94,7 @@ def inspect(
         typer.Option(help="faces on which colour orders and normalizations are tried"),
     ] = None,
     preprocess: Preprocess = None,
+    size: Size = None,
     layers: Annotated[bool, typer.Option("--layers", help="list the layers")] = False,
     resize: Resize = None,
     json_: Json = None,
@@ -103,7 +108,12 @@ def inspect(
     from efquantface.verbs.inspect import describe_model
 
     found = describe_model(
-        model, faces=faces, preprocess=preprocess, layers=layers, resize=bool(resize)
+        model,
+        faces=faces,
+        preprocess=preprocess,
+        layers=layers,
+        resize=bool(resize),
+        size=in_pixels(size),
     )
     give(found.lines, found.numbers, json_)
 
@@ -115,6 +125,7 @@ def embed(
         Path, typer.Option("-o", "--output", help=".npz or .parquet; biometric data (mode 0600)")
     ] = Path("embeddings.npz"),
     preprocess: Preprocess = None,
+    size: Size = None,
     backend: Backend = "auto",
     flip: Flip = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="to length 1")] = False,
@@ -136,6 +147,7 @@ def embed(
         faces,
         output,
         preprocess=preprocess,
+        size=in_pixels(size),
         backend=backend,
         flip=bool(flip),
         normalize=normalize,
@@ -158,6 +170,7 @@ def benchmark(
     ] = None,
     backend: Backend = "auto",
     preprocess: Preprocess = None,
+    size: Size = None,
     batch: Annotated[list[int] | None, whole("batch sizes  [default: 1 16]")] = None,
     rounds: Annotated[int, whole("rounds in which all models take turns")] = 20,
     device: Device = None,
@@ -179,6 +192,7 @@ def benchmark(
             name,
             backend=backend,
             preprocess=preprocess,
+            size=in_pixels(size),
             device=device or "cpu",
             threads=threads,
         )
@@ -223,6 +237,7 @@ def export(
         ),
     ] = False,
     preprocess: Preprocess = None,
+    size: Size = None,
     force: Annotated[bool, typer.Option("--force", help="replace an existing file")] = False,
 ) -> None:
     """Write a student (or, with --float, any readable network) as ONNX or OpenVINO IR."""
@@ -239,6 +254,7 @@ def export(
         packed=not unpacked,
         full_range=full_range,
         preprocess=preprocess,
+        size=in_pixels(size),
         force=force,
     ):
         say(line)

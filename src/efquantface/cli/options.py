@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from efquantface.cli.flags import option
+from efquantface.contract import parse_size
 from efquantface.errors import did_you_mean
-from efquantface.recipe import check_device_name, check_preprocess
+from efquantface.recipe import check_device_name, check_preprocess, check_size
 
 
 def _checked(name: str, check: Callable[[str], str]) -> typer.models.OptionInfo:
@@ -45,6 +46,7 @@ Backend = Annotated[str, typer.Option(help=", ".join(BACKENDS), callback=one_of(
 Device = Annotated[str | None, _checked("device", check_device_name)]
 Threads = Annotated[int | None, _shown("threads")]
 Preprocess = Annotated[str | None, _checked("preprocess", check_preprocess)]
+Size = Annotated[str | None, _checked("size", check_size)]
 Evals = Annotated[list[str] | None, _shown("eval")]
 Flip = Annotated[bool | None, _shown("flip")]
 Threshold = Annotated[float | None, _shown("threshold")]
@@ -61,6 +63,11 @@ ArcFace = Annotated[
     ),
 ]
 Arc = Annotated[bool | None, _shown("arcface")]
+
+
+def in_pixels(size: str | None) -> tuple[int, int] | None:
+    """Height and width that ``--size`` says."""
+    return None if size is None else parse_size(size)
 
 
 def wants_arcface(protocol: str | None) -> bool:

@@ -25,6 +25,8 @@ from efquantface.interfaces import Progress
 
 _LOOK, _MANY = 50, 500  # so many are looked at first, where there are so many
 FEW = 4  # images of an identity that training wants to see together
+_FIRST = 4
+_NEARLY_ALL = 0.9  # of the images, which then are crops of one size
 
 
 @dataclass
@@ -194,6 +196,18 @@ def load(
     )
 
 
+def crop_size(source: FaceSource) -> tuple[int, int] | None:
+    """Height and width of a source's images; None where the first few differ or cannot be read."""
+    sizes = set()
+    for item in range(min(len(source), _FIRST)):
+        try:
+            sizes.add(source.read(item).shape[:2])
+        except (UnreadableImage, OSError, DataError):
+            continue
+    (height, width), *more = sizes or [(0, 0)]
+    return None if more or not height else (int(height), int(width))
+
+
 @contextmanager
 def _pool() -> Iterator[ThreadPoolExecutor]:
     """Threads that, once their user fails or is stopped, do not work off what is left."""
@@ -213,13 +227,15 @@ def _check_sizes(
     count = sum(wrong.values())
     if count * 50 <= total:
         return
-    (height, width), _ = wrong.most_common(1)[0]
-    raise CropError(
+    ((height, width), most), *_ = wrong.most_common(1)
+    error = CropError(
         f"{where}: {count:,} of {total:,} images ({count / total:.0%}) are not "
         f"{contract.width}x{contract.height} crops (most often {width}x{height}). Align the photos "
         f"with: {align_command(where, contract.template)}   "
         "or, if they are aligned crops of another size, add --resize"
     )
+    error.size = (height, width) if most >= _NEARLY_ALL * total else None
+    raise error
 
 
 def align_command(where: str, template: str) -> str:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from efquantface.contract import FaceContract
 from efquantface.errors import ContractError, EvaluationError, RuntimeMissingError
 from efquantface.extras import wanted_for
-from efquantface.importers.contracts import onnx_contract, resolve
+from efquantface.importers.contracts import opened, resolve
 from efquantface.interfaces import Progress
 from efquantface.runtime.sessions import (
     Float32,
@@ -40,6 +40,8 @@ class Embedder:
         backend: ``torch``, ``onnxruntime`` or ``openvino``.
         run: the network itself: normalized float32 (N,3,H,W) to embeddings (N,D).
         path: the file, where there is one.
+        open_size: neither the file nor the user says height and width, and crops of any would do.
+        notes: how the file's input and sizes were read, in sentences.
 
     Example:
         >>> embedder = Embedder.open("student.onnx")
@@ -52,6 +54,8 @@ class Embedder:
     backend: str
     run: Run
     path: Path | None = None
+    open_size: bool = False
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(
@@ -63,6 +67,7 @@ class Embedder:
         threads: int | None = None,
         contract: FaceContract | None = None,
         preprocess: str | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Embedder:
         """Open a model to embed faces with.
 
@@ -73,6 +78,7 @@ class Embedder:
             device: ``cpu`` or ``cuda``.
             threads: threads of the runtime; all cores where None.
             contract, preprocess: for files that do not say how pixels are normalized.
+            size: height and width of crops, for files that leave them open.
 
         Returns:
             An embedder, whose contract has the embedding size that the file really gives.
@@ -86,26 +92,30 @@ class Embedder:
         if isinstance(model, str | Path):
             path = resolve(model)
             if path.suffix == ".xml" or (path.suffix == ".onnx" and backend != "torch"):
-                found = onnx_contract(path, contract, preprocess)
+                found, facts = opened(path, contract, preprocess, size)
                 if path.suffix == ".xml" or backend == "openvino":
                     backend, run = "openvino", run_openvino(path, threads, device)
                 else:
                     backend = "onnxruntime"
                     session = onnxruntime_session(path, threads, device)
                     run = run_onnxruntime(session, found.output_name, lenient=True)
-                return cls(_sized(found, run), path.name, backend, run, path)
+                made = cls(_sized(found, run), path.name, backend, run, path)
+                if facts is not None:
+                    made.open_size, made.notes = facts.open_size, facts.notes
+                return made
         with wanted_for(_what(model)):
             from efquantface.embedding.torch_run import run_torch
             from efquantface.export.onnx_writer import to_onnx
             from efquantface.importers.load import load_model
-        loaded = load_model(model, contract=contract, preprocess=preprocess)
+        loaded = load_model(model, contract=contract, preprocess=preprocess, size=size)
         name = loaded.name
         if backend == "onnxruntime":
             session = onnxruntime_session(to_onnx(loaded).SerializeToString(), threads, device)
             return cls(loaded.contract, name, backend, run_onnxruntime(session), loaded.source)
         if backend == "openvino":
             raise RuntimeMissingError("OpenVINO takes .onnx and .xml files; export the model first")
-        return cls(loaded.contract, name, "torch", run_torch(loaded, device), loaded.source)
+        run = run_torch(loaded, device)
+        return cls(loaded.contract, name, "torch", run, loaded.source, loaded.open_size)
 
     def embed(
         self,

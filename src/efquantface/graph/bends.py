@@ -118,7 +118,7 @@ def _line(module: nn.Module) -> tuple[float, float] | None:
     """(factor, offset) of an affine that is the same for all channels and does not turn the sign."""
     if not isinstance(module, ops.Affine):
         return None
-    factor, offset = float(module.weight[0]), float(module.bias[0])
+    factor, offset = module.weight[0].item(), module.bias[0].item()
     same = bool((module.weight == factor).all()) and bool((module.bias == offset).all())
     return (factor, offset) if same and factor > 0 else None
 

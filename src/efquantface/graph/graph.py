@@ -219,7 +219,7 @@ def shapes(gm: fx.GraphModule, height: int, width: int) -> dict[str, tuple[int, 
                 found[name_of(n)] = tuple(result.shape)
             return result
 
-    device = next(gm.parameters()).device
+    device = next(gm.parameters(), torch.zeros(())).device
     was_training = gm.training
     gm.eval()
     _Recorder(gm).run(torch.zeros(1, 3, height, width, device=device))

@@ -238,7 +238,7 @@ def _fold_mixed_pixels(gm: fx.GraphModule) -> None:
             weight = torch.einsum(
                 "ochw,ci->oihw", conv.weight.double(), mixed.weight[..., 0, 0].double()
             )
-            attrs = {**ops.conv_attrs(conv)}
+            attrs = ops.conv_attrs(conv)
             kept = {k: attrs[k] for k in ("stride", "padding", "dilation", "groups")}
             gm.set_submodule(str(user.target), ops.conv_from(weight.float(), conv.bias, **kept))
         node.replace_all_uses_with(node.all_input_nodes[0])

@@ -51,7 +51,17 @@ def onnx_contract(
     preprocess: str | None = None,
     size: tuple[int, int] | None = None,
 ) -> FaceContract:
-    """The contract of an ONNX or OpenVINO file, whatever operators are in it.
+    """The contract of an ONNX or OpenVINO file; see :func:`opened`."""
+    return opened(path, contract, preprocess, size)[0]
+
+
+def opened(
+    path: Path,
+    contract: FaceContract | None = None,
+    preprocess: str | None = None,
+    size: tuple[int, int] | None = None,
+) -> tuple[FaceContract, OnnxFacts | None]:
+    """The contract of an ONNX or OpenVINO file, whatever operators are in it, and an ONNX file's facts.
 
     Args:
         path: ``.onnx`` or ``.xml``.
@@ -63,9 +73,9 @@ def onnx_contract(
         ContractError: an OpenVINO file without a contract, or a declared one that does not fit.
     """
     if path.suffix == ".xml":
-        return contract or _openvino_contract(path)
+        return contract or _openvino_contract(path), None
     facts = read_facts(path, wanted_size(contract, size))
-    return find_contract(facts, path, contract, preprocess)[0]
+    return find_contract(facts, path, contract, preprocess)[0], facts
 
 
 def wanted_size(

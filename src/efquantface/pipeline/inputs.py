@@ -14,12 +14,13 @@ from torch import nn
 
 from efquantface.contract import FaceContract
 from efquantface.data.align import check_alignment
-from efquantface.data.faces import FaceSet, split
+from efquantface.data.faces import FaceSet, crop_size, open_source, split
 from efquantface.data.sources import SYNTHETIC, load_source
 from efquantface.evaluation.items import EvalItem
 from efquantface.evaluation.run import load_items
 from efquantface.evaluation.sets import EvalSet
 from efquantface.graph.model import FaceModel
+from efquantface.pipeline.compressible import check_compressible
 from efquantface.pipeline.preflight import (
     better_reading,
     check_embedding,
@@ -78,18 +79,16 @@ def read_inputs(
         EfqError: a kind of it; what was given cannot be used.
     """
     recipe, console = run.recipe, run.console
-    opened = Teacher.open(
-        teacher, contract=contract, preprocess=recipe.preprocess, licence=recipe.licence
-    )
-    say_notes(opened.model, console)
-    check_embedding(opened.model, console, recipe.anyway)
-    face_set = _faces(run, faces, opened.contract)
+    opened, face_set = _fitting(run, teacher, faces, contract)
     reading = better_reading(opened.model, face_set, console)
     if reading is not None:
-        opened = Teacher.open(teacher, preprocess=reading, licence=recipe.licence)
+        size = opened.contract.height, opened.contract.width
+        opened = Teacher.open(teacher, preprocess=reading, size=size, licence=recipe.licence)
         known = replace(opened.contract, source=f"tried on faces, {reading}")
         opened.model.contract = known
     checked = _checked(run, teacher, opened.model, face_set)
+    if recipe.quantizes:
+        check_compressible(opened.model, recipe.scheme)
     check_preprocessing(opened.model, face_set, console, recipe.anyway)
     alignment = _alignment(run, faces, face_set, opened.contract)
     named = load_items(recipe.evaluation.eval, opened.contract, recipe.resize, console)
@@ -99,6 +98,37 @@ def read_inputs(
         console.log("no --eval given: all pairs of the held-out faces are the evaluation")
         sets = [EvalSet(HELD_OUT, face_set.subset(held), None, True)]
     return Inputs(opened, face_set, train, held, sets, alignment, checked)
+
+
+def _fitting(
+    run: Run,
+    given: str | Path | nn.Module | FaceModel,
+    faces: str | Path | FaceSet,
+    contract: FaceContract | None,
+) -> tuple[Teacher, FaceSet]:
+    """Teacher and faces; a teacher that takes crops of any size is opened for those of the faces."""
+    recipe = run.recipe
+
+    def opened(size: tuple[int, int] | None) -> Teacher:
+        return Teacher.open(
+            given,
+            contract=contract,
+            preprocess=recipe.preprocess,
+            size=size,
+            licence=recipe.licence,
+        )
+
+    teacher = opened(recipe.crop_size)
+    if teacher.model.open_size:
+        size: tuple[int, int] | None = None
+        if isinstance(faces, FaceSet):
+            size = int(faces.images.shape[1]), int(faces.images.shape[2])
+        elif not recipe.resize and not str(faces).startswith(SYNTHETIC):
+            size = crop_size(open_source(Path(faces)))
+        teacher = teacher if size is None else opened(size)
+    say_notes(teacher.model, run.console)
+    check_embedding(teacher.model, run.console, recipe.anyway)
+    return teacher, _faces(run, faces, teacher.contract)
 
 
 def _faces(run: Run, faces: str | Path | FaceSet, contract: FaceContract) -> FaceSet:

@@ -37,6 +37,7 @@ class Teacher:
         *,
         contract: FaceContract | None = None,
         preprocess: str | None = None,
+        size: tuple[int, int] | None = None,
         licence: str = "",
     ) -> Teacher:
         """Load what a user calls a teacher.
@@ -44,7 +45,7 @@ class Teacher:
         Raises:
             ModelFileError, ContractError: as :func:`~efquantface.importers.load.load_model`.
         """
-        model = load_model(given, contract=contract, preprocess=preprocess)
+        model = load_model(given, contract=contract, preprocess=preprocess, size=size)
         if licence:
             model.contract = model.contract.with_licence(licence)
         file = model.source if isinstance(given, str | Path) else None

@@ -83,8 +83,7 @@ class Channels:
         self.whole = _whole(self.twin)
         self._trace()
         self.groups: list[ChannelGroup] = []
-        roots = [nn.Conv2d, nn.Linear]
-        for group in self.graph.get_all_groups(root_module_types=roots):
+        for group in self._all_groups():
             found = _describe(group, names)
             if found is None:
                 continue
@@ -102,6 +101,15 @@ class Channels:
             # of parameters that only islands have, which stay whole
             warnings.filterwarnings("ignore", "Unwrapped parameters", module="torch_pruning")
             self.graph: Any = torch_pruning.DependencyGraph().build_dependency(self.twin, example)
+        except Exception as error:  # it raises many kinds
+            raise ModelFileError(
+                f"the network's channels cannot be followed by torch-pruning ({error})"
+            ) from None
+
+    def _all_groups(self) -> list[Any]:
+        roots = [nn.Conv2d, nn.Linear]
+        try:
+            return list(self.graph.get_all_groups(root_module_types=roots))
         except Exception as error:  # it raises many kinds
             raise ModelFileError(
                 f"the network's channels cannot be followed by torch-pruning ({error})"

@@ -14,6 +14,7 @@ _TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
+    "tensor(float64)": np.float64,
     "tensor(uint8)": np.uint8,
 }
 

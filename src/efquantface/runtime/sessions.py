@@ -167,12 +167,16 @@ def run_openvino(path: Path, threads: int | None = None, device: str = "cpu") ->
         text = str(error).splitlines()[-1]
         raise ModelFileError(f"{path}: OpenVINO does not load it ({text})") from None
     request = compiled.create_infer_request()
-    batch = compiled.input(0).partial_shape[0]
+    source = compiled.input(0)
+    shape = [size.get_length() if size.is_static else None for size in source.partial_shape]
+    layout = layout_of(shape) or Layout(None, None, None)
+    element = f"tensor({source.element_type.to_dtype().name})"
 
     def call(x: Float32) -> Float32:
-        return _rows(np.array(request.infer({0: x})[0], np.float32), len(x))
+        found = request.infer({0: fed(x, layout, element)})[0]
+        return _rows(np.array(found, np.float32), len(x))
 
-    return _in_batches(call, batch.get_length()) if batch.is_static else call
+    return _in_batches(call, layout.batch) if layout.batch else call
 
 
 def _in_batches(call: Run, batch: int) -> Run:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from efquantface.assets import file_sha256
 from efquantface.console import Console
-from efquantface.data.faces import load, open_source
+from efquantface.data.faces import crop_size, load, open_source
 from efquantface.data.source import FaceSource
 from efquantface.embedding.embedder import Embedder
 from efquantface.errors import DataError, RuntimeMissingError
@@ -48,6 +48,7 @@ def embed_faces(
     output: str | Path,
     *,
     preprocess: str | None = None,
+    size: tuple[int, int] | None = None,
     backend: str = "auto",
     flip: bool = False,
     normalize: bool = False,
@@ -65,7 +66,7 @@ def embed_faces(
     Embeddings are biometric data: the file is readable by its owner only.
 
     Args:
-        model, preprocess, backend, device, threads: see :meth:`Embedder.open`.
+        model, preprocess, size, backend, device, threads: see :meth:`Embedder.open`.
         faces: whatever :func:`~efquantface.data.faces.open_source` opens.
         output: ``.npz`` or ``.parquet``.
         flip: add the mirror image's embedding.
@@ -95,10 +96,23 @@ def embed_faces(
     if output.suffix == ".parquet":
         _pyarrow()
     source = open_source(Path(faces))
-    embedder = Embedder.open(
-        model, backend=backend, preprocess=preprocess, device=device, threads=threads
-    )
+
+    def opened(wanted: tuple[int, int] | None) -> Embedder:
+        return Embedder.open(
+            model,
+            backend=backend,
+            preprocess=preprocess,
+            size=wanted,
+            device=device,
+            threads=threads,
+        )
+
+    embedder = opened(size)
+    if embedder.open_size and not resize and (found := crop_size(source)) is not None:
+        embedder = opened(found)
     console.log(f"{embedder.name} ({embedder.backend}): {embedder.contract.describe()}")
+    for note in embedder.notes:
+        console.log(f"  {note}")
     plan = _Plan(
         file_sha256(resolve(model)),
         str(Path(faces).resolve()),

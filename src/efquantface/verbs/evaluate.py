@@ -10,11 +10,13 @@ from efquantface.callbacks import Callback
 from efquantface.console import Console
 from efquantface.contract import FaceContract
 from efquantface.embedding.embedder import Embedder
-from efquantface.errors import ContractError
+from efquantface.errors import ContractError, CropError, EfqError
+from efquantface.evaluation.benchmarks.load import load_eval
 from efquantface.evaluation.groups import read_groups
 from efquantface.evaluation.items import EvalItem, Options
 from efquantface.evaluation.result import Evaluation
 from efquantface.evaluation.run import embed_item, load_items, score_items
+from efquantface.evaluation.sets import EvalSet
 from efquantface.evaluation.templates import TemplateFlags
 from efquantface.export.portability import overflowing, wrong_without_vnni
 from efquantface.importers.onnx.proto import load_proto
@@ -33,6 +35,7 @@ def evaluate(
     contract: FaceContract | None = None,
     backend: str = "auto",
     preprocess: str | None = None,
+    size: tuple[int, int] | None = None,
     flip: bool = False,
     threshold: float | None = None,
     arcface: bool = False,
@@ -52,6 +55,7 @@ def evaluate(
             several (see :func:`~efquantface.evaluation.benchmarks.load.load_eval`).
         against: the student; its results stand beside the model's, with paired intervals.
         contract, preprocess: for models that do not say how pixels are normalized.
+        size: height and width of crops, for files that leave them open; otherwise those of the sets'.
         flip: add the mirror image's embedding before normalization.
         threshold: a cosine already deployed; adds FAR and FRR there.
         arcface: also what arcface_torch prints for listed pairs (turns ``flip`` on).
@@ -87,33 +91,67 @@ def evaluate(
         read_groups(Path(group_by)) if group_by is not None else {},
         TemplateFlags.parse(templates),
     )
-    embedders = [
-        m
-        if isinstance(m, Embedder)
-        else Embedder.open(
-            m,
+
+    def opened(given: str | Path | nn.Module, wanted: tuple[int, int] | None) -> Embedder:
+        return Embedder.open(
+            given,
             backend=backend,
             preprocess=preprocess,
+            size=wanted,
             contract=contract,
             device=device,
             threads=threads,
         )
-        for m in (model, against)
-        if m is not None
-    ]
+
+    given = [m for m in (model, against) if m is not None]
+    embedders = [m if isinstance(m, Embedder) else opened(m, size) for m in given]
+    wanted = [eval] if isinstance(eval, str | EvalItem) else list(eval)
+    found = _size_of_crops(wanted, embedders)
+    if found is not None:
+        embedders = [
+            opened(m, found) if e.open_size and not isinstance(m, Embedder) else e
+            for m, e in zip(given, embedders, strict=True)
+        ]
     first = embedders[0].contract
     if any((e.contract.height, e.contract.width) != (first.height, first.width) for e in embedders):
         raise ContractError("the two models take crops of different size; evaluate them apart")
     for embedder in embedders:
         console.log(f"{embedder.name} ({embedder.backend}): {embedder.contract.describe()}")
+        for note in embedder.notes:
+            console.log(f"  {note}")
         _warn_of_overflow(embedder, console)
-    items = load_items([eval] if isinstance(eval, str | EvalItem) else eval, first, resize, console)
+    items = load_items(wanted, first, resize, console)
     return score_items(
         items,
         lambda item: [embed_item(item, e, e.name, options, console) for e in embedders],
         options,
         console,
     )
+
+
+def _size_of_crops(
+    wanted: Sequence[str | EvalItem], embedders: Sequence[Embedder]
+) -> tuple[int, int] | None:
+    """Height and width of the sets' crops, where a model leaves them open; None where all is said.
+
+    Another model that says its size decides.
+    """
+    if not any(e.open_size for e in embedders):
+        return None
+    told = [(e.contract.height, e.contract.width) for e in embedders if not e.open_size]
+    for item in wanted:
+        if told:
+            break
+        if isinstance(item, EvalSet):
+            told.append((int(item.faces.images.shape[1]), int(item.faces.images.shape[2])))
+        elif isinstance(item, str):
+            try:
+                load_eval(item, embedders[0].contract)
+            except CropError as error:
+                told += [error.size] if error.size is not None else []
+            except EfqError:
+                continue  # it is said again when the set is loaded
+    return told[0] if told else None
 
 
 def _warn_of_overflow(embedder: Embedder, console: Console) -> None:

@@ -34,6 +34,7 @@ def export_model(
     packed: bool = True,
     full_range: bool = False,
     preprocess: str | None,
+    size: tuple[int, int] | None = None,
     force: bool,
 ) -> list[str]:
     """Write a model as a file, checked.
@@ -47,6 +48,7 @@ def export_model(
         packed: weights of few bits packed, for ONNX from opset 21.
         full_range: leave a student of full range as it is; otherwise it is made portable.
         preprocess: for files that do not say how pixels are normalized.
+        size: height and width of crops, for files that leave them open.
         force: replace existing files.
 
     Returns:
@@ -69,7 +71,7 @@ def export_model(
     """
     if file_format not in FORMATS:
         raise ExportError(f"format {file_format!r} is not known; choose from {', '.join(FORMATS)}")
-    loaded = load_model(model, preprocess=preprocess)
+    loaded = load_model(model, preprocess=preprocess, size=size)
     if as_float and loaded.quantized:
         raise ExportError(f"{model}: is a student; --float is for float networks (the teacher)")
     if not as_float and not loaded.quantized:

@@ -8,8 +8,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from efquantface.data.faces import load_faces
-from efquantface.errors import MissingPackageError, UnsupportedOperatorError
+from efquantface.data.faces import crop_size, load_faces, open_source
+from efquantface.errors import MissingPackageError, ModelFileError, UnsupportedOperatorError
 from efquantface.export.operators import executed
 from efquantface.export.portability import PORTABLE, overflowing, wrong_without_vnni
 from efquantface.extras import wanted_for
@@ -38,6 +38,7 @@ def describe_model(
     *,
     faces: str | Path | None = None,
     preprocess: str | None = None,
+    size: tuple[int, int] | None = None,
     layers: bool = False,
     resize: bool = False,
 ) -> Description:
@@ -47,6 +48,7 @@ def describe_model(
         model: anything that :func:`load_model` loads, or a quantized ONNX file.
         faces: a source of faces; colour orders and normalizations are tried on it.
         preprocess: for files that do not say how pixels are normalized.
+        size: height and width of crops, for files that leave them open; otherwise those of ``faces``.
         layers: also list the layers with their shapes.
         resize: scale crops of another size.
 
@@ -56,8 +58,8 @@ def describe_model(
         EfqError: another kind of it, saying what was wrong.
     """
     path = resolve(model)
-    size = path.stat().st_size
-    found = Description().add([f"{path} ({size / 1e6:.2f} MB)"], file=str(path), bytes=size)
+    stored = path.stat().st_size
+    found = Description().add([f"{path} ({stored / 1e6:.2f} MB)"], file=str(path), bytes=stored)
     if path.suffix == ".onnx":
         quantized = quantized_operators(load_proto(path))
         if quantized:
@@ -65,16 +67,20 @@ def describe_model(
     try:
         with wanted_for("to tell multiply-accumulates, layers and what can be compressed, inspect"):
             from efquantface.importers.load import load_model
+            from efquantface.pipeline.compressible import check_compressible
             from efquantface.pipeline.teacher_check import compared
             from efquantface.verbs import describe
     except MissingPackageError as error:
         if path.suffix != ".onnx" or layers or faces is not None:
             raise
-        return _file(found, path, preprocess).add([str(error)])
+        return _file(found, path, preprocess, size).add([str(error)])
     try:
-        loaded = load_model(model, preprocess=preprocess)
+        loaded = load_model(model, preprocess=preprocess, size=size)
+        if loaded.open_size and faces is not None and not resize:
+            real = crop_size(open_source(Path(faces)))
+            loaded = load_model(model, preprocess=preprocess, size=real)
     except UnsupportedOperatorError as error:
-        contract = onnx_contract(path, preprocess=preprocess)
+        contract = onnx_contract(path, preprocess=preprocess, size=size)
         return found.add(
             [
                 f"contract: {contract.describe()}",
@@ -82,6 +88,7 @@ def describe_model(
                 "it can be evaluated and benchmarked as it is",
             ],
             contract=asdict(contract),
+            compressible=False,
             unsupported=str(error),
         )
     found.add(describe.network(loaded), **describe.numbers(loaded))
@@ -91,9 +98,18 @@ def describe_model(
     if layers:
         listed = describe.layers(loaded)
         found.add([layer.line() for layer in listed], layers=[asdict(layer) for layer in listed])
-    if faces is not None:
-        seen = load_faces(Path(faces), loaded.contract, resize=resize)
-        found.add(compared(model, loaded, seen.images))
+    seen = None if faces is None else load_faces(Path(faces), loaded.contract, resize=resize)
+    if not loaded.quantized:
+        try:
+            found.add(compared(model, loaded, None if seen is None else seen.images))
+            check_compressible(loaded)
+        except ModelFileError as error:
+            found.add(
+                [f"cannot be compressed: {error}"], compressible=False, unsupported=str(error)
+            )
+        else:
+            found.add(["can be compressed"], compressible=True)
+    if seen is not None:
         scores = describe.separation_scores(loaded, seen)
         found.add(describe.tried(loaded, scores, len(seen)), auc_of_preprocessings=scores)
     return found
@@ -117,9 +133,11 @@ def _quantized(found: Description, path: Path, operators: list[str]) -> Descript
     )
 
 
-def _file(found: Description, path: Path, preprocess: str | None) -> Description:
+def _file(
+    found: Description, path: Path, preprocess: str | None, size: tuple[int, int] | None
+) -> Description:
     """What a float ONNX file tells without being imported."""
-    model, facts = load_proto(path), read_facts(path)
+    model, facts = load_proto(path), read_facts(path, size)
     contract, notes = find_contract(facts, path, None, preprocess)
     kinds = Counter(node.op_type for node in model.graph.node)
     listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())

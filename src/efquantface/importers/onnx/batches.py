@@ -87,16 +87,16 @@ class Batches:
         return name in self.context.names or name in self.pixels.views
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        view = self.pixels.views.get(name)
-        if view is not None:
-            return (1, len(view.mix), len(view.rows), len(view.columns))
+        shape = self.pixels.shape(name)
+        if shape is not None:
+            return shape
         return tuple(self.context.examples[self.context.names[name]].shape)
 
     def _alias(self, name: str, other: str) -> None:
         """Call a value by another name, too."""
         if name in self.pixels.views:
             self.pixels.views[other] = self.pixels.views[name]
-        else:
+        if name in self.context.names:
             self.context.names[other] = self.context.names[name]
         if name in self.pixels.images:
             self.pixels.images.add(other)

@@ -63,15 +63,17 @@ def read_facts(path: Path, size: Size | None = None) -> OnnxFacts:
     image = image_input(model, path)
     probe = Probe(path, model, image)
     outputs = candidates(model, path)
-    settled = settle(probe, outputs, size or stored_size(model))
+    settled = settle(probe, outputs, size or stored_size(model, image))
     output = embedding_output(probe, outputs, settled.size)
     declared = width(next(o for o in model.graph.output if o.name == output))
     measured = declared or probe.width(output, settled.size) or 1
     return facts_of(model, image, output, settled, measured)
 
 
-def stored_size(model: onnx.ModelProto) -> Size | None:
-    """Height and width of the contract in a file's metadata."""
+def stored_size(model: onnx.ModelProto, image: ImageInput) -> Size | None:
+    """Height and width of the contract in a file's metadata, where the input leaves them open."""
+    if image.layout.height and image.layout.width:
+        return None
     stored = next((p.value for p in model.metadata_props if p.key == METADATA_KEY), None)
     if stored is None:
         return None

@@ -17,8 +17,9 @@ from efquantface.importers.onnx.proto import Array, NotConstant, constants_of, f
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Neg", "Sum", "BatchNormalization")
 _MOVES = (
     *("Identity", "Cast", "Slice", "Pad", "Transpose", "Gather", "Split", "Concat", "Reshape"),
-    *("Squeeze", "Unsqueeze", "Flatten", "Expand", "Dropout"),
+    *("Squeeze", "Unsqueeze", "Flatten", "Expand", "Dropout", "Tile"),
 )
+_OVER_CHANNELS = ("ReduceSum", "ReduceMean")
 _PIXELS = (0, 128, 255)
 _STRAIGHT = 1e-3  # of the whole range, by which grey may lie off the line from black to white
 
@@ -44,7 +45,7 @@ def front(model: onnx.ModelProto, image: ImageInput, size: tuple[int, int]) -> t
             if node.op_type == "Shape":
                 constants |= fold(node, {read[0]: values[read[0]][0]}, model)
                 continue
-            if node.op_type not in (*_ARITHMETIC, *_MOVES):
+            if node.op_type not in (*_ARITHMETIC, *_MOVES, *_OVER_CHANNELS):
                 raise NotConstant("more than a normalization")
             made = _computed(node, values, constants, model)
         except NotConstant:
@@ -74,6 +75,10 @@ def _computed(
             found = fold(node, {**constants, **feeds}, model)
         if node.op_type in _ARITHMETIC and any(v.shape not in shapes for v in found.values()):
             raise NotConstant("a constant that does not fit the crop")
+        if node.op_type in _OVER_CHANNELS and {v.shape[-2:] for v in found.values()} != {
+            shape[-2:] for shape in shapes
+        }:
+            raise NotConstant("a sum over height and width")
         each.append(found)
     results = {name: [found[name] for found in each] for name in each[0]}
     if not all(_is_straight(crops) for crops in results.values()):

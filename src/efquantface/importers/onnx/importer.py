@@ -93,7 +93,7 @@ def import_proto(model: onnx.ModelProto, path: Path, size: Size | None = None) -
             raise ModelFileError(f"{path}: weight {name!r} holds values that are not finite")
     image, outputs = image_input(model, path), candidates(model, path)
     probe = Probe(path, model, image)
-    settled = settle(probe, outputs, size or stored_size(model))
+    settled = settle(probe, outputs, size or stored_size(model, image))
     output = embedding_output(probe, outputs, settled.size)
     turned: set[str] = set()
     source = model
@@ -188,6 +188,10 @@ def _import_node(
     attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     operands = Operands(node, context, attrs, opset(model))
     if pixels.read(operands):
+        return
+    shape = pixels.shape(used[0]) if node.op_type == "Shape" else None
+    if shape is not None:
+        context.constants[node.output[0]] = np.asarray(shape, np.int64)
         return
     for name in used:
         pixels.settle(name)

@@ -55,9 +55,9 @@ def l2_norm(graph: Nodes, node: NodeProto) -> NodeProto | None:
     """The one node that stands for ``node``, where that divides something by its own length."""
     for x, length in _divided(graph, node):
         if length is not None and length.x == _origin(graph, x):
-            axes = {} if length.axes is None else {"axes": list(length.axes)}
+            axes = None if length.axes is None else list(length.axes)
             return helper.make_node(
-                L2_NORM, [x], [node.output[0]], name=node.name, eps=length.least, **axes
+                L2_NORM, [x], [node.output[0]], name=node.name, eps=length.least, axes=axes
             )
     return None
 

@@ -91,7 +91,7 @@ def _slice(op: Operands, view: View) -> View:
         axes = op.constant(3, np.arange(len(starts))).tolist()
         steps = op.constant(4, np.ones(len(starts), np.int64)).tolist()
     for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
-        view = _picked(view, axis, lambda v, s=slice(start, stop, step): v[s])
+        view = _picked(view, axis, _at(slice(start, stop, step)))
     return view
 
 
@@ -99,10 +99,15 @@ def _gather(op: Operands, view: View) -> View:
     index = op.constant(1)
     axis = int(op.attrs.get("axis", 0)) % 4
     if index.ndim == 0 and axis == 1:
-        return replace(_picked(view, 1, lambda v: v[index.reshape(1)]), flat=True)
+        return replace(_picked(view, 1, _at(index.reshape(1))), flat=True)
     if index.ndim != 1:
         raise NotCanonical("a gather of a table of entries")
-    return _picked(view, axis, lambda v: v[index])
+    return _picked(view, axis, _at(index))
+
+
+def _at(which: slice | Index) -> Callable[[Any], Any]:
+    """Picks entries of an array."""
+    return lambda values: values[which]
 
 
 def _picked(view: View, axis: int, pick: Callable[[Any], Any]) -> View:
@@ -132,7 +137,7 @@ def _split(op: Operands, view: View) -> list[View]:
         sizes = [-(-length // len(op.node.output))] * len(op.node.output)
     stops = np.cumsum(sizes).tolist()
     return [
-        _picked(view, axis, lambda v, s=slice(stop - size, stop): v[s])
+        _picked(view, axis, _at(slice(stop - size, stop)))
         for size, stop in zip(sizes, stops, strict=True)
     ]
 
@@ -147,20 +152,25 @@ def _unsqueeze(op: Operands, view: View) -> View:
 def _concat(op: Operands, views: list[View]) -> View:
     """Channels of one image side by side."""
     first = views[0]
-    same = all(
-        v.base == first.base
-        and not v.flat
-        and np.array_equal(v.rows, first.rows)
-        and np.array_equal(v.columns, first.columns)
-        for v in views
-    )
-    if int(op.attrs["axis"]) % 4 != 1 or not same:
+    if int(op.attrs["axis"]) % 4 != 1 or not _of_one_image(views):
         raise NotCanonical("parts of different images")
     return replace(
         first,
         mix=np.concatenate([v.mix for v in views]),
         factor=np.concatenate([v.factor for v in views]),
         offset=np.concatenate([v.offset for v in views]),
+    )
+
+
+def _of_one_image(views: list[View]) -> bool:
+    """Whether views are of the same pixels, whatever their channels."""
+    first = views[0]
+    return all(
+        v.base == first.base
+        and not v.flat
+        and np.array_equal(v.rows, first.rows)
+        and np.array_equal(v.columns, first.columns)
+        for v in views
     )
 
 
@@ -192,11 +202,60 @@ def _batch_norm(op: Operands, view: View) -> View:
     return replace(view, factor=view.factor * factor, offset=view.offset * factor + offset)
 
 
+def _tile(op: Operands, view: View) -> View:
+    """One channel as several, or all channels again."""
+    repeats = op.constant(1).reshape(-1).tolist()
+    if view.flat or [*repeats[:1], *repeats[2:]] != [1, 1, 1]:
+        raise NotCanonical("more than channels")
+    return _picked(view, 1, _at(np.tile(np.arange(len(view.mix)), int(repeats[1]))))
+
+
+def _expand(op: Operands, view: View) -> View:
+    """One channel as several."""
+    own = (1, len(view.mix), len(view.rows), len(view.columns))
+    spread = np.broadcast_shapes(own, tuple(op.constant(1).reshape(-1).tolist()))
+    if view.flat or spread[2:] != own[2:] or spread[0] != 1 or len(spread) != 4:
+        raise NotCanonical("more than channels")
+    return view if own == spread else _picked(view, 1, _at(np.zeros(spread[1], np.int64)))
+
+
+def _reduce(op: Operands, view: View) -> View:
+    """The sum or mean of all channels: grey."""
+    axes = op.attrs.get("axes") or op.constant(1).reshape(-1).tolist()
+    if view.flat or [int(a) % 4 for a in axes] != [1]:
+        raise NotCanonical("more than channels")
+    share = 1 / len(view.mix) if op.node.op_type == "ReduceMean" else 1.0
+    mix = (view.factor[:, None] * view.mix).sum(axis=0, keepdims=True) * share
+    mixed = _mixed(view, mix, view.offset.sum(keepdims=True) * share)
+    return replace(mixed, flat=not op.attrs.get("keepdims", 1))
+
+
+def _together(op: Operands, first: View, second: View) -> View:
+    """The sum or difference of two views of the same pixels."""
+    if not _of_one_image([first, second]) or len(first.mix) != len(second.mix):
+        raise NotCanonical("two images")
+    sign = {"Add": 1, "Sub": -1}[op.node.op_type]
+    mix = first.factor[:, None] * first.mix + sign * second.factor[:, None] * second.mix
+    return _mixed(first, mix, first.offset + sign * second.offset)
+
+
+def _mixed(view: View, mix: Float64, offset: Float64) -> View:
+    """Other shares of the same pixels, which sum to one but for a factor."""
+    factor = mix.sum(axis=1)
+    if (factor == 0).any():
+        raise NotCanonical("differences of channels")
+    return replace(view, mix=mix / factor[:, None], factor=factor, offset=offset)
+
+
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Identity", "Cast", "Dropout", "BatchNormalization")
 _MOVES: dict[str, Callable[[Operands, View], View | list[View]]] = {
     "Slice": _slice,
     "Gather": _gather,
     "Split": _split,
+    "Tile": _tile,
+    "Expand": _expand,
+    "ReduceSum": _reduce,
+    "ReduceMean": _reduce,
 }
 _ON_VIEWS: dict[str, Callable[[Operands, View], View | list[View]]] = {
     **_MOVES,
@@ -229,6 +288,8 @@ class Pixels:
                 views = [self.views[n] if n in self.views else self._image(n) for n in names]
                 if op.node.op_type == "Concat":
                     found = _concat(op, views)
+                elif len(views) == 2:
+                    found = _together(op, *views)
                 elif len(views) == 1 and op.node.op_type in _ON_VIEWS:
                     found = _ON_VIEWS[op.node.op_type](op, views[0])
                 else:
@@ -244,6 +305,13 @@ class Pixels:
             return False
         self.views.update(zip(op.node.output, results, strict=True))
         return True
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Shape of a view; None for other values."""
+        view = self.views.get(name)
+        if view is None or view.flat:
+            return None
+        return 1, len(view.mix), len(view.rows), len(view.columns)
 
     def _image(self, name: str) -> View:
         if name not in self.images:
@@ -262,8 +330,8 @@ class Pixels:
 
     def settle(self, name: str) -> None:
         """Give a value that is a view a node of the graph, since something reads it."""
-        view = self.views.pop(name, None)
-        if view is not None:
+        view = self.views.get(name)
+        if view is not None and name not in self.context.names:
             self.context.names[name] = _written(self.context, name, view)
 
 

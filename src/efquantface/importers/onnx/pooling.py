@@ -77,6 +77,21 @@ class _Windows:
         ends = [(c - 1) * s for c, s in zip(self.counts(pads, True), self.strides, strict=True)]
         return [max(e + k - n, 0) for e, k, n in zip(ends, self.kernel, sums, strict=True)]
 
+    def just(self, ceil: bool) -> list[int]:
+        """Padding [top, left, bottom, right] that ends where the last windows do."""
+        ends = [
+            max((count - 1) * s + k - n - before, 0)
+            for count, n, k, s, before in zip(
+                self.counts(self.pads, ceil),
+                self.size,
+                self.kernel,
+                self.strides,
+                self.pads[:2],
+                strict=True,
+            )
+        ]
+        return [*self.pads[:2], *ends]
+
     @property
     def closed_by_ceiling(self) -> bool:
         """Whether windows that reach over the edge do what the larger padding there does."""
@@ -135,7 +150,8 @@ def _map_pool(op: Operands, source: str) -> str:
         if not ceil and windows.closed_by_ceiling:
             ceil, pads = True, pads[:2] * 2
         else:  # an edge repeated is in the window anyway
-            source, pads = repeated_edges(op, source, pads), [0] * 4
+            source = repeated_edges(op, source, windows.just(ceil))
+            ceil, pads = False, [0] * 4
     pool = ops.MaxPool2d((kernel[0], kernel[1]), strides, (pads[0], pads[1]), ceil_mode=ceil)
     return op.add(pool, source)
 

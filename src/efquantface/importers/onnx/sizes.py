@@ -113,10 +113,13 @@ def settle(probe: Probe, outputs: list[str], wanted: Size | None) -> Settled:
     """
     layout, path = probe.image.layout, probe.path
     if layout.height and layout.width:
-        return Settled((layout.height, layout.width))
+        declared = (layout.height, layout.width)
+        if wanted not in (None, declared):
+            raise ContractError(f"{path}: takes {_said(declared)} crops, not {_said(wanted)}")
+        return Settled(declared)
     if wanted is not None and (not probe.runs or _fits(layout, wanted, probe, outputs)):
         return Settled(
-            wanted, notes=[f"height and width are not in the file: {_said(wanted)}, as told"]
+            wanted, notes=[f"height and width are not in the file: {_said(wanted)} taken"]
         )
     if not probe.runs:
         guess = layout.height or DEFAULT_SIZE, layout.width or DEFAULT_SIZE
@@ -156,6 +159,7 @@ def _all(layout: Any) -> Iterator[Size]:
 
 
 def _said(size: Size) -> str:
+    """Width first, as crops are named elsewhere."""
     return f"{size[1]}x{size[0]}"
 
 

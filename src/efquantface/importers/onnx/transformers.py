@@ -78,7 +78,7 @@ def _mask(op: Operands, queries: int, keys: int) -> Tensor | None:
     mask = None
     if op.has(3):
         given = op.constant(3)
-        mask = torch.from_numpy(np.asarray(given))
+        mask = torch.from_numpy(np.array(given))
         if given.dtype == np.bool_:
             mask = torch.zeros(given.shape).masked_fill(~mask, _NEVER)
         while mask.dim() > 2 and mask.shape[0] == 1:

@@ -1,0 +1,38 @@
+"""Whether a network can be compressed: said before any work begins, by the code that will do it."""
+
+from __future__ import annotations
+
+from efquantface.errors import EfqError, ModelFileError
+from efquantface.export.onnx_writer import to_onnx
+from efquantface.graph.model import FaceModel
+from efquantface.quantize.placement import quantize
+from efquantface.quantize.scheme import Scheme
+from efquantface.runtime.sessions import onnxruntime_session
+
+_SHOWN = 200  # characters of an error that is none of ours
+
+
+def check_compressible(model: FaceModel, scheme: Scheme | None = None) -> None:
+    """Place the quantizers, write the student as a file and load it; nothing is measured or kept.
+
+    Args:
+        model: float.
+        scheme: the bits; 8 everywhere where None.
+
+    Raises:
+        ModelFileError: the network has no integer form, and why.
+        RecipeError: the scheme names a layer that the network does not have.
+    """
+    try:
+        student = to_onnx(quantize(model, scheme or Scheme()), packed=False)
+        onnxruntime_session(student.SerializeToString(), threads=1)
+    except EfqError as error:
+        if str(model.name) in str(error) or not isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"{model.name}: has no integer form: {error}") from None
+    except (AssertionError, RuntimeError, ValueError, KeyError, IndexError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:_SHOWN]
+        raise ModelFileError(
+            f"{model.name}: has no integer form ({reason}); that is a fault of efquantface, please "
+            "report it"
+        ) from None

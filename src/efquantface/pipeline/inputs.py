@@ -63,9 +63,9 @@ def read_inputs(
     """
     recipe, console = run.recipe, run.console
     opened, face_set = _fitting(run, teacher, faces, contract)
+    checked = _checked(run, teacher, opened.model, face_set)
     if recipe.quantizes:
         check_compressible(opened.model, recipe.scheme)
-    checked = _checked(run, teacher, opened.model, face_set)
     check_preprocessing(opened.model, face_set, console, recipe.anyway)
     alignment = _alignment(run, faces, face_set, opened.contract)
     named = load_items(recipe.evaluation.eval, opened.contract, recipe.resize, console)

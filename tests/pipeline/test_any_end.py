@@ -10,11 +10,13 @@ import torch
 from onnx import NodeProto
 
 from conftest import make_faces
+from efquantface.embedding.embedder import Embedder
 from efquantface.errors import ModelFileError
 from efquantface.graph import ops
 from efquantface.graph.graph import module_of, output_node
 from efquantface.importers.load import load_model
 from efquantface.pipeline.compress import CompressResult, compress
+from efquantface.verbs.export import export_model
 from face_files import MAP, SIZE, WIDE, Arrays, backbone, dense, drawn, node, ran, save
 
 FACES = make_faces(6, 4, SIZE)
@@ -159,6 +161,23 @@ def test_an_end_goes_with_other_settings(
     start, own = backbone()
     path = save(tmp_path / "m.onnx", [*start, *nodes], {**own, **weights})
     assert not _compressed(path, tmp_path / "run", **options).parity.problems
+
+
+@pytest.mark.parametrize("end", ["prelu", "depthwise convolution, prelu", "layer norm"])
+def test_an_end_goes_to_other_formats(end: str, tmp_path: Path) -> None:
+    """Each is compared with its student before it is delivered."""
+    nodes, weights = ENDS[end]
+    start, own = backbone()
+    path = save(tmp_path / "m.onnx", [*start, *nodes], {**own, **weights})
+    run = _compressed(path, tmp_path / "run").run.path
+    for target, kind in ((tmp_path / "s.xml", "openvino"), (tmp_path / "s.onnx", "scales")):
+        export_model(str(run), target, kind, as_float=False, preprocess=None, force=False)
+        assert target.is_file()
+    export_model(
+        str(path), tmp_path / "f.onnx", "onnx", as_float=True, preprocess=None, force=False
+    )
+    rows = [Embedder.open(p).embed(FACES.images) for p in (path, tmp_path / "f.onnx")]
+    np.testing.assert_allclose(rows[1], rows[0], rtol=1e-4, atol=1e-4 * np.abs(rows[0]).max())
 
 
 def test_layers_in_front_of_an_end_compute_in_integers(tmp_path: Path) -> None:

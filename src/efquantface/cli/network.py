@@ -198,6 +198,9 @@ def benchmark(
         )
         for name in names
     ]
+    for opened in models:
+        for note in opened.notes if opened.open_size else ():
+            typer.echo(f"{opened.name}: {note}", err=True)
     speed = measure(
         list(zip(names, models, strict=True)), threads, batches=batch or (1, 16), rounds=rounds
     )

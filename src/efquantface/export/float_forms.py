@@ -45,13 +45,14 @@ def affine(out: Writer, name: str, m: ops.Affine, inputs: list[Value]) -> Value:
 def prelu(out: Writer, name: str, m: ops.PReLU, inputs: list[Value]) -> Value:
     """``a x + (1 - a) relu(x)``: what ONNX Runtime runs several times faster than its PRelu."""
     slope = array(m.slope).reshape(_per_channel(out.ranks[name]))
-    if out.quantized:  # at a network's end, or placed for OpenVINO, which fuses it
-        constant = out.constant(slope, np.float32)
-        return Value(out.node("PRelu", (out.dequantize(inputs[0]), constant), name))
     factor = out.constant(slope, np.float32)
+    if out.quantized and not inputs[0].is_codes and out.ranks[name] == 4:
+        # placed for OpenVINO, which fuses it into the convolution
+        return Value(out.node("PRelu", (inputs[0].name, factor), name))
+    source = out.dequantize(inputs[0])
     rest = out.constant(1 - slope, np.float32)
-    positive = out.node("Relu", (inputs[0].name,), name)
-    linear = out.node("Mul", (inputs[0].name, factor), f"{name}_linear")
+    positive = out.node("Relu", (source,), name)
+    linear = out.node("Mul", (source, factor), f"{name}_linear")
     bent = out.node("Mul", (positive, rest), f"{name}_bent")
     return Value(out.node("Add", (linear, bent), name))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from efquantface.errors import EfqError, ModelFileError
 from efquantface.export.onnx_writer import to_onnx
 from efquantface.graph.model import FaceModel
-from efquantface.quantize.placement import quantize
+from efquantface.quantize.placement import quantize, refresh_biases
 from efquantface.quantize.scheme import Scheme
 from efquantface.runtime.sessions import onnxruntime_session
 
@@ -24,8 +24,10 @@ def check_compressible(model: FaceModel, scheme: Scheme | None = None) -> None:
         RecipeError: the scheme names a layer that the network does not have.
     """
     try:
-        student = to_onnx(quantize(model, scheme or Scheme()), packed=False)
-        onnxruntime_session(student.SerializeToString(), threads=1)
+        student = quantize(model, scheme or Scheme())
+        refresh_biases(student.graph)
+        file = to_onnx(student, packed=False)
+        onnxruntime_session(file.SerializeToString(), threads=1)
     except EfqError as error:
         if str(model.name) in str(error) or not isinstance(error, ModelFileError):
             raise

@@ -28,7 +28,7 @@ from efquantface.importers.onnx.facts import (
 from efquantface.importers.onnx.handlers import HANDLERS
 from efquantface.importers.onnx.image_input import image_input
 from efquantface.importers.onnx.patterns import fuse_patterns
-from efquantface.importers.onnx.pixels import Pixels, grey
+from efquantface.importers.onnx.pixels import Pixels
 from efquantface.importers.onnx.places import Place
 from efquantface.importers.onnx.proto import (
     NotConstant,
@@ -40,6 +40,7 @@ from efquantface.importers.onnx.proto import (
     quantized_operators,
 )
 from efquantface.importers.onnx.sizes import Probe, Size, settle
+from efquantface.importers.onnx.views import grey
 from efquantface.runtime.feeding import LUMA
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")

@@ -1,269 +1,27 @@
-"""What a file does to crops before its first layer, as a view of the image: kept until it is read.
+"""What a file does to crops before its first layer, kept as views until a layer reads them.
 
-A view says which rows and columns of the image stand where (a part, a mirror image), which channels
-are mixed (another order, grey), and what each is multiplied by and added. When a layer reads it, the
-factor comes first, so that it goes into the normalization; then moves, which hand on codes.
+Then the factor comes first, so that it goes into the normalization; moves follow, which hand on codes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 
 from efquantface.graph import ops
 from efquantface.importers.onnx.context import Context, NotCanonical, Operands
-
-Float64 = npt.NDArray[np.float64]
-Index = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class View:
-    """A view of the image at a node of the graph.
-
-    Attributes:
-        base: the node.
-        mix: (C,B) shares of the node's B channels in each of the view's.
-        rows, columns: of the node's that the view has, in its order.
-        factor, offset: (C,) of the view's channels.
-        flat: the axis of channels, which are one, is left out.
-    """
-
-    base: str
-    mix: Float64
-    rows: Index
-    columns: Index
-    factor: Float64
-    offset: Float64
-    flat: bool = False
-
-    @property
-    def is_base(self) -> bool:
-        """Whether nothing is done to the image."""
-        return self.is_plain and bool((self.factor == 1).all() and (self.offset == 0).all())
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether no pixel is moved or mixed."""
-        size = self.mix.shape[1]
-        return (
-            self.mix.shape == (size, size)
-            and bool((self.mix == np.eye(size)).all())
-            and _is_range(self.rows)
-            and _is_range(self.columns)
-            and not self.rows[0]
-            and not self.columns[0]
-        )
-
-
-def whole(context: Context, base: str) -> View:
-    """All of a node's image."""
-    _, channels, height, width = context.examples[base].shape
-    return View(
-        base,
-        np.eye(channels),
-        np.arange(height),
-        np.arange(width),
-        np.ones(channels),
-        np.zeros(channels),
-    )
-
-
-def grey(context: Context, base: str, weights: tuple[float, ...]) -> View:
-    """One channel of a node's three."""
-    mix = np.asarray(weights, np.float64).reshape(1, -1)
-    view = whole(context, base)
-    return replace(view, mix=mix / mix.sum(), factor=np.ones(1), offset=np.zeros(1))
-
-
-def _slice(op: Operands, view: View) -> View:
-    if op.opset < 10:
-        starts, stops = op.attrs["starts"], op.attrs["ends"]
-        axes, steps = op.attrs.get("axes", range(len(starts))), [1] * len(starts)
-    else:
-        starts, stops = op.constant(1).tolist(), op.constant(2).tolist()
-        axes = op.constant(3, np.arange(len(starts))).tolist()
-        steps = op.constant(4, np.ones(len(starts), np.int64)).tolist()
-    for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
-        view = _picked(view, axis, _at(slice(start, stop, step)))
-    return view
-
-
-def _gather(op: Operands, view: View) -> View:
-    index = op.constant(1)
-    axis = int(op.attrs.get("axis", 0)) % 4
-    if index.ndim == 0 and axis == 1:
-        return replace(_picked(view, 1, _at(index.reshape(1))), flat=True)
-    if index.ndim != 1:
-        raise NotCanonical("a gather of a table of entries")
-    return _picked(view, axis, _at(index))
-
-
-def _at(which: slice | Index) -> Callable[[Any], Any]:
-    """Picks entries of an array."""
-    return lambda values: values[which]
-
-
-def _picked(view: View, axis: int, pick: Callable[[Any], Any]) -> View:
-    """Entries of an axis."""
-    axis %= 4
-    if view.flat:
-        raise NotCanonical("a part of a single channel")
-    if axis == 1:
-        order = pick(np.arange(len(view.mix)))
-        return replace(
-            view, mix=view.mix[order], factor=view.factor[order], offset=view.offset[order]
-        )
-    if axis == 2:
-        return replace(view, rows=pick(view.rows))
-    if axis == 3:
-        return replace(view, columns=pick(view.columns))
-    if len(pick(np.arange(1))) != 1:
-        raise NotCanonical("a part of the batch")
-    return view
-
-
-def _split(op: Operands, view: View) -> list[View]:
-    axis = int(op.attrs.get("axis", 0)) % 4
-    length = {1: len(view.mix), 2: len(view.rows), 3: len(view.columns)}.get(axis, 0)
-    sizes = op.attrs.get("split") or (op.constant(1).tolist() if op.has(1) else None)
-    if sizes is None:
-        sizes = [-(-length // len(op.node.output))] * len(op.node.output)
-    stops = np.cumsum(sizes).tolist()
-    return [
-        _picked(view, axis, _at(slice(stop - size, stop)))
-        for size, stop in zip(sizes, stops, strict=True)
-    ]
-
-
-def _unsqueeze(op: Operands, view: View) -> View:
-    axes = op.attrs.get("axes") or op.constant(1).reshape(-1).tolist()
-    if not view.flat or [a % 4 for a in axes] != [1]:
-        raise NotCanonical("another axis")
-    return replace(view, flat=False)
-
-
-def _concat(op: Operands, views: list[View]) -> View:
-    """Channels of one image side by side."""
-    first = views[0]
-    if int(op.attrs["axis"]) % 4 != 1 or not _of_one_image(views):
-        raise NotCanonical("parts of different images")
-    return replace(
-        first,
-        mix=np.concatenate([v.mix for v in views]),
-        factor=np.concatenate([v.factor for v in views]),
-        offset=np.concatenate([v.offset for v in views]),
-    )
-
-
-def _of_one_image(views: list[View]) -> bool:
-    """Whether views are of the same pixels, whatever their channels."""
-    first = views[0]
-    return all(
-        v.base == first.base
-        and not v.flat
-        and np.array_equal(v.rows, first.rows)
-        and np.array_equal(v.columns, first.columns)
-        for v in views
-    )
-
-
-def _arithmetic(op: Operands, view: View) -> View:
-    constant = next((i for i in (0, 1) if op.is_constant(i)), None)
-    if constant is None or view.flat:
-        raise NotCanonical("two images")
-    value = op.constant(constant).astype(np.float64)
-    channels = len(view.mix)
-    full = value.reshape((1,) * (4 - value.ndim) + value.shape)
-    if full.size not in (1, full.shape[1]) or full.shape[1] not in (1, channels):
-        raise NotCanonical("not a value a channel")
-    c, kind = np.broadcast_to(full.reshape(-1), channels), op.node.op_type
-    if kind == "Add":
-        return replace(view, offset=view.offset + c)
-    if kind == "Sub":
-        sign = -1 if constant == 0 else 1
-        return replace(view, factor=sign * view.factor, offset=sign * (view.offset - c))
-    if kind == "Div" and constant == 0:
-        raise NotCanonical("a constant divided by an image")
-    c = 1 / c if kind == "Div" else c
-    return replace(view, factor=view.factor * c, offset=view.offset * c)
-
-
-def _batch_norm(op: Operands, view: View) -> View:
-    scale, bias, mean, variance = (op.constant(i).astype(np.float64) for i in range(1, 5))
-    factor = scale / np.sqrt(variance + float(op.attrs.get("epsilon", 1e-5)))
-    offset = bias - mean * factor
-    return replace(view, factor=view.factor * factor, offset=view.offset * factor + offset)
-
-
-def _tile(op: Operands, view: View) -> View:
-    """One channel as several, or all channels again."""
-    repeats = op.constant(1).reshape(-1).tolist()
-    if view.flat or [*repeats[:1], *repeats[2:]] != [1, 1, 1]:
-        raise NotCanonical("more than channels")
-    return _picked(view, 1, _at(np.tile(np.arange(len(view.mix)), int(repeats[1]))))
-
-
-def _expand(op: Operands, view: View) -> View:
-    """One channel as several."""
-    own = (1, len(view.mix), len(view.rows), len(view.columns))
-    spread = np.broadcast_shapes(own, tuple(op.constant(1).reshape(-1).tolist()))
-    if view.flat or spread[2:] != own[2:] or spread[0] != 1 or len(spread) != 4:
-        raise NotCanonical("more than channels")
-    return view if own == spread else _picked(view, 1, _at(np.zeros(spread[1], np.int64)))
-
-
-def _reduce(op: Operands, view: View) -> View:
-    """The sum or mean of all channels: grey."""
-    axes = op.attrs.get("axes") or op.constant(1).reshape(-1).tolist()
-    if view.flat or [int(a) % 4 for a in axes] != [1]:
-        raise NotCanonical("more than channels")
-    share = 1 / len(view.mix) if op.node.op_type == "ReduceMean" else 1.0
-    mix = (view.factor[:, None] * view.mix).sum(axis=0, keepdims=True) * share
-    mixed = _mixed(view, mix, view.offset.sum(keepdims=True) * share)
-    return replace(mixed, flat=not op.attrs.get("keepdims", 1))
-
-
-def _together(op: Operands, first: View, second: View) -> View:
-    """The sum or difference of two views of the same pixels."""
-    if not _of_one_image([first, second]) or len(first.mix) != len(second.mix):
-        raise NotCanonical("two images")
-    sign = {"Add": 1, "Sub": -1}[op.node.op_type]
-    mix = first.factor[:, None] * first.mix + sign * second.factor[:, None] * second.mix
-    return _mixed(first, mix, first.offset + sign * second.offset)
-
-
-def _mixed(view: View, mix: Float64, offset: Float64) -> View:
-    """Other shares of the same pixels, which sum to one but for a factor."""
-    factor = mix.sum(axis=1)
-    if (factor == 0).any():
-        raise NotCanonical("differences of channels")
-    return replace(view, mix=mix / factor[:, None], factor=factor, offset=offset)
-
-
-_ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Identity", "Cast", "Dropout", "BatchNormalization")
-_MOVES: dict[str, Callable[[Operands, View], View | list[View]]] = {
-    "Slice": _slice,
-    "Gather": _gather,
-    "Split": _split,
-    "Tile": _tile,
-    "Expand": _expand,
-    "ReduceSum": _reduce,
-    "ReduceMean": _reduce,
-}
-_ON_VIEWS: dict[str, Callable[[Operands, View], View | list[View]]] = {
-    **_MOVES,
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _arithmetic),
-    **dict.fromkeys(("Identity", "Cast", "Dropout"), lambda op, view: view),
-    "BatchNormalization": _batch_norm,
-    "Unsqueeze": _unsqueeze,
-}
+from efquantface.importers.onnx.views import (
+    ARITHMETIC,
+    MOVES,
+    ON_VIEWS,
+    Float64,
+    View,
+    concat,
+    is_range,
+    together,
+    whole,
+)
 
 
 class Pixels:
@@ -287,15 +45,15 @@ class Pixels:
             if any(name in self.views for name in names):
                 views = [self.views[n] if n in self.views else self._image(n) for n in names]
                 if op.node.op_type == "Concat":
-                    found = _concat(op, views)
+                    found = concat(op, views)
                 elif len(views) == 2:
-                    found = _together(op, *views)
-                elif len(views) == 1 and op.node.op_type in _ON_VIEWS:
-                    found = _ON_VIEWS[op.node.op_type](op, views[0])
+                    found = together(op, *views)
+                elif len(views) == 1 and op.node.op_type in ON_VIEWS:
+                    found = ON_VIEWS[op.node.op_type](op, views[0])
                 else:
                     return False
-            elif len(names) == 1 and names[0] in self.images and op.node.op_type in _MOVES:
-                found = _MOVES[op.node.op_type](op, self._image(names[0]))
+            elif len(names) == 1 and names[0] in self.images and op.node.op_type in MOVES:
+                found = MOVES[op.node.op_type](op, self._image(names[0]))
             else:
                 return False
         except (NotCanonical, KeyError, IndexError, ValueError):
@@ -320,7 +78,7 @@ class Pixels:
 
     def follow(self, node: onnx.NodeProto) -> None:
         """See whether a node that was imported gives the image, too."""
-        if node.op_type in _ARITHMETIC and self.images.intersection(node.input):
+        if node.op_type in ARITHMETIC and self.images.intersection(node.input):
             (name,) = self.images.intersection(node.input)
             shapes = [
                 self.context.examples[self.context.names[n]].shape for n in (name, node.output[0])
@@ -345,7 +103,7 @@ def _written(context: Context, name: str, view: View) -> str:
         (2, view.rows, context.examples[at].shape[2]),
         (3, view.columns, context.examples[at].shape[3]),
     ):
-        if _is_range(index):
+        if is_range(index):
             if len(index) < length:
                 part = ops.Slice(axis, int(index[0]), int(index[0]) + len(index))
                 at = context.add(f"{name}_part{axis}", part, at)
@@ -394,7 +152,3 @@ def _affine(context: Context, name: str, at: str, factor: Float64, offset: Float
         module.weight.copy_(torch.from_numpy(factor.copy()))
         module.bias.copy_(torch.from_numpy(offset.copy()))
     return context.add(name, module, at)
-
-
-def _is_range(index: Index) -> bool:
-    return bool((np.diff(index) == 1).all())

@@ -19,7 +19,7 @@ def stand_in(path: Path) -> str | None:
             f"`git lfs pull --include {path.name}`, or download the file from the web page"
         )
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if text.startswith(_PAGES) or b"<html" in text[:200]:
+    if text.startswith(_PAGES) or (text.startswith(b"<!--") and b"<html" in text):
         return (
             "is a web page, not the file (an error, a quota or a page that asks first); open the "
             "address in a browser and download it from there"

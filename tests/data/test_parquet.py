@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet, load_faces, open_source
+from efquantface.data.parquet import ParquetSource
 from efquantface.errors import DataError
 from formats import png
 
@@ -31,3 +33,28 @@ def test_parquet(tmp_path: Path, faces: FaceSet, contract: FaceContract) -> None
     path.write_bytes(b"PAR1 but no more")
     with pytest.raises(DataError, match="not a whole parquet"):
         open_source(path)
+
+
+def test_mutated_files_are_rows_or_errors(tmp_path: Path, faces: FaceSet) -> None:
+    """Bytes changed and cut: every row is read, or said to be damaged."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path, draw = tmp_path / "f.parquet", random.Random(0)
+    images = [png(image) for image in faces.images[:6]]
+    table = pyarrow.table({"image": images, "label": ["a", "b", "c"] * 2})
+    parquet.write_table(table, path, row_group_size=2)
+    whole, right, refused = path.read_bytes(), 0, 0
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(draw.choice((1, 1, 3))):
+            data[draw.randrange(len(data))] = draw.randrange(256)
+        path.write_bytes(data[: draw.choice((len(data), draw.randrange(len(data))))])
+        try:
+            source = ParquetSource(path)
+            for index in range(len(source)):
+                source.encoded(index)
+            right += 1
+        except DataError:
+            refused += 1
+    assert right + refused == 300
+    assert min(right, refused) > 20

@@ -15,6 +15,7 @@ from efquantface.data.source import FaceSource, numbered
 from efquantface.data.texts import text_of
 from efquantface.errors import DataError
 from efquantface.files import write_text
+from efquantface.reading import is_number
 
 
 class ListSource(FaceSource):
@@ -45,7 +46,7 @@ class ListSource(FaceSource):
                 if file not in opened:
                     opened[file] = open_container(root / file)
                 inner = opened[file]
-                if not key.isdigit():
+                if not is_number(key):
                     raise DataError(f"{where}: item {number + 1}: {key!r} is no record number")
                 index = inner.position(int(key))
                 self.places.append((inner, index))

@@ -37,8 +37,8 @@ class ParquetSource(FaceSource):
             raise DataError(f"{path}: {instead}")
         try:
             self.file = pyarrow.parquet.ParquetFile(path)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{path}: is not a whole parquet file ({error})") from None
+        except _damages(pyarrow) as error:
+            raise _not_whole(path, error) from None
         schema = self.file.schema_arrow
         self.column = next((n for n in _IMAGES if n in schema.names), None)
         if self.column is None or not self.file.metadata.num_rows:
@@ -50,9 +50,17 @@ class ParquetSource(FaceSource):
         self.starts = [0]
         for group in groups:
             self.starts.append(self.starts[-1] + group.num_rows)
+        rows = self.starts[-1]
+        if not 0 < rows == self.file.metadata.num_rows <= path.stat().st_size:
+            raise DataError(f"{path}: is damaged: it says that it has {rows:,} rows")
         label = next((n for n in _LABELS if n in schema.names), None)
-        values = [] if label is None else self.file.read([label]).column(0).to_pylist()
-        labels = [_label(v) for v in values] or [""] * self.starts[-1]
+        try:
+            values = [] if label is None else self.file.read([label]).column(0).to_pylist()
+        except _damages(pyarrow) as error:
+            raise _not_whole(path, error) from None
+        if label is not None and len(values) != rows:
+            raise DataError(f"{path}: is damaged: {len(values):,} values of {label}, {rows:,} rows")
+        labels = [_label(v) for v in values] or [""] * rows
         self.identities, self.identity_names = numbered(labels)
         self._cached: tuple[int, Any] = (-1, None)
         self._lock = Lock()  # faces are decoded by several threads
@@ -65,14 +73,31 @@ class ParquetSource(FaceSource):
         with self._lock:
             held, column = self._cached
             if held != group:
-                column = self.file.read_row_group(group, [self.column]).column(0)
+                import pyarrow
+
+                try:
+                    column = self.file.read_row_group(group, [self.column]).column(0)
+                except _damages(pyarrow) as error:
+                    raise _not_whole(self.path, error) from None
                 self._cached = (group, column)
-        value = column[index - self.starts[group]].as_py()
+        place = index - self.starts[group]
+        if place >= len(column):
+            raise DataError(f"{self.path}: is damaged: row {index} is not there")
+        value = column[place].as_py()
         if isinstance(value, dict):
             value = value.get("bytes")
         if not isinstance(value, bytes):
             raise DataError(f"{self.path}: row {index} holds no image bytes")
         return value
+
+
+def _damages(pyarrow: Any) -> tuple[type[Exception], ...]:
+    """What reading a damaged file raises."""
+    return (pyarrow.ArrowException, OSError, ValueError, OverflowError)
+
+
+def _not_whole(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: is not a whole parquet file ({str(error)[:200]})")
 
 
 def _label(value: Any) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from efquantface.data.source import FaceSource, numbered
 from efquantface.downloads import stand_in
 from efquantface.errors import DataError
+from efquantface.reading import is_number
 
 MAGIC = 0xCED7230A
 _HEADER = struct.Struct("<IfQQ")
@@ -63,7 +64,7 @@ class RecordFile:
             words = line.split()
             if not words:
                 continue
-            if len(words) != 2 or not all(w.isdigit() for w in words):
+            if len(words) != 2 or not all(is_number(w) for w in words):
                 raise DataError(f"{index}:{number + 1}: {line[:60]!r} is not 'key<TAB>offset'")
             key, offset = int(words[0]), int(words[1])
             offsets[key] = offset

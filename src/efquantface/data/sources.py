@@ -14,6 +14,7 @@ from efquantface.data.faces import FaceSet, cap, load, open_source
 from efquantface.data.listing import full_name, read_excluded
 from efquantface.data.synthetic import load_generator, synthetic_faces
 from efquantface.errors import DataError
+from efquantface.reading import is_number
 
 SYNTHETIC = "synthetic:"
 _IMAGES_EACH = 5
@@ -79,7 +80,7 @@ def synthetic_count(text: str) -> int:
         DataError: it is not a number of at least 20 images.
     """
     count = text.removeprefix(SYNTHETIC)
-    if not count.isdigit() or int(count) < 20:
+    if not is_number(count) or int(count) < 20:
         raise DataError(f"{text!r}: write synthetic:COUNT with at least 20 images")
     return int(count)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import csv
+import io
+from collections.abc import Iterator
 from pathlib import Path
 
 from efquantface.errors import DataError
@@ -23,3 +26,21 @@ def text_of(path: Path) -> str:
     except (OSError, UnicodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error})") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and values of each row of a CSV file; what a row leaves out is empty.
+
+    Raises:
+        DataError: no such text, no CSV, or one of ``columns`` is missing.
+    """
+    reader = csv.DictReader(io.StringIO(text_of(path)), restval="")
+    try:
+        names = list(reader.fieldnames or [])
+        if not set(columns) <= set(names):
+            has = ", ".join(names)[:120] or "none"
+            raise DataError(f"{path}:1: the columns {', '.join(columns)} are needed, has {has}")
+        for row in reader:
+            yield reader.line_num, {name: row[name] for name in names}
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num + 1}: is no CSV ({error})") from None

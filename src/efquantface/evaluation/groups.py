@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from efquantface.data.faces import FaceSet
+from efquantface.data.texts import read_table
 from efquantface.errors import DataError
 from efquantface.evaluation.allpairs import score_all_pairs
 from efquantface.evaluation.metrics import FoldAccuracy, Scores
@@ -26,19 +26,10 @@ def read_groups(path: Path) -> dict[str, str]:
         DataError: other columns, or a name in two groups.
     """
     found: dict[str, str] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            if not {"name", "group"} <= set(reader.fieldnames or []):
-                raise DataError(
-                    f"{path}:1: the columns name, group are needed, has {reader.fieldnames}"
-                )
-            for row in reader:
-                name, group = (row["name"] or "").strip(), (row["group"] or "").strip()
-                if found.setdefault(name, group) != group:
-                    raise DataError(f"{path}:{reader.line_num}: {name!r} is in two groups")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
+    for line, row in read_table(path, ("name", "group")):
+        name, group = row["name"].strip(), row["group"].strip()
+        if found.setdefault(name, group) != group:
+            raise DataError(f"{path}:{line}: {name!r} is in two groups")
     return found
 
 

@@ -12,11 +12,13 @@ import numpy.typing as npt
 from efquantface.contract import FaceContract
 from efquantface.data.images import UnreadableImage, read_image
 from efquantface.data.template import Template, template, warp
+from efquantface.data.texts import text_of
 from efquantface.errors import CropError, DataError, EvaluationError
 from efquantface.evaluation.items import Embedded, EvalItem, Options
 from efquantface.evaluation.templates import TemplatePool
 from efquantface.files import below
 from efquantface.interfaces import Embeds, Progress
+from efquantface.reading import is_number
 
 _CHUNK = 512  # crops in memory at a time
 _LANDMARKS = 11  # five points and the detector's score
@@ -159,7 +161,7 @@ def _one(meta: Path, pattern: str) -> Path:
 def _table(path: Path, columns: int) -> tuple[list[str], npt.NDArray[np.float64]]:
     """Lines of a name and so many numbers."""
     names, values = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+    for number, line in enumerate(text_of(path).splitlines()):
         words = line.split()
         if not words:
             continue
@@ -200,7 +202,7 @@ def read_integers(path: Path, columns: int) -> npt.NDArray[np.int32]:
     """
     try:
         table = np.loadtxt(path, dtype=np.int32, ndmin=2)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise DataError(f"{path}: {error}") from None
     if table.shape[1:] != (columns,) or not len(table):
         raise DataError(f"{path}: has {table.shape[1]} columns, {columns} are needed")
@@ -220,11 +222,11 @@ def _identification(meta: Path, result: TemplateSet) -> None:
 def _subjects(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """(template, subject) of a 1:N list, each template once; further columns are not read."""
     found: dict[int, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()[1:]):
+    for number, line in enumerate(text_of(path).splitlines()[1:]):
         words = line.split(",")
         if not line.strip():
             continue
-        if len(words) < 2 or not words[0].strip().isdigit() or not words[1].strip().isdigit():
+        if len(words) < 2 or not all(is_number(w.strip()) for w in words[:2]):
             raise DataError(f"{path}:{number + 2}: {line[:60]!r} is not 'template,subject,...'")
         key, subject = int(words[0]), int(words[1])
         if found.setdefault(key, subject) != subject:

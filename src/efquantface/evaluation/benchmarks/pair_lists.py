@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from efquantface.data.matlab import Struct, read_variable
-from efquantface.data.texts import text_of
+from efquantface.data.texts import read_table, text_of
 from efquantface.data.verification_bin import FOLDS, contiguous_folds
 from efquantface.errors import DataError
 from efquantface.evaluation.benchmarks.pairing import Row, spread_evenly
+from efquantface.reading import is_number
 
 
 def read_lfw(path: Path) -> list[Row]:
@@ -28,12 +27,12 @@ def read_lfw(path: Path) -> list[Row]:
     """
     lines = _lines(path)
     first = lines[0][1] if lines else []
-    header = bool(first) and len(first) <= 2 and all(x.isdigit() for x in first)
+    header = bool(first) and len(first) <= 2 and all(is_number(x) for x in first)
     rows: list[tuple[str, str, bool]] = []
     for number, words in lines[header:]:
-        if len(words) == 3 and words[1].isdigit() and words[2].isdigit():
+        if len(words) == 3 and is_number(words[1]) and is_number(words[2]):
             a, b = (words[0], words[1]), (words[0], words[2])
-        elif len(words) == 4 and words[1].isdigit() and words[3].isdigit():
+        elif len(words) == 4 and is_number(words[1]) and is_number(words[3]):
             a, b = (words[0], words[1]), (words[2], words[3])
         else:
             raise DataError(f"{path}:{number}: {' '.join(words)!r} is not a pair line")
@@ -60,7 +59,7 @@ def read_two_lines(path: Path) -> list[Row]:
     """
     lines = _lines(path)
     for number, words in lines:
-        if len(words) != 2 or not words[1].isdigit():
+        if len(words) != 2 or not is_number(words[1]):
             raise DataError(f"{path}:{number}: {' '.join(words)!r} is not 'image number'")
     if len(lines) % 2:
         raise DataError(f"{path}: has {len(lines)} lines, a pair takes two")
@@ -104,7 +103,7 @@ def read_cfp(protocol: Path, kind: str) -> list[Row]:
     for fold, folder in enumerate(folds):
         for name, same in (("same.txt", True), ("diff.txt", False)):
             for number, words in _lines(folder / name, ","):
-                if len(words) != 2 or not all(w.strip().isdigit() for w in words):
+                if len(words) != 2 or not all(is_number(w.strip()) for w in words):
                     raise DataError(f"{folder / name}:{number}: {words} is not a pair")
                 i, j = int(words[0]), int(words[1])
                 if i not in frontal or j not in second:
@@ -117,7 +116,7 @@ def _cfp_images(path: Path) -> dict[int, str]:
     """Images by their number, as paths relative to the folder above ``Protocol``."""
     found: dict[int, str] = {}
     for number, words in _lines(path):
-        if len(words) != 2 or not words[0].isdigit():
+        if len(words) != 2 or not is_number(words[0]):
             raise DataError(f"{path}:{number}: {' '.join(words)!r} is not 'number image'")
         found[int(words[0])] = words[1].replace("\\", "/").removeprefix("../").removeprefix("./")
     return found
@@ -170,22 +169,20 @@ def read_csv(path: Path) -> list[Row]:
         DataError: other columns, or a value that cannot be used, with its line.
     """
     rows: list[Row] = []
-    reader = csv.DictReader(io.StringIO(text_of(path)))
-    columns = set(reader.fieldnames or [])
-    if not {"a", "b", "same"} <= columns:
-        raise DataError(f"{path}:1: the columns a, b, same are needed, has {reader.fieldnames}")
-    for row in reader:
-        value = (row["same"] or "").strip().lower()
+    folded = False
+    for line, row in read_table(path, ("a", "b", "same")):
+        value = row["same"].strip().lower()
         if value not in ("0", "1", "true", "false"):
-            raise DataError(f"{path}:{reader.line_num}: same is {row['same']!r}, write 0 or 1")
-        number = (row["fold"] or "").strip() if "fold" in columns else "0"
-        if not number.isdigit():
-            raise DataError(f"{path}:{reader.line_num}: fold is {number!r}, not a number")
+            raise DataError(f"{path}:{line}: same is {row['same'][:40]!r}, write 0 or 1")
+        number = row["fold"].strip() if "fold" in row else "0"
+        if not is_number(number):
+            raise DataError(f"{path}:{line}: fold is {number[:40]!r}, not a number")
         same = value in ("1", "true")
-        rows.append(Row(row["a"] or "", row["b"] or "", same, int(number)))
+        rows.append(Row(row["a"], row["b"], same, int(number)))
+        folded = "fold" in row
     if not rows:
         raise DataError(f"{path}: lists no pairs")
-    if "fold" in columns:
+    if folded:
         return rows
     folds = spread_evenly(np.asarray([row.same for row in rows]))
     return [replace(row, fold=int(fold)) for row, fold in zip(rows, folds, strict=True)]

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from conftest import make_faces
+from efquantface import compress
 from exported import Fn, around, check, export, same_as_onnxruntime
 from onnx_forms import CONV, W, array, node, save
 
@@ -242,3 +244,17 @@ def test_one_node(name: str, tmp_path: Path) -> None:
     inp = (batch, 3, 8, 8)
     path = save(tmp_path / "o.onnx", [CONV, *nodes, *tail], inits, opset=opset, inp=inp)
     same_as_onnxruntime(path)
+
+
+def test_the_whole_job(tmp_path: Path) -> None:
+    """`efq compress --no-finetune` of a network with most of these blocks."""
+    blocks = [
+        BLOCKS[n] for n in ("ghost", "cbam", "mfm", "shuffle", "gate, bilinear", "group norm")
+    ]
+    path = export(around(*blocks, nn.Hardswish()), tmp_path / "n.onnx")
+    done = compress(
+        path, make_faces(), tmp_path / "run", preprocess="insightface", epochs=0, anyway=True,
+        benchmark=False, cache=False, quiet=True,
+    )  # fmt: skip
+    assert done.parity.problems == []
+    assert done.parity.student_cosine > 0.95

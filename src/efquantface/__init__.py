@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from efquantface.runtime.waiting import wait_briefly
+
 if TYPE_CHECKING:
     from efquantface.callbacks import Callback
     from efquantface.console import set_verbosity
@@ -78,6 +80,8 @@ __all__ = [
     "set_verbosity",
 ]
 __version__ = "0.1.0"
+
+wait_briefly()
 
 _PLACES = {
     "Callback": "callbacks",

@@ -227,7 +227,10 @@ def test_a_refusal_comes_before_faces_are_embedded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever it is: also a fault of ours is found first, and told as an error."""
-    nodes = [node("GlobalAveragePool", ["in"], "p"), node("Flatten", ["p"], "out")]
+    nodes = [
+        node("AveragePool", ["in"], "p", kernel_shape=[4, 4], strides=[4, 4]),
+        node("Flatten", ["p"], "out"),
+    ]
     path = save(tmp_path / "pool.onnx", nodes, {})
     with pytest.raises(ModelFileError, match="no convolution and no linear layer"):
         _compressed(path, tmp_path / "run")

@@ -213,7 +213,13 @@ def test_of_two_readings_the_better_one_is_taken(
     contract = FaceContract(32, 32, 16, template="unknown", source="assumed by the family")
     module = OnlyRedInRange().eval()
 
-    def load(given: object, *, contract: object = None, preprocess: str | None = None) -> object:
+    def load(
+        given: object,
+        *,
+        contract: object = None,
+        preprocess: str | None = None,
+        size: object = None,
+    ) -> object:
         form = base if preprocess is None else base.with_preprocess(preprocess)
         other = "insightface" if first == "adaface" else "adaface"
         model = load_model(module, contract=form)

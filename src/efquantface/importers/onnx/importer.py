@@ -165,6 +165,13 @@ def _import_nodes(
             reason = f" ({error})" if str(error) else ""
             problems.append(f"{node.op_type} {node.name!r}{reason}")
             unknown.update(node.output)
+        if (
+            node.output[0] in ends
+            and node.output[0] in context.moved
+            and not (used[0] in context.moved or used[0] not in context.names)
+        ):  # (D,) of one face: the batch is gone, not moved
+            context.names[node.output[0]] = context.names[used[0]]
+            del context.moved[node.output[0]]
         if node.op_type in _WEIGHTED and len(used) > 1:
             weights[used[1]] += 1
     if problems:

@@ -29,7 +29,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="of the IResNet's rows")
     args = begin(parser)
     for file in NETWORKS:
-        make_row(ROWS, args, file, "w8a8", {"teacher": str(args.shared / "weights" / file)})
+        fields = {"teacher": str(args.shared / "weights" / file)}
+        make_row(ROWS, args, file, "w8a8", fields)
+        make_row(ROWS, args, file, "w8a8 full range", {**fields, "full_range": True}, fake=False)
     for bits in ("w8a8", "w6a6") if args.iresnet else ():
         fields = {"teacher": str(args.iresnet), "bits": bits, "epochs": args.epochs}
         make_row(ROWS, args, "iresnet18", bits, fields, fake=False)  # slow in PyTorch

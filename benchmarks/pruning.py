@@ -41,10 +41,10 @@ EPOCHS = {"mobileface2": PRUNED_EPOCHS, "y1": PRUNED_EPOCHS // 3, "dlib": PRUNED
 MORE = {  # with the default's epochs: what a third of them misses, and bits for machines without VNNI
     "mobileface2": [("50% w7a8", 0.5, "w7a8")],
     "y1": [
-        (f"50% w8a8 {PRUNED_EPOCHS} epochs", 0.5, "w8a8"),
+        (f"50% w8a8 full range {PRUNED_EPOCHS} epochs", 0.5, "w8a8"),
         (f"50% w7a8 {PRUNED_EPOCHS} epochs", 0.5, "w7a8"),
     ],
-    "dlib": [(f"25% w8a8 {PRUNED_EPOCHS} epochs", 0.25, "w8a8")],
+    "dlib": [(f"25% w8a8 full range {PRUNED_EPOCHS} epochs", 0.25, "w8a8")],
 }
 COLOURS = {"y1": "#0b7285", "mobileface2": "#e8a33d", "dlib": "#7048a8"}
 _LEAST = 0.05  # what is lost less is drawn here
@@ -56,15 +56,27 @@ def rows(teacher: str) -> list[tuple[str, dict]]:
     for share in SHARES:
         fields = {"prune": share, "epochs": EPOCHS[teacher]}
         found += [(f"{share:.0%} {bits}", {**fields, "bits": bits}) for bits in ("w8a8", "float")]
-        peer = {**fields, "bits": "w8a8", "importance": "magnitude"}
-        found.append((f"{share:.0%} w8a8 magnitude", peer))
+        full = {**fields, "bits": "w8a8", "full_range": True}
+        found.append((f"{share:.0%} w8a8 full range", full))
+        found.append(
+            (f"{share:.0%} w8a8 full range magnitude", {**full, "importance": "magnitude"})
+        )
     found += [
-        (name, {"prune": share, "bits": bits, "epochs": PRUNED_EPOCHS})
+        (
+            name,
+            {
+                "prune": share,
+                "bits": bits,
+                "epochs": PRUNED_EPOCHS,
+                "full_range": "full range" in name,
+            },
+        )
         for name, share, bits in MORE[teacher]
     ]
     found += [
         (f"0% {bits}", {"bits": bits, "epochs": 2}) for bits in ("w8a8", "w6a8", "w6a6", "w4a8")
     ]
+    found.append(("0% w8a8 full range", {"bits": "w8a8", "epochs": 2, "full_range": True}))
     return found
 
 

@@ -137,6 +137,7 @@ def main() -> None:
         row |= {"name": name, "command": " ".join(["python", *sys.argv]), "versions": versions}
         keep(row)
     print(table(read_rows()))
+    ROWS.with_suffix(".md").write_text(compact(read_rows()))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -331,6 +332,30 @@ def table(rows: list[dict[str, Any]]) -> str:
             columns = [f"{row['name']}/{client}", f"{student.get('crops', '')}", *columns]
             lines.append(f"| {' | '.join(columns)} |")
     return "\n".join([*lines, ""])
+
+
+def compact(rows: list[dict[str, Any]]) -> str:
+    """A line a client, a column a network: mean and least cosine of the student to the plain session,
+    and accuracy and TAR@1e-3 where all pairs were embedded."""
+    names = [row["name"] for row in rows]
+    lines = [f"| client | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for client in dict.fromkeys(client for row in rows for client in row["clients"]):
+        cells = [row["clients"].get(client, {}).get("student", {}) for row in rows]
+        lines.append(f"| {client} | {' | '.join(_short(cell) for cell in cells)} |")
+    exact = [_cosine(row["clients"][PLAIN]["student"], "cosine_to_integers") for row in rows]
+    lines.append(f"| plain session, cosine to the integers | {' | '.join(exact)} |")
+    return "\n".join([*lines, ""])
+
+
+def _short(cell: dict[str, Any]) -> str:
+    if not cell:
+        return ""
+    found = _cosine(cell, "cosine_to_plain")
+    return (
+        f"{found}: {_percent(cell, 'accuracy')}, {_percent(cell, 'tar')}"
+        if "tar" in cell
+        else found
+    )
 
 
 def _cosine(cell: dict[str, Any], key: str) -> str:

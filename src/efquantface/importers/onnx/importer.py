@@ -103,12 +103,12 @@ def import_proto(model: onnx.ModelProto, path: Path, size: Size | None = None) -
     builder = GraphBuilder()
     example = torch.zeros(1, 3, *settled.size)
     context = Context(builder, {INPUT: example}, constants_of(source))
-    context.names[image.name] = INPUT
     context.single = image.layout.batch == 1
     pixels = Pixels(context)
     if image.layout.channels == 1:
         pixels.views[image.name] = grey(context, INPUT, LUMA)
     else:
+        context.names[image.name] = INPUT
         pixels.images.add(image.name)
     shared = _import_nodes(source, context, pixels, output, path)
 

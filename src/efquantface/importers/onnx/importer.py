@@ -25,16 +25,15 @@ from efquantface.importers.onnx.facts import (
     facts_of,
     stored_size,
 )
+from efquantface.importers.onnx.folding import NotConstant, fold
 from efquantface.importers.onnx.handlers import HANDLERS
 from efquantface.importers.onnx.image_input import image_input
 from efquantface.importers.onnx.patterns import fuse_patterns
 from efquantface.importers.onnx.pixels import Pixels
-from efquantface.importers.onnx.places import Place
+from efquantface.importers.onnx.places import FRONT, LEFT_OUT, Place
 from efquantface.importers.onnx.proto import (
-    NotConstant,
     candidates,
     constants_of,
-    fold,
     load_proto,
     opset,
     quantized_operators,
@@ -117,7 +116,7 @@ def import_proto(model: onnx.ModelProto, path: Path, size: Size | None = None) -
         raise ModelFileError(f"{path}: the output {output!r} does not depend on the input")
     result = context.names[output]
     shape = tuple(context.examples[result].shape)
-    if prod(shape[1:]) != max(shape[1:], default=0) or output in context.moved:
+    if prod(shape[1:]) != max(shape[1:], default=0) or context.place(output) not in (FRONT, LEFT_OUT):
         raise ModelFileError(
             f"{path}: the output {output!r} has shape {shape}, not one embedding a face (N, D)"
         )

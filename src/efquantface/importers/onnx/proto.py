@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from efquantface.errors import ModelFileError
 
@@ -22,10 +20,6 @@ _QUANTIZED = (
     *("MatMulInteger", "MatMulNBits", "QLinearConv", "QLinearMatMul"),
 )
 LEAST_EMBEDDING = 16  # an output of fewer values is something else: a norm, a quality score
-
-
-class NotConstant(Exception):
-    """A node cannot be computed from its constants; the text says why."""
 
 
 def load_proto(path: Path) -> onnx.ModelProto:
@@ -93,7 +87,7 @@ def width(output: onnx.ValueInfoProto) -> int | None:
 
 def constants_of(model: onnx.ModelProto) -> dict[str, Array]:
     """Initializers, half precision as float32: all arithmetic here is float32."""
-    return {i.name: _single(numpy_helper.to_array(i)) for i in model.graph.initializer}
+    return {i.name: single(numpy_helper.to_array(i)) for i in model.graph.initializer}
 
 
 def stored_names(model: onnx.ModelProto) -> set[str]:
@@ -106,25 +100,8 @@ def opset(model: onnx.ModelProto) -> int:
     return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
 
 
-def fold(
-    node: onnx.NodeProto, constants: Mapping[str, Array], model: onnx.ModelProto
-) -> dict[str, Array]:
-    """Outputs by name of a node of constants, computed with ONNX's reference evaluator.
-
-    Raises:
-        NotConstant: the evaluator cannot.
-    """
-    feeds: dict[str, Any] = {i: constants[i] for i in node.input if i}
-    try:
-        results: Any = ReferenceEvaluator(
-            node, opsets={o.domain: o.version for o in model.opset_import}
-        ).run(None, feeds)
-    except Exception as error:  # the reference evaluator raises many kinds
-        raise NotConstant(f"cannot be computed from its constants: {error}") from None
-    return {name: _single(value) for name, value in zip(node.output, results, strict=True)}
-
-
-def _single(value: Any) -> Array:
+def single(value: Any) -> Array:
+    """A value as NumPy, half precision as float32."""
     array = np.asarray(value)
     half = array.dtype == np.float16 or array.dtype.name == "bfloat16"
     return array.astype(np.float32) if half else array

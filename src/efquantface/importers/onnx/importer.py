@@ -116,7 +116,10 @@ def import_proto(model: onnx.ModelProto, path: Path, size: Size | None = None) -
         raise ModelFileError(f"{path}: the output {output!r} does not depend on the input")
     result = context.names[output]
     shape = tuple(context.examples[result].shape)
-    if prod(shape[1:]) != max(shape[1:], default=0) or context.place(output) not in (FRONT, LEFT_OUT):
+    if prod(shape[1:]) != max(shape[1:], default=0) or context.place(output) not in (
+        FRONT,
+        LEFT_OUT,
+    ):
         raise ModelFileError(
             f"{path}: the output {output!r} has shape {shape}, not one embedding a face (N, D)"
         )

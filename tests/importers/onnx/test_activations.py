@@ -97,6 +97,8 @@ ONE_NODE = {
     "Mish": (18, {}),
     "Gelu": (20, {"approximate": "tanh"}),
     "Elu": (13, {"alpha": 0.5}),
+    "Sin": (13, {}),
+    "Floor": (13, {}),
 }
 
 

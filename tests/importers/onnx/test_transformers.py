@@ -195,6 +195,31 @@ def test_attention_as_one_node(name: str, tmp_path: Path) -> None:
     check(attention(tmp_path / "a.onnx", lines=lines, mask=mask, **attrs), least=0.95)
 
 
+EINSUMS = {
+    "bilinear pooling": (["a", "m"], "bij,bjk->bik"),
+    "keys turned": (["a", "b"], "bij,bkj->bki"),
+    "outer product, one axis shared": (["a", "b"], "bij,bkj->bjik"),
+    "linear": (["a", "l"], "bij,jk->bik"),
+    "linear over the first axis": (["l", "a"], "ik,bij->bkj"),
+}
+
+
+@pytest.mark.parametrize("name", EINSUMS)
+def test_einsum(name: str, tmp_path: Path) -> None:
+    names, equation = EINSUMS[name]
+    nodes = [
+        node("Conv", ["in", "w"], "c", strides=[8, 8]),
+        node("Reshape", ["c", "rows"], "a"),
+        node("Sigmoid", ["a"], "b"),
+        node("Transpose", ["b"], "m", perm=[0, 2, 1]),
+        node("Einsum", names, "x", equation=equation),
+        node("Flatten", ["x"], "out"),
+    ]
+    inits = {"w": array(16, 3, 8, 8) / 14, "rows": np.array([0, 16, -1])}
+    inits |= {"l": array(16, 16) / 4} if "l" in names else {}
+    check(save(tmp_path / "e.onnx", nodes, inits, inp=("batch", 3, 32, 32)), least=0.9)
+
+
 def test_softmax_over_another_axis(tmp_path: Path) -> None:
     nodes = [
         node("Conv", ["in", "w"], "c", strides=[8, 8]),

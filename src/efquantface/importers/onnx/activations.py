@@ -152,5 +152,5 @@ ACTIVATION_HANDLERS: dict[str, Handler] = {
     "Pow": _pow,
     "Tanh": _function("tanh"),
     "Softplus": _function("softplus"),
-    "Erf": _function("erf"),
+    **{name: _function(name.lower()) for name in ("Erf", "Sin", "Cos", "Floor", "Ceil", "Round")},
 }

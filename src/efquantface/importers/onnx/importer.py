@@ -43,6 +43,7 @@ from efquantface.importers.onnx.views import grey
 from efquantface.runtime.feeding import LUMA
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
+_KNOWN = ("Shape", "Size", "If", "Constant", "ConstantOfShape", "Range")  # beside handlers
 _ENDS = ("Squeeze", "Unsqueeze", "Reshape", "Flatten", "Identity", "Cast", "Dropout")
 
 
@@ -154,17 +155,19 @@ def _import_nodes(
         used = [i for i in node.input if i]
         if any(i in unknown for i in used):
             # still name operators that are unknown in themselves
-            if node.op_type not in HANDLERS:
+            if node.op_type not in HANDLERS and node.op_type not in _KNOWN:
                 problems.append(f"{node.op_type} {node.name!r}")
             unknown.update(node.output)
             continue
         try:
             _import_node(model, node, used, context, pixels)
-        except (NotCanonical, NotConstant) as error:
+        except (NotCanonical, NotConstant, LookupError, TypeError, ValueError) as error:
             if node.output[0] in ends and used[0] in context.names:
                 context.names[node.output[0]] = context.names[used[0]]
                 continue  # the embedding is flat in the end, whatever its axes were
-            reason = f" ({error})" if str(error) else ""
+            known = isinstance(error, NotCanonical | NotConstant)
+            text = str(error) if known else f"not as ONNX has it: {error}"
+            reason = f" ({text})" if text else ""
             problems.append(f"{node.op_type} {node.name!r}{reason}")
             unknown.update(node.output)
         if node.op_type in _WEIGHTED and len(used) > 1:

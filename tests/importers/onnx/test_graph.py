@@ -194,6 +194,18 @@ def test_sizes_that_old_opsets_compute(opset: int, tmp_path: Path) -> None:
     same_as_onnxruntime(save(tmp_path / "m.onnx", nodes, inits, opset=opset))
 
 
+@pytest.mark.parametrize("form", ["batchnorm", "clip inputs"])
+def test_nodes_in_any_order(form: str, tmp_path: Path) -> None:
+    """Converters to half precision put their casts behind everything; a runtime sorts."""
+    nodes, inits = FORMS[form]
+    front = node("Sub", ["in0", "mean"], "in1"), node("Cast", ["in"], "in0", to=1)
+    first = node("Conv", ["in1", "w"], "c", pads=[1, 1, 1, 1])
+    mixed = [first, *nodes[:0:-1], *front]
+    path = save(tmp_path / "m.onnx", mixed, {**inits, "mean": np.float32(127.5)})
+    same_as_onnxruntime(path)
+    assert load_model(path).contract.is_raw_pixels
+
+
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "noise.onnx").write_bytes(b"\x00\x01 not a network" * 9)
     (tmp_path / "empty.onnx").write_bytes(b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,44 @@ def load_proto(path: Path) -> onnx.ModelProto:
         raise ModelFileError(f"{path}: not a readable ONNX file ({error})") from None
     if not model.graph.node:
         raise ModelFileError(f"{path}: holds no network (an ONNX file without nodes)")
+    _put_in_order(model.graph)
     return model
+
+
+def _put_in_order(graph: onnx.GraphProto) -> None:
+    """Each node behind those that it reads, as runtimes order them; converters append some at the end.
+
+    Nodes that stand so already keep their places.
+    """
+    maker = {name: at for at, node in enumerate(graph.node) for name in node.output}
+    missing = [{maker[n] for n in _read(node) if n in maker} for node in graph.node]
+    readers: dict[int, list[int]] = {}
+    for at, needed in enumerate(missing):
+        for other in needed:
+            readers.setdefault(other, []).append(at)
+    ready = [at for at, needed in enumerate(missing) if not needed]
+    order: list[int] = []
+    while ready:
+        order.append(heappop(ready))
+        for at in readers.get(order[-1], ()):
+            missing[at].discard(order[-1])
+            if not missing[at]:
+                heappush(ready, at)
+    if order == sorted(order) or len(order) < len(graph.node):
+        return  # in order, or a circle, which no runtime runs
+    nodes = [graph.node[at].SerializeToString() for at in order]
+    del graph.node[:]
+    graph.node.extend(onnx.NodeProto.FromString(node) for node in nodes)
+
+
+def _read(node: onnx.NodeProto) -> set[str]:
+    """What a node reads, its branches included."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            for inner in attribute.g.node:
+                names |= _read(inner)
+    return names
 
 
 def quantized_operators(model: onnx.ModelProto) -> list[str]:

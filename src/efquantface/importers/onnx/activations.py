@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 from efquantface.graph import ops
-from efquantface.importers.onnx.arithmetic import combined, function, per_channel, scaled
+from efquantface.importers.onnx.arithmetic import (
+    combined,
+    function,
+    per_channel,
+    scaled,
+    spread,
+    with_scale,
+)
 from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
 from efquantface.importers.onnx.patterns import GELU
 
@@ -122,10 +129,11 @@ def _softsign(op: Operands) -> str:
 
 
 def _pow(op: Operands) -> str:
-    exponent = op.constant(1)
-    if exponent.size != 1:
-        raise NotCanonical(f"exponents of shape {exponent.shape}")
-    value, x = float(exponent.reshape(())), op.activation()
+    exponent, x = op.constant(1), op.activation()
+    if exponent.size != 1:  # of what is positive, as no other value has all powers
+        powers = spread(op, op.tensor(1), x)
+        return function(op, "exp", with_scale(op, function(op, "log", x), powers))
+    value = float(exponent.reshape(()))
     return x if value == 1 else function(op, "pow", x, value)
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from efquantface.graph import ops
+from efquantface.importers.onnx.arithmetic import for_one
 from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
-from efquantface.importers.onnx.places import LEFT_OUT, Place
+from efquantface.importers.onnx.places import FRONT, LEFT_OUT, Place
 
 _LEAST, _MOST = -(1 << 63), 1 << 31  # "from the start", and at least this "to the end"
 
@@ -77,8 +78,12 @@ def _gather(op: Operands) -> str:
         return _give(op, LEFT_OUT if index.ndim == 0 else place, source)
     outer, axis = _own_axis(op, int(op.attrs.get("axis", 0)))
     length = op.size(source)[axis]
-    if index.ndim > 1:
-        raise NotCanonical(f"a gather of indices of shape {index.shape}")
+    if index.ndim > 1:  # a table of entries: one axis as several
+        if place != FRONT:
+            raise NotCanonical(f"a gather of indices of shape {index.shape}")
+        taken = take(op, source, axis, [int(i) % length for i in index.reshape(-1)])
+        shape = op.size(source)
+        return op.add(ops.Reshape([*shape[1:axis], *index.shape, *shape[axis + 1 :]]), taken)
     if index.ndim:
         return _give(op, place, take(op, source, axis, [int(i) % length for i in index]))
     at = int(index) % length
@@ -220,7 +225,7 @@ def _concat(op: Operands) -> str:
 def _with_constants(op: Operands, parts: list[int], active: list[int], axis: int) -> str:
     """Zeros in the place of constants (class tokens), and a shift that adds them."""
     shape, rank = op.shape(active[0]), len(op.shape(active[0]))
-    constants = {i: op.tensor(i) for i in parts if i not in active}
+    constants = {i: for_one(op.tensor(i), rank) for i in parts if i not in active}
     for value in constants.values():
         if value.dim() != rank or value.shape[0] != 1:
             raise NotCanonical(f"a constant of shape {tuple(value.shape)} beside {shape}")

@@ -38,7 +38,14 @@ def test_values_per_channel_are_turned() -> None:
 
 def test_what_needs_the_last_axis_keeps_them() -> None:
     assert "Transpose" in kinds(graph(ops.LayerNorm(4, 1e-5)))
-    assert "Transpose" in kinds(graph(ops.Scale((4, 1))))
+
+
+def test_values_per_place_are_turned() -> None:
+    torch.manual_seed(0)
+    scale, shift = ops.Scale((4, 1)), ops.Shift((4, 4, 4))
+    torch.nn.init.normal_(scale.weight)
+    torch.nn.init.normal_(shift.bias)
+    assert kinds(graph(scale, shift)) == ["Conv2d", "Scale", "Shift"]
 
 
 def test_branches_that_join_are_turned() -> None:

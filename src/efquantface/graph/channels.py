@@ -67,9 +67,20 @@ def _turned(module: nn.Module | None, to_last: bool) -> nn.Module | None:
     if not to_last or not isinstance(module, ops.Scale | ops.Shift):
         return None
     values = (module.weight if isinstance(module, ops.Scale) else module.bias).detach()
-    if values.numel() == 1 or values.shape[-1:] != values.flatten().shape:
-        return module if values.numel() == 1 else None
-    return _affine(values.flatten(), isinstance(module, ops.Scale))
+    if values.numel() == 1:
+        return module
+    if values.shape[-1:] == values.flatten().shape:
+        return _affine(values.flatten(), isinstance(module, ops.Scale))
+    return _spread(values, type(module))
+
+
+@torch.no_grad()
+def _spread(values: Tensor, kind: type[ops.Scale | ops.Shift]) -> ops.Scale | ops.Shift:
+    """Values that differ from place to place, (H,W,C) as (C,H,W)."""
+    turned = values.reshape((1,) * (3 - values.dim()) + tuple(values.shape)).permute(2, 0, 1)
+    made = kind(turned.shape)
+    (made.weight if isinstance(made, ops.Scale) else made.bias).copy_(turned)
+    return made
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from efquantface.importers.onnx.arithmetic import (
     spread,
     with_scale,
 )
-from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
+from efquantface.importers.onnx.context import Handler, Operands
 from efquantface.importers.onnx.patterns import GELU
 
 _SELU = (1.67326319217681884765625, 1.05070102214813232421875)  # ONNX's defaults
@@ -55,7 +55,9 @@ def _prelu(op: Operands) -> str:
         return _bent(op, channels)
     last = slope.flatten()
     if len(shape) != 4 or len(last) != shape[-1] or slope.shape[-1] != shape[-1]:
-        raise NotCanonical(f"slopes of shape {tuple(slope.shape)} for {shape}")
+        positive = op.add(ops.Clamp(0.0, None), op.activation(), suffix="_positive")
+        negative = op.add(ops.Clamp(None, 0.0), op.activation(), suffix="_negative")
+        return combined(op, "Add", positive, with_scale(op, negative, spread(op, slope, negative)))
     source = op.add(ops.Transpose((0, 3, 1, 2)), op.activation(), suffix="_channels")
     module = ops.PReLU(len(last))
     with torch.no_grad():

@@ -30,7 +30,7 @@ from efquantface.importers.onnx.handlers import HANDLERS
 from efquantface.importers.onnx.image_input import image_input
 from efquantface.importers.onnx.patterns import fuse_patterns
 from efquantface.importers.onnx.pixels import Pixels
-from efquantface.importers.onnx.places import FRONT, LEFT_OUT, Place
+from efquantface.importers.onnx.places import Place
 from efquantface.importers.onnx.proto import (
     candidates,
     constants_of,
@@ -117,10 +117,9 @@ def import_proto(model: onnx.ModelProto, path: Path, size: Size | None = None) -
         raise ModelFileError(f"{path}: the output {output!r} does not depend on the input")
     result = context.names[output]
     shape = tuple(context.examples[result].shape)
-    if prod(shape[1:]) != max(shape[1:], default=0) or context.place(output) not in (
-        FRONT,
-        LEFT_OUT,
-    ):
+    place = context.place(output)
+    in_front = place.axis <= 0 and place.outer == 1  # of one crop also (D,)
+    if prod(shape[1:]) != max(shape[1:], default=0) or not in_front:
         raise ModelFileError(
             f"{path}: the output {output!r} has shape {shape}, not one embedding a face (N, D)"
         )

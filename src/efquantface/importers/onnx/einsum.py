@@ -12,7 +12,7 @@ def _einsum(op: Operands) -> str:
     equation = op.attrs["equation"].decode().replace(" ", "")
     given, _, result = equation.partition("->")
     terms = given.split(",")
-    if len(terms) != 2 or not result or "." in equation:
+    if len(terms) != 2 or len(result) < 2 or "." in equation:
         raise NotCanonical(f"an einsum of {equation}")
     if any(len(set(term)) != len(term) for term in (*terms, result)):
         raise NotCanonical(f"an einsum of {equation}")

@@ -131,6 +131,17 @@ def test_a_norm_beside_the_embedding(faces_dir: Path, tmp_path: Path) -> None:
     assert compress(module, faces_dir, tmp_path / "run", contract=CONTRACT, **FAST).parity
 
 
+def test_a_module_that_takes_one_face(faces_dir: Path, tmp_path: Path) -> None:
+    """It gives (D,), whatever the batch is; it is compared face by face."""
+
+    class One(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.normalize(super().forward(x)[0], dim=0)
+
+    module = randomize(One(nn.Identity()))
+    assert compress(module, faces_dir, tmp_path / "run", contract=CONTRACT, **FAST).parity
+
+
 def test_of_several_outputs_the_contract_names_one() -> None:
     class Several(Net):
         def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:

@@ -99,6 +99,12 @@ def test_several_dictionaries(tmp_path: Path, first: str) -> None:
     assert any("'weights_of_net'; left out: 'model', " in note for note in model.notes)
 
 
+def test_weights_in_a_tuple(tmp_path: Path) -> None:
+    module = randomize(IResNet(18, 64))
+    torch.save((25, {"backbone": module.state_dict()}, [0.5]), tmp_path / "m.pth")
+    expect(module, load_model(tmp_path / "m.pth"))
+
+
 @pytest.mark.parametrize("blocks", [(1, 4, 6, 2), (2, 8, 12, 4)])
 def test_arcface_torch_mbf(tmp_path: Path, blocks: tuple[int, ...]) -> None:
     module = randomize(ArcFaceMbf(blocks, scale=2 * blocks[0]))

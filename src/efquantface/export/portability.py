@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from efquantface.importers.onnx.proto import Array, NotConstant, constants_of, fold
+from efquantface.importers.onnx.folding import NotConstant, fold
+from efquantface.importers.onnx.proto import Array, constants_of
 from efquantface.quantize.scheme import INT16
 
 PORTABLE_KEY = "efquantface.portable"  # of the file's metadata: yes or no

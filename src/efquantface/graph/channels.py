@@ -5,20 +5,34 @@ TensorFlow keeps channels last; exporters turn maps, add or bend, and turn them 
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, fx, nn
 
 from efquantface.graph import ops
-from efquantface.graph.graph import module_nodes, module_of, skip, tidy
+from efquantface.graph.graph import insert_after, module_nodes, module_of, skip, tidy
 
 _LAST, _FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 def channels_first(gm: fx.GraphModule) -> fx.GraphModule:
-    """Take out pairs of transpositions to (N,H,W,C) and back, in place."""
+    """The graph without pairs of transpositions to (N,H,W,C) and back; the given one is changed.
+
+    Single chains first. What branches and joins in between, or pools, is turned if that takes out
+    more of them.
+    """
     while any(_cancel(gm, node, module) for node, module in module_nodes(gm)):
         tidy(gm)
-    return tidy(gm)
+    tidy(gm)
+    if not _count(gm):
+        return gm
+    sunk = _sunk(gm)
+    return sunk if _count(sunk) < _count(gm) else gm
+
+
+def _count(gm: fx.GraphModule) -> int:
+    return sum(_is(m, _LAST) or _is(m, _FIRST) for _, m in module_nodes(gm))
 
 
 def _cancel(gm: fx.GraphModule, node: fx.Node, module: nn.Module) -> bool:
@@ -53,9 +67,20 @@ def _turned(module: nn.Module | None, to_last: bool) -> nn.Module | None:
     if not to_last or not isinstance(module, ops.Scale | ops.Shift):
         return None
     values = (module.weight if isinstance(module, ops.Scale) else module.bias).detach()
-    if values.numel() == 1 or values.shape[-1:] != values.flatten().shape:
-        return module if values.numel() == 1 else None
-    return _affine(values.flatten(), isinstance(module, ops.Scale))
+    if values.numel() == 1:
+        return module
+    if values.shape[-1:] == values.flatten().shape:
+        return _affine(values.flatten(), isinstance(module, ops.Scale))
+    return _spread(values, type(module))
+
+
+@torch.no_grad()
+def _spread(values: Tensor, kind: type[ops.Scale | ops.Shift]) -> ops.Scale | ops.Shift:
+    """Values that differ from place to place, (H,W,C) as (C,H,W)."""
+    turned = values.reshape((1,) * (3 - values.dim()) + tuple(values.shape)).permute(2, 0, 1)
+    made = kind(turned.shape)
+    (made.weight if isinstance(made, ops.Scale) else made.bias).copy_(turned)
+    return made
 
 
 @torch.no_grad()
@@ -63,3 +88,61 @@ def _affine(values: Tensor, is_factor: bool) -> ops.Affine:
     affine = ops.Affine(len(values))
     (affine.weight if is_factor else affine.bias).copy_(values)
     return affine
+
+
+def _sunk(gm: fx.GraphModule) -> fx.GraphModule:
+    """A copy whose transpositions to channels last stand as late as they can, and cancel there."""
+    made = copy.deepcopy(gm)
+    progress = True
+    while progress:
+        last = [node for node, m in module_nodes(made) if _is(m, _LAST)]
+        readers = [(node, user) for node in last for user in list(node.users)]
+        progress = any(_sink(made, node, user) for node, user in readers)
+        tidy(made)
+    return made
+
+
+def _is(module: nn.Module | None, order: tuple[int, ...]) -> bool:
+    return isinstance(module, ops.Transpose) and module.order == order
+
+
+def _sink(gm: fx.GraphModule, node: fx.Node, user: fx.Node) -> bool:
+    """Let a reader of a transposition read what stands before it, with the transposition behind."""
+    module = module_of(gm, user)
+    if _is(module, _FIRST):
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        user.replace_all_uses_with(source)
+        gm.graph.erase_node(user)
+        return True
+    sources = [n for n in user.args if isinstance(n, fx.Node)]
+    if module is None or not all(_is(module_of(gm, n), _LAST) for n in sources):
+        return False
+    turned, stays = _before(module)
+    if turned is None:
+        return False
+    gm.set_submodule(str(user.target), turned)
+    user.args = tuple(n.args[0] for n in sources)
+    if stays:
+        insert_after(gm, user, f"{user.target}_last", ops.Transpose(_LAST))
+    else:
+        insert_after(gm, user, f"{user.target}_flat", ops.Flatten())
+    return True
+
+
+def _before(module: nn.Module) -> tuple[nn.Module | None, bool]:
+    """An operator as it is on channels first, and whether its result has the same axes; else flat."""
+    if isinstance(module, ops.Add | ops.Multiply):
+        return module, True
+    if isinstance(module, ops.Concat | ops.Slice | ops.Pick):
+        turned = copy.deepcopy(module)
+        turned.axis = _LAST[module.axis]
+        return turned, True
+    if isinstance(module, ops.Reduce):
+        axes = sorted(_LAST[axis] for axis in module.axes)
+        if not module.keep and axes != [2, 3]:
+            return None, True
+        mean = module.reduction == "mean" and axes == [2, 3]
+        made = ops.GlobalAvgPool() if mean else ops.Reduce(module.reduction, axes, True)
+        return made, module.keep
+    return _turned(module, True), True

@@ -29,7 +29,7 @@ def canonicalize(gm: fx.GraphModule, height: int, width: int) -> fx.GraphModule:
     border, so such an affine stays). A 1x1 convolution on a 1x1 map becomes the linear layer it is.
     Functions that are lines but for bends are put together (:mod:`bends`).
     """
-    straighten(channels_first(gm), height, width)
+    gm = straighten(channels_first(gm), height, width)
     _fold_affines(gm, height, width)
     _fold_mixed_pixels(gm)
     _linear_tail(gm, height, width)

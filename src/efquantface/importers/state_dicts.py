@@ -87,6 +87,8 @@ def _is_torchscript(path: Path) -> bool:
 
 def _dictionaries(stored: Any, place: str = "", depth: int = 3) -> dict[str, dict[str, Tensor]]:
     """Dictionaries of tensors in what was stored, the usual wrappers first."""
+    if isinstance(stored, list | tuple):  # (epoch, weights)
+        stored = dict(enumerate(stored))
     if not isinstance(stored, Mapping):
         return {}
     tensors = {str(k): v for k, v in stored.items() if isinstance(v, Tensor)}

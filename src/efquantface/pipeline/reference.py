@@ -169,11 +169,13 @@ class ModuleReference:
 
     def run(self, x: Float32) -> Float32:
         """Embeddings (N,D) as the module's own ``forward`` gives them."""
+        size = len(x) * self.contract.embedding_size
         with evaluating(self.module), torch.no_grad():
             found = self.module(torch.from_numpy(x).to(self.device, self.dtype))
         if isinstance(found, tuple | list):  # a norm or a quality score beside the embedding
-            size = len(x) * self.contract.embedding_size
-            found = next(t for t in found if isinstance(t, Tensor) and t.numel() == size)
+            found = next((t for t in found if isinstance(t, Tensor) and t.numel() == size), None)
+        if len(x) > 1 and (found is None or found.numel() != size):  # it takes one face at a time
+            return np.concatenate([self.run(crop[None]) for crop in x])
         return _array(found).reshape(len(x), -1)
 
     def values(self, x: Float32) -> Iterator[tuple[str, str, Array, Array]]:

@@ -9,6 +9,8 @@ from efquantface.graph import ops
 from efquantface.graph.graph import insert_after, module_of
 from efquantface.quantize.fake_quant import InputQuantizer
 
+_BETWEEN = 1e-3  # of a code
+
 
 def place_input(gm: fx.GraphModule, symmetric: bool) -> None:
     """Replace the normalization in front by the fixed input quantizer."""
@@ -19,9 +21,9 @@ def place_input(gm: fx.GraphModule, symmetric: bool) -> None:
         first = insert_after(gm, placeholder, "normalize", ops.Normalize([0.0] * 3, [1.0] * 3))
         module = ops.Normalize([0.0] * 3, [1.0] * 3)
     mean, std = module.mean.double(), module.std.double()
-    readers = _readers(gm, first)
+    readers, padded = _readers(gm, first)
     folds = all(isinstance(conv, ops.Conv2d) and conv.groups == 1 for conv, _ in readers)
-    padded = not folds or any(int(p) for conv, _ in readers for p in conv.padding)  # type: ignore[union-attr]
+    padded = padded or not folds or any(int(p) for conv, _ in readers for p in conv.padding)  # type: ignore[union-attr]
     uniform = bool((mean == mean[0]).all() and (std == std[0]).all())
     if folds and (uniform or not padded):
         scale = float(1 / std.mean())
@@ -33,18 +35,25 @@ def place_input(gm: fx.GraphModule, symmetric: bool) -> None:
     else:
         low, high = float((-mean / std).min()), float(((255 - mean) / std).max())
         low, high = min(low, 0.0), max(high, 0.0)
-        scale = max(-low, high) / 127 if symmetric else (high - low) / 255
+        scale = (high - low) / 255
+        # where zero lies between two codes every pixel does, and rounds one way or the other
+        if symmetric or abs(-low / scale % 1 - 0.5) < _BETWEEN:
+            scale = max(-low, high) / 127
         zero_point, pixels = 128 if symmetric else round(-low / scale), False
     quantizer = InputQuantizer(mean.tolist(), std.tolist(), scale, zero_point, pixels, symmetric)
     gm.set_submodule(str(first.target), quantizer)
 
 
-def _readers(gm: fx.GraphModule, first: fx.Node) -> list[tuple[nn.Module | None, list[int]]]:
+def _readers(
+    gm: fx.GraphModule, first: fx.Node
+) -> tuple[list[tuple[nn.Module | None, list[int]]], bool]:
     """What reads the normalized image, through parts, mirror images and channels in another order.
 
-    Each comes with the channels of the image that it reads.
+    Each comes with the channels of the image that it reads. The second value tells whether one of them
+    reads it through zeros around.
     """
     found: list[tuple[nn.Module | None, list[int]]] = []
+    padded = False
     pending: list[tuple[fx.Node, list[int]]] = [(first, [0, 1, 2])]
     while pending:
         node, channels = pending.pop()
@@ -56,9 +65,12 @@ def _readers(gm: fx.GraphModule, first: fx.Node) -> list[tuple[nn.Module | None,
                 pending.append((user, channels[module.start : module.stop]))
             elif isinstance(module, ops.Pick | ops.Slice):
                 pending.append((user, channels))
+            elif isinstance(module, ops.ZeroPad) and not module.channels:
+                padded = True
+                pending.append((user, channels))
             else:
                 found.append((module, channels))
-    return found
+    return found, padded
 
 
 @torch.no_grad()

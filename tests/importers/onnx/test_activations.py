@@ -97,6 +97,8 @@ ONE_NODE = {
     "Mish": (18, {}),
     "Gelu": (20, {"approximate": "tanh"}),
     "Elu": (13, {"alpha": 0.5}),
+    "Sin": (13, {}),
+    "Floor": (13, {}),
 }
 
 
@@ -124,6 +126,14 @@ def test_on_vectors(activation: nn.Module, bits: str, tmp_path: Path) -> None:
     module = behind(nn.Linear(64, 32), activation, nn.Linear(32, 16))
     _, parity = check(export(module, tmp_path / "v.onnx"), bits, least=0.8)
     assert parity.executed.products == parity.executed.integer_products
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 8, 8), (8, 8), (4, 1, 8)])
+def test_prelu_of_each_place(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """As Keras writes it where no axes share slopes."""
+    nodes = [CONV, node("PRelu", ["c", "slopes"], "x"), *TAIL]
+    path = save(tmp_path / "p.onnx", nodes, {**W, **GEMM, "slopes": abs(array(*shape))})
+    same_as_onnxruntime(path)
 
 
 def test_prelu_of_the_last_axis(tmp_path: Path) -> None:

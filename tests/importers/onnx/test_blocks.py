@@ -177,6 +177,13 @@ BLOCKS: dict[str, nn.Module] = {
     "border from the other side": nn.Conv2d(8, 8, 3, 1, 1, padding_mode="circular"),
     "reflected, uneven": nn.ReflectionPad2d((1, 0, 2, 1)),
     "border of a value": nn.ConstantPad2d((1, 0, 2, 1), 0.5),
+    "a power for each channel": Fn(
+        lambda x: (F.relu(x) + 0.1) ** torch.linspace(1.5, 3, 8).view(1, -1, 1, 1)
+    ),
+    "unfolded": Fn(
+        lambda m, x: m["c"](F.unfold(x, 2, stride=2).view(x.shape[0], 32, 8, 8)),
+        c=nn.Conv2d(32, 8, 1),
+    ),
     "mirror image": Fn(lambda x: x + x.flip(3)),
     "axis of two": Fn(lambda x: x * x.amax((2, 3), keepdim=True).sigmoid()),
     "line": nn.Sequential(nn.Flatten(2), nn.BatchNorm1d(8), nn.PReLU(8), nn.Conv1d(8, 8, 3, 1, 1),

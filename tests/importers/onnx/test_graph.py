@@ -12,6 +12,7 @@ import torch
 from efquantface.errors import ModelFileError, UnsupportedOperatorError
 from efquantface.importers.load import load_model
 from efquantface.importers.onnx.importer import import_onnx
+from exported import same_as_onnxruntime
 from onnx_forms import BN, CONV, GEMM, RNG, TAIL, W, array, node, save
 
 FORMS = {
@@ -155,14 +156,54 @@ def test_contract_from_constants_metadata_and_assumption(tmp_path: Path) -> None
 
 
 def test_all_unsupported_nodes_are_named(tmp_path: Path) -> None:
-    nodes = [CONV, node("Cos", ["c"], "e"), node("Sin", ["e"], "x"), *TAIL]
+    nodes = [CONV, node("Atan", ["c"], "e"), node("Shape", ["e"], "s"), node("Asinh", ["e"], "x")]
+    nodes += [node("Reshape", ["x", "s"], "y"), node("Identity", ["y"], "x2"), *TAIL]
+    nodes[-2] = node("Flatten", ["x2"], "f")
     path = save(tmp_path / "m.onnx", nodes, {**W, **GEMM})
     with pytest.raises(UnsupportedOperatorError) as caught:
         import_onnx(path)
     text = str(caught.value)
-    assert "Cos 'the_e'" in text
-    assert "Sin 'the_x'" in text
+    assert "2 nodes" in text
+    assert "Atan 'the_e'" in text
+    assert "Asinh 'the_x'" in text
     assert str(path) in text
+
+
+def test_a_node_that_breaks_onnx_is_named(tmp_path: Path) -> None:
+    """A Slice of opset 9 has its limits as attributes."""
+    nodes = [CONV, node("Slice", ["c", "from", "to"], "x"), *TAIL]
+    inits = {**W, **GEMM, "from": np.array([0]), "to": np.array([1])}
+    path = save(tmp_path / "m.onnx", nodes, inits, opset=9)
+    with pytest.raises(UnsupportedOperatorError, match=r"Slice 'the_x' \(not as ONNX"):
+        import_onnx(path)
+
+
+@pytest.mark.parametrize("opset", [8, 11, 12])
+def test_sizes_that_old_opsets_compute(opset: int, tmp_path: Path) -> None:
+    """``x.view(x.size(0), -1)``, as PyTorch wrote it up to opset 12."""
+    nodes = [
+        CONV,
+        node("Shape", ["c"], "s"),
+        node("Gather", ["s", "zero"], "n", axis=0),
+        node("Unsqueeze", ["n"], "n1", axes=[0]),
+        node("Concat", ["n1", "rest"], "rows", axis=0),
+        node("Reshape", ["c", "rows"], "f"),
+        TAIL[1],
+    ]
+    inits = {**W, **GEMM, "zero": np.array(0), "rest": np.array([-1])}
+    same_as_onnxruntime(save(tmp_path / "m.onnx", nodes, inits, opset=opset))
+
+
+@pytest.mark.parametrize("form", ["batchnorm", "clip inputs"])
+def test_nodes_in_any_order(form: str, tmp_path: Path) -> None:
+    """Converters to half precision put their casts behind everything; a runtime sorts."""
+    nodes, inits = FORMS[form]
+    front = node("Sub", ["in0", "mean"], "in1"), node("Cast", ["in"], "in0", to=1)
+    first = node("Conv", ["in1", "w"], "c", pads=[1, 1, 1, 1])
+    mixed = [first, *nodes[:0:-1], *front]
+    path = save(tmp_path / "m.onnx", mixed, {**inits, "mean": np.float32(127.5)})
+    same_as_onnxruntime(path)
+    assert load_model(path).contract.is_raw_pixels
 
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:

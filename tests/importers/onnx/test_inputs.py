@@ -160,6 +160,19 @@ def test_one_channel_taken_three_times(way: str, tmp_path: Path) -> None:
     assert kinds == [ops.Normalize, ops.Conv2d]
 
 
+def test_grey_crops_that_a_layer_reads_at_once(tmp_path: Path) -> None:
+    """Nothing in the file stands before its first layer, which has one channel."""
+    path = _file(
+        tmp_path / "m.onnx", [node("Identity", ["in"], "x")], {}, 1, shape=("n", 1, SIZE, SIZE)
+    )
+    rest, own = backbone("in", 1)
+    layer, last = dense(result="out")
+    bare = save(tmp_path / "b.onnx", [*rest, *layer], {**own, **last}, shape=("n", 1, SIZE, SIZE))
+    grey = (PIXELS * np.array(LUMA, np.float32).reshape(1, 3, 1, 1)).sum(axis=1, keepdims=True)
+    for file in (path, bare):
+        _check(load_model(file, preprocess="raw"), _there(file, grey))
+
+
 @pytest.mark.parametrize("kind", ["part", "pad", "transpose"])
 def test_normalization_of_part_of_a_crop(kind: str, tmp_path: Path) -> None:
     """``x[:, :, :, 2:14]``, padding or swapped axes, and only then minus 127.5."""

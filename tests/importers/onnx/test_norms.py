@@ -13,7 +13,7 @@ from efquantface.errors import UnsupportedOperatorError
 from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes
 from efquantface.importers.onnx.importer import import_onnx
-from face_files import Arrays, backbone, dense, node, ran, save
+from face_files import WIDE, Arrays, backbone, dense, node, ran, save
 
 X = np.random.default_rng(0).normal(size=(3, 3, 16, 16)).astype(np.float32)
 AXES = {"axes": np.array([1]), "last": np.array([-1])}
@@ -155,6 +155,49 @@ def test_a_norm_of_everything_is_one_of_a_face(batch: str | int, tmp_path: Path)
     else:
         with pytest.raises(UnsupportedOperatorError, match="across the batch"):
             import_onnx(path)
+
+
+VECTORS: dict[str, tuple[list[NodeProto], Arrays]] = {
+    "Squeeze without axes": ([node("Squeeze", ["e4"], "v")], {}),
+    "Squeeze of all": ([node("Squeeze", ["e4", "c"], "v")], {"c": np.array([0, 2, -1])}),
+    "the first of one": ([node("Gather", ["e", "zero"], "v")], {"zero": np.array(0)}),
+    "Reshape": ([node("Reshape", ["e4", "c"], "v")], {"c": np.array([-1])}),
+    "there and back": (
+        [
+            node("Squeeze", ["e4"], "v0"),
+            node("Unsqueeze", ["v0", "zero"], "v1"),
+            node("Slice", ["v1", "zero", "one", "zero"], "v2"),
+            node("Squeeze", ["v2", "zero"], "v"),
+        ],
+        {"zero": np.array([0]), "one": np.array([1])},
+    ),
+}
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("way", VECTORS)
+def test_a_vector_of_one_face(way: str, back: bool, tmp_path: Path) -> None:
+    """(D,) is normalized over its axis 0, which is no batch."""
+    start, a = backbone()
+    layer, b = dense()
+    nodes, weights = VECTORS[way]
+    shaped = node("Reshape", ["e", "four"], "e4")
+    last = "out1" if back else "out"
+    moved = [*nodes, node("Mul", ["v", "each"], "w"), node("ReduceL2", ["w"], "n", axes=[0])]
+    moved.append(node("Div", ["w", "n"], last))
+    if back:
+        moved.append(node("Reshape", ["out1", "rows"], "out"))
+    weights = {**weights, "four": np.array([1, -1, 1, 1]), "rows": np.array([1, -1])}
+    weights["each"] = np.linspace(0.5, 1.5, WIDE, dtype=np.float32)
+    path = save(
+        tmp_path / "m.onnx",
+        [*start, *layer, shaped, *moved],
+        {**a, **b, **weights},
+        shape=(1, 3, 16, 16),
+    )
+    found = import_onnx(path).graph(torch.from_numpy(X)).detach().numpy()
+    wanted = np.stack([ran(path, X[[i]]).reshape(-1) for i in range(len(X))])
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from efquantface.importers.onnx.places import FRONT, Place
+from efquantface.importers.onnx.places import FRONT, LEFT_OUT, Place
 
 BATCH = 3
 
@@ -79,6 +79,17 @@ def test_reshape_keeps_track(place: Place, own: tuple[int, ...], given: list[int
     front = found.front(value.reshape(given))
     assert (front.reshape(BATCH, -1) // 1000 == np.arange(BATCH)[:, None]).all()
     assert (front[0].reshape(-1) == np.arange(front[0].size)).all()
+
+
+def test_a_batch_that_is_left_out() -> None:
+    """Of a file of one crop; a first axis of 1 is the batch again."""
+    assert LEFT_OUT.shape((1, 4, 6)) == (4, 6)
+    assert LEFT_OUT.rank(3) == 2
+    assert [LEFT_OUT.own(axis) for axis in (0, 1)] == [1, 2]
+    assert LEFT_OUT.front(np.zeros((4, 6))).shape == (1, 4, 6)
+    assert LEFT_OUT.reshaped((4, 6), [24], [-1]) == LEFT_OUT
+    assert LEFT_OUT.reshaped((4, 6), [1, 24], [1, -1]) == FRONT
+    assert FRONT.without([0]) == LEFT_OUT
 
 
 def test_a_batch_torn_apart_has_no_place() -> None:

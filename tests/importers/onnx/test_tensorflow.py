@@ -10,8 +10,10 @@ import onnxruntime as ort
 import pytest
 import torch
 
+from efquantface.graph.graph import module_nodes
 from efquantface.importers.onnx.importer import import_onnx
-from exported import check, same_as_onnxruntime
+from efquantface.quantize.fake_quant import InputQuantizer
+from exported import check, same_as_onnxruntime, student_of_file
 from onnx_forms import array, node, save
 
 W = {"w": array(8, 3, 3, 3) / 5, "w2": array(16, 8, 3, 3) / 8, "gw": array(16, 16) / 4}
@@ -30,6 +32,14 @@ NCHW, NHWC = ("batch", 3, 32, 32), ("batch", 32, 32, 3)
 HALVES = np.array([4, 4])
 
 FORMS = {
+    "blocks with channels last": [
+        node("Transpose", ["r"], "t", perm=[0, 2, 3, 1]), node("Mul", ["t", "eight"], "u"),
+        node("Transpose", ["u"], "ut", perm=[0, 3, 1, 2]), node("Sigmoid", ["ut"], "s"),
+        node("Transpose", ["s"], "st", perm=[0, 2, 3, 1]), node("Add", ["u", "st"], "v"),
+        node("ReduceMax", ["v"], "m", axes=[-1]), node("ReduceMean", ["v"], "n", axes=[1, 2]),
+        node("Mul", ["v", "n"], "y1"), node("Mul", ["y1", "m"], "y"),
+        node("Transpose", ["y"], "x", perm=[0, 3, 1, 2]),
+    ],
     "max pool, same": [
         node("MaxPool", ["r"], "x", kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER")
     ],
@@ -85,6 +95,22 @@ def test_channels_last_from_the_input(tmp_path: Path) -> None:
     with torch.no_grad():
         found = import_onnx(path).graph(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_zeros_around_the_pixels_are_a_code(tmp_path: Path) -> None:
+    """Of mean 127.5 no pixel is zero; between two codes all of them would round at random."""
+    norm = [node("Sub", ["in", "mean"], "d"), node("Div", ["d", "mean"], "x")]
+    level = {"mean": np.float32(127.5)}
+    conv = node("Conv", ["x", "w"], "c", strides=[2, 2], auto_pad="SAME_UPPER")
+    shrunk = [node("AveragePool", ["x"], "p", kernel_shape=[2, 2]), node("Conv", ["p", "w"], "c")]
+    for stem, pixels in (([conv], True), (shrunk, False)):
+        nodes = [*norm, *stem, node("Relu", ["c"], "r"), *FORMS["negation"], *TAIL]
+        path = save(tmp_path / "z.onnx", nodes, W | level, inp=NCHW)
+        _, student, parity = student_of_file(path)
+        quantizer = next(m for _, m in module_nodes(student.graph))
+        assert isinstance(quantizer, InputQuantizer)
+        assert quantizer.pixels == pixels
+        assert parity.problems == []
 
 
 PADS = ([0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 1, 0])

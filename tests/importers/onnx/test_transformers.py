@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from efquantface.importers.onnx.importer import import_onnx
 from exported import check, export, same_as_onnxruntime
 from onnx_forms import array, node, save
 
@@ -112,7 +113,26 @@ class Windows(nn.Module):
         return self.head(x.permute(0, 1, 3, 2, 4, 5).reshape(n, h, w, c).mean((1, 2)))
 
 
+class Queries(nn.Module):
+    """Trained queries that look at the patches, without an axis of heads or with one."""
+
+    def __init__(self, heads: bool) -> None:
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(3, WIDTH, 8, 8), nn.Linear(2 * WIDTH, 16)
+        own = (1, HEADS, 2, WIDTH // HEADS) if heads else (2, WIDTH)
+        self.queries, self.heads = nn.Parameter(torch.randn(own)), heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2)
+        if self.heads:
+            x = x.view(x.shape[0], HEADS, WIDTH // HEADS, -1)
+        shares = torch.softmax(self.queries @ x / 4, -1)
+        return self.head((shares @ x.transpose(-1, -2)).flatten(1))
+
+
 NETWORKS = {
+    "trained queries": lambda: Queries(False),
+    "trained queries, heads": lambda: Queries(True),
     "unbind": lambda: Vit("unbind"),
     "index": lambda: Vit("index"),
     "inner unbind": lambda: Vit("inner unbind"),
@@ -137,6 +157,18 @@ def test_network(name: str, opset: int, tmp_path: Path) -> None:
         assert parity.executed.products == parity.executed.integer_products
     else:
         same_as_onnxruntime(path)
+
+
+def test_a_class_token_in_a_baked_batch(tmp_path: Path) -> None:
+    """It is a constant, once for each of two crops."""
+    torch.manual_seed(0)
+    module = Vit("unbind").eval()
+    x = torch.randn(2, 3, 32, 32)
+    path = tmp_path / "b.onnx"
+    torch.onnx.export(module, (x,), str(path), dynamo=False, opset_version=14, input_names=["in"])
+    with torch.no_grad():
+        found, wanted = import_onnx(path).graph(x), module(x)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
 
 
 def attention(path: Path, *, lines: bool, mask: np.ndarray | None, **attrs: object) -> Path:
@@ -193,6 +225,31 @@ ATTENTION = {
 def test_attention_as_one_node(name: str, tmp_path: Path) -> None:
     lines, mask, attrs = ATTENTION[name]
     check(attention(tmp_path / "a.onnx", lines=lines, mask=mask, **attrs), least=0.95)
+
+
+EINSUMS = {
+    "bilinear pooling": (["a", "m"], "bij,bjk->bik"),
+    "keys turned": (["a", "b"], "bij,bkj->bki"),
+    "outer product, one axis shared": (["a", "b"], "bij,bkj->bjik"),
+    "linear": (["a", "l"], "bij,jk->bik"),
+    "linear over the first axis": (["l", "a"], "ik,bij->bkj"),
+}
+
+
+@pytest.mark.parametrize("name", EINSUMS)
+def test_einsum(name: str, tmp_path: Path) -> None:
+    names, equation = EINSUMS[name]
+    nodes = [
+        node("Conv", ["in", "w"], "c", strides=[8, 8]),
+        node("Reshape", ["c", "rows"], "a"),
+        node("Sigmoid", ["a"], "b"),
+        node("Transpose", ["b"], "m", perm=[0, 2, 1]),
+        node("Einsum", names, "x", equation=equation),
+        node("Flatten", ["x"], "out"),
+    ]
+    inits = {"w": array(16, 3, 8, 8) / 14, "rows": np.array([0, 16, -1])}
+    inits |= {"l": array(16, 16) / 4} if "l" in names else {}
+    check(save(tmp_path / "e.onnx", nodes, inits, inp=("batch", 3, 32, 32)), least=0.9)
 
 
 def test_softmax_over_another_axis(tmp_path: Path) -> None:

@@ -13,12 +13,17 @@ from efquantface.graph.ops.base import Operator
 
 FUNCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "abs": lambda x, _: torch.abs(x),
+    "ceil": lambda x, _: torch.ceil(x),
+    "cos": lambda x, _: torch.cos(x),
     "elu": lambda x, alpha: F.elu(x, alpha),
     "erf": lambda x, _: torch.erf(x),
     "exp": lambda x, _: torch.exp(x),
+    "floor": lambda x, _: torch.floor(x),
     "log": lambda x, _: torch.log(x),
     "pow": torch.pow,
+    "round": lambda x, _: torch.round(x),
     "sign": lambda x, _: torch.sign(x),
+    "sin": lambda x, _: torch.sin(x),
     "softplus": lambda x, _: F.softplus(x),
     "tanh": lambda x, _: torch.tanh(x),
 }

@@ -6,8 +6,15 @@ import torch
 from torch import Tensor
 
 from efquantface.graph import ops
-from efquantface.importers.onnx.arithmetic import combined, function, per_channel, scaled
-from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
+from efquantface.importers.onnx.arithmetic import (
+    combined,
+    function,
+    per_channel,
+    scaled,
+    spread,
+    with_scale,
+)
+from efquantface.importers.onnx.context import Handler, Operands
 from efquantface.importers.onnx.patterns import GELU
 
 _SELU = (1.67326319217681884765625, 1.05070102214813232421875)  # ONNX's defaults
@@ -48,7 +55,9 @@ def _prelu(op: Operands) -> str:
         return _bent(op, channels)
     last = slope.flatten()
     if len(shape) != 4 or len(last) != shape[-1] or slope.shape[-1] != shape[-1]:
-        raise NotCanonical(f"slopes of shape {tuple(slope.shape)} for {shape}")
+        positive = op.add(ops.Clamp(0.0, None), op.activation(), suffix="_positive")
+        negative = op.add(ops.Clamp(None, 0.0), op.activation(), suffix="_negative")
+        return combined(op, "Add", positive, with_scale(op, negative, spread(op, slope, negative)))
     source = op.add(ops.Transpose((0, 3, 1, 2)), op.activation(), suffix="_channels")
     module = ops.PReLU(len(last))
     with torch.no_grad():
@@ -122,10 +131,11 @@ def _softsign(op: Operands) -> str:
 
 
 def _pow(op: Operands) -> str:
-    exponent = op.constant(1)
-    if exponent.size != 1:
-        raise NotCanonical(f"exponents of shape {exponent.shape}")
-    value, x = float(exponent.reshape(())), op.activation()
+    exponent, x = op.constant(1), op.activation()
+    if exponent.size != 1:  # of what is positive, as no other value has all powers
+        powers = spread(op, op.tensor(1), x)
+        return function(op, "exp", with_scale(op, function(op, "log", x), powers))
+    value = float(exponent.reshape(()))
     return x if value == 1 else function(op, "pow", x, value)
 
 
@@ -152,5 +162,5 @@ ACTIVATION_HANDLERS: dict[str, Handler] = {
     "Pow": _pow,
     "Tanh": _function("tanh"),
     "Softplus": _function("softplus"),
-    "Erf": _function("erf"),
+    **{name: _function(name.lower()) for name in ("Erf", "Sin", "Cos", "Floor", "Ceil", "Round")},
 }

@@ -9,6 +9,7 @@ import numpy as np
 from efquantface.importers.onnx.activations import ACTIVATION_HANDLERS
 from efquantface.importers.onnx.arithmetic import ARITHMETIC_HANDLERS
 from efquantface.importers.onnx.context import Array, Handler, NotCanonical, Operands
+from efquantface.importers.onnx.norms import NORM_HANDLERS
 from efquantface.importers.onnx.patterns import LAYER_NORM
 from efquantface.importers.onnx.places import Place
 from efquantface.importers.onnx.pooling import REDUCTION_HANDLERS
@@ -25,7 +26,7 @@ def anywhere(kind: str, handler: Handler) -> Handler:
         kind: of the ONNX operator.
         handler: takes the graph's axes for the file's.
     """
-    if kind not in _SPREAD | _VALUES | _LAST | {*REDUCTION_HANDLERS}:
+    if kind not in _SPREAD | _VALUES | _LAST | {*REDUCTION_HANDLERS, *NORM_HANDLERS}:
         return handler
 
     def handle(op: Operands) -> str | list[str]:
@@ -60,6 +61,11 @@ def _attributes(
         attrs["axes"] = [_own(axis, place) for axis in axes]
         if not op.attrs.get("keepdims", 1):
             after = place.without(axes)
+    elif kind in NORM_HANDLERS:
+        if "axes" in attrs:
+            attrs["axes"] = [_own(axis % rank, place) for axis in op.axes() or []]
+        else:
+            attrs["axis"] = _own(int(op.attrs.get("axis", -1)) % rank, place)
     elif kind in _LAST:
         default = 1 if kind == "Softmax" and op.opset < 13 else -1
         axis = int(op.attrs.get("axis", default)) % rank
@@ -83,6 +89,8 @@ def _turned(value: Array, place: Place, rank: int) -> Array:
     if value.size == 1:
         return value
     full = value.reshape((1,) * (rank - value.ndim) + value.shape)
+    if place.axis < 0:
+        return full[None]
     if full.shape[place.axis] != 1:
         raise NotCanonical(f"a constant of shape {value.shape} that differs along the batch")
     first = np.moveaxis(full, place.axis, 0)

@@ -63,9 +63,16 @@ def function(op: Operands, name: str, source: str, value: float = 0.0) -> str:
     return op.add(ops.Function(name, value), source, suffix=f"_{name}")
 
 
+def for_one(value: Tensor, rank: int) -> Tensor:
+    """A constant that a baked batch has spread over crops, for one crop."""
+    same = value.dim() == rank and len(value) > 1 and bool((value == value[:1]).all())
+    return value[:1] if same else value
+
+
 def spread(op: Operands, value: Tensor, source: str) -> Tensor:
     """A constant without the axes that it need not have, for a value that it does not enlarge."""
     shape = op.size(source)
+    value = for_one(value, len(shape))
     while value.dim() > 1 and value.shape[0] == 1:  # the batch and missing axes need no entry
         value = value[0]
     try:

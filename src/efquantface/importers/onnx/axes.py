@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from efquantface.graph import ops
+from efquantface.importers.onnx.arithmetic import for_one
 from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
-from efquantface.importers.onnx.places import Place
+from efquantface.importers.onnx.places import FRONT, LEFT_OUT, Place
 
 _LEAST, _MOST = -(1 << 63), 1 << 31  # "from the start", and at least this "to the end"
 
@@ -23,6 +24,12 @@ def _rank(op: Operands) -> int:
     return _place(op).rank(len(op.size(op.any_activation())))
 
 
+def _leaves_out(op: Operands, axis: int) -> bool:
+    """Whether an axis is nothing but the batch of a file that takes one crop."""
+    place = _place(op)
+    return op.context.single and axis % _rank(op) == place.axis and place.beside == 1
+
+
 def _give(op: Operands, place: Place, result: str) -> str:
     op.context.put(op.node.output[0], place)
     return result
@@ -32,7 +39,7 @@ def _transpose(op: Operands) -> str:
     source, place = op.any_activation(), _place(op)
     order = list(op.attrs.get("perm", range(_rank(op))[::-1]))
     own = [0, *(axis for file in order if (axis := place.own(file)) is not None)]
-    moved = place.at(order.index(place.axis))
+    moved = place.at(order.index(place.axis)) if place.axis >= 0 else place
     return _give(op, moved, source if own == sorted(own) else op.add(ops.Transpose(own), source))
 
 
@@ -67,10 +74,16 @@ def _split(op: Operands) -> list[str]:
 def _gather(op: Operands) -> str:
     """Entries of an axis; of a single one the axis goes away."""
     index, place, source = op.constant(1), _place(op), op.any_activation()
+    if _leaves_out(op, int(op.attrs.get("axis", 0))) and not index.any():
+        return _give(op, LEFT_OUT if index.ndim == 0 else place, source)
     outer, axis = _own_axis(op, int(op.attrs.get("axis", 0)))
     length = op.size(source)[axis]
-    if index.ndim > 1:
-        raise NotCanonical(f"a gather of indices of shape {index.shape}")
+    if index.ndim > 1:  # a table of entries: one axis as several
+        if place != FRONT:
+            raise NotCanonical(f"a gather of indices of shape {index.shape}")
+        taken = take(op, source, axis, [int(i) % length for i in index.reshape(-1)])
+        shape = op.size(source)
+        return op.add(ops.Reshape([*shape[1:axis], *index.shape, *shape[axis + 1 :]]), taken)
     if index.ndim:
         return _give(op, place, take(op, source, axis, [int(i) % length for i in index]))
     at = int(index) % length
@@ -110,13 +123,15 @@ def _squeeze(op: Operands) -> str:
     source, place = op.any_activation(), _place(op)
     shape, axes = op.size(source), op.axes()
     if axes is None:
-        raise NotCanonical("a squeeze without axes")
-    pairs = [_own_axis(op, axis) for axis in axes]
+        axes = [a for a, n in enumerate(place.shape(shape)) if n == 1 and a != place.axis]
+        axes += [place.axis] if _leaves_out(op, place.axis) and place.axis >= 0 else []
+    left_out = [axis % _rank(op) for axis in axes if _leaves_out(op, axis)]
+    pairs = [_own_axis(op, axis) for axis in axes if not _leaves_out(op, axis)]
     if any(shape[axis] != 1 for _, axis in pairs):
         raise NotCanonical(f"a squeeze of {tuple(shape)}")
+    kept = place.without([*left_out, *(outer for outer, _ in pairs)])
     if not place.axis and len(shape) == 4 and sorted(axis for _, axis in pairs) == [2, 3]:
-        return _give(op, place, op.add(ops.Flatten(), source))
-    kept = place.without([outer for outer, _ in pairs])
+        return _give(op, kept, op.add(ops.Flatten(), source))
     return _without(op, source, [axis for _, axis in pairs], kept)
 
 
@@ -130,12 +145,14 @@ def _unsqueeze(op: Operands) -> str:
     source, place = op.any_activation(), _place(op)
     shape: list[int] = list(place.shape(op.size(source)))
     batch = object()
-    marked: list[object] = [*shape[: place.axis], batch, *shape[place.axis + 1 :]]
-    axes = op.axes() or []
-    rank = len(shape) + len(axes)
-    for axis in sorted(a % rank for a in axes):
+    marked: list[object] = [batch if axis == place.axis else n for axis, n in enumerate(shape)]
+    given = op.axes() or []
+    axes = sorted(a % (len(shape) + len(given)) for a in given)
+    for axis in axes:
         marked.insert(axis, 1)
-    moved = place.at(marked.index(batch))
+    if place.axis < 0 and axes[:1] == [0]:
+        marked[0] = batch
+    moved = place.at(marked.index(batch)) if batch in marked else place
     sizes = [size for size in marked if isinstance(size, int)]
     if place.beside > 1:
         sizes.insert(moved.axis, place.beside)
@@ -153,7 +170,8 @@ def _slice(op: Operands) -> str:
         steps = op.constant(4, np.ones(len(starts), np.int64)).reshape(-1).tolist()
     source, place = op.any_activation(), _place(op)
     for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
-        if axis % _rank(op) == place.axis and step == 1 and start in (0, _LEAST) and stop >= _MOST:
+        first = step == 1 and start in (0, _LEAST)
+        if axis % _rank(op) == place.axis and first and (stop >= _MOST or _leaves_out(op, axis)):
             continue  # all of the batch, however large it is
         _, own = _own_axis(op, axis)
         source = take(op, source, own, list(range(op.size(source)[own]))[start:stop:step])
@@ -166,6 +184,8 @@ def _reshape(op: Operands) -> str:
     source, place = op.any_activation(), _place(op)
     shape, before = op.size(source), place.shape(op.size(source))
     features = prod(shape[1:])
+    if op.context.single and len(given) == 1:
+        return _give(op, LEFT_OUT, op.add(ops.Reshape([features]), source))
     sizes = [before[i] if size == 0 else int(size) for i, size in enumerate(given)]
     if op.node.input[0] not in op.context.moved:
         if len(given) == 2 and given[1] in (-1, features):
@@ -205,7 +225,7 @@ def _concat(op: Operands) -> str:
 def _with_constants(op: Operands, parts: list[int], active: list[int], axis: int) -> str:
     """Zeros in the place of constants (class tokens), and a shift that adds them."""
     shape, rank = op.shape(active[0]), len(op.shape(active[0]))
-    constants = {i: op.tensor(i) for i in parts if i not in active}
+    constants = {i: for_one(op.tensor(i), rank) for i in parts if i not in active}
     for value in constants.values():
         if value.dim() != rank or value.shape[0] != 1:
             raise NotCanonical(f"a constant of shape {tuple(value.shape)} beside {shape}")

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
+from efquantface.importers.onnx.folding import NotConstant, fold
 from efquantface.importers.onnx.image_input import ImageInput
-from efquantface.importers.onnx.proto import Array, NotConstant, constants_of, fold
+from efquantface.importers.onnx.proto import Array, constants_of
 
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Neg", "Sum", "BatchNormalization")
 _MOVES = (

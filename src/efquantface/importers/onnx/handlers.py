@@ -11,6 +11,7 @@ from efquantface.importers.onnx.arithmetic import ARITHMETIC_HANDLERS, function
 from efquantface.importers.onnx.axes import AXIS_HANDLERS, flat
 from efquantface.importers.onnx.comparisons import COMPARISON_HANDLERS
 from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
+from efquantface.importers.onnx.einsum import EINSUM_HANDLERS
 from efquantface.importers.onnx.normalizations import NORMALIZATION_HANDLERS
 from efquantface.importers.onnx.norms import NORM_HANDLERS
 from efquantface.importers.onnx.pooling import POOLING_HANDLERS, window_pads, zeros_around
@@ -98,12 +99,12 @@ _ALL: dict[str, Handler] = {
     **ACTIVATION_HANDLERS,
     **ARITHMETIC_HANDLERS,
     **COMPARISON_HANDLERS,
+    **EINSUM_HANDLERS,
     **NORMALIZATION_HANDLERS,
     **NORM_HANDLERS,
     **POOLING_HANDLERS,
     **RESAMPLING_HANDLERS,
     **TRANSFORMER_HANDLERS,
-    **NORM_HANDLERS,
     "Conv": _conv,
     "Gemm": _gemm,
     "Flatten": _flatten,

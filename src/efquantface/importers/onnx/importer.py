@@ -25,16 +25,15 @@ from efquantface.importers.onnx.facts import (
     facts_of,
     stored_size,
 )
+from efquantface.importers.onnx.folding import NotConstant, fold
 from efquantface.importers.onnx.handlers import HANDLERS
 from efquantface.importers.onnx.image_input import image_input
 from efquantface.importers.onnx.patterns import fuse_patterns
 from efquantface.importers.onnx.pixels import Pixels
 from efquantface.importers.onnx.places import Place
 from efquantface.importers.onnx.proto import (
-    NotConstant,
     candidates,
     constants_of,
-    fold,
     load_proto,
     opset,
     quantized_operators,
@@ -44,6 +43,7 @@ from efquantface.importers.onnx.views import grey
 from efquantface.runtime.feeding import LUMA
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
+_KNOWN = ("Shape", "Size", "If", "Constant", "ConstantOfShape", "Range")  # beside handlers
 _ENDS = ("Squeeze", "Unsqueeze", "Reshape", "Flatten", "Identity", "Cast", "Dropout")
 
 
@@ -103,12 +103,12 @@ def import_proto(model: onnx.ModelProto, path: Path, size: Size | None = None) -
     builder = GraphBuilder()
     example = torch.zeros(1, 3, *settled.size)
     context = Context(builder, {INPUT: example}, constants_of(source))
-    context.names[image.name] = INPUT
     context.single = image.layout.batch == 1
     pixels = Pixels(context)
     if image.layout.channels == 1:
         pixels.views[image.name] = grey(context, INPUT, LUMA)
     else:
+        context.names[image.name] = INPUT
         pixels.images.add(image.name)
     shared = _import_nodes(source, context, pixels, output, path)
 
@@ -117,7 +117,9 @@ def import_proto(model: onnx.ModelProto, path: Path, size: Size | None = None) -
         raise ModelFileError(f"{path}: the output {output!r} does not depend on the input")
     result = context.names[output]
     shape = tuple(context.examples[result].shape)
-    if prod(shape[1:]) != max(shape[1:], default=0) or output in context.moved:
+    place = context.place(output)
+    in_front = place.axis <= 0 and place.outer == 1  # of one crop also (D,)
+    if prod(shape[1:]) != max(shape[1:], default=0) or not in_front:
         raise ModelFileError(
             f"{path}: the output {output!r} has shape {shape}, not one embedding a face (N, D)"
         )
@@ -152,17 +154,19 @@ def _import_nodes(
         used = [i for i in node.input if i]
         if any(i in unknown for i in used):
             # still name operators that are unknown in themselves
-            if node.op_type not in HANDLERS:
+            if node.op_type not in HANDLERS and node.op_type not in _KNOWN:
                 problems.append(f"{node.op_type} {node.name!r}")
             unknown.update(node.output)
             continue
         try:
             _import_node(model, node, used, context, pixels)
-        except (NotCanonical, NotConstant) as error:
+        except (NotCanonical, NotConstant, LookupError, TypeError, ValueError) as error:
             if node.output[0] in ends and used[0] in context.names:
                 context.names[node.output[0]] = context.names[used[0]]
                 continue  # the embedding is flat in the end, whatever its axes were
-            reason = f" ({error})" if str(error) else ""
+            known = isinstance(error, NotCanonical | NotConstant)
+            text = str(error) if known else f"not as ONNX has it: {error}"
+            reason = f" ({text})" if text else ""
             problems.append(f"{node.op_type} {node.name!r}{reason}")
             unknown.update(node.output)
         if (

@@ -20,7 +20,7 @@ class Place:
     """The batch in a file's value; the graph's has the file's axes behind the batch.
 
     Attributes:
-        axis: of the file's value, which holds the batch.
+        axis: of the file's value, which holds the batch; -1 where a file of one crop has left it out.
         outer, inner: what that axis holds beside the batch, which varies slower and faster. Where it is
             more than 1, the graph's value has an axis of that length in the place of ``axis``.
     """
@@ -36,25 +36,27 @@ class Place:
 
     def rank(self, own: int) -> int:
         """Axes of the file's value, of those of the graph's."""
-        return own - (self.beside > 1)
+        return own - (self.beside > 1 or self.axis < 0)
 
     def own(self, axis: int) -> int | None:
         """The graph's number of the file's axis (not negative); None for nothing but the batch."""
         if axis == self.axis and self.beside == 1:
             return None
-        return axis if axis > self.axis and self.beside == 1 else axis + 1
+        return axis if 0 <= self.axis < axis and self.beside == 1 else axis + 1
 
     def shape(self, own: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the file's value, of that of the graph's."""
         batch, *rest = own
         if self.beside > 1:
             rest[self.axis] *= batch
-        else:
+        elif self.axis >= 0:
             rest.insert(self.axis, batch)
         return tuple(rest)
 
     def front(self, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """A file's value as the graph has it."""
+        if self.axis < 0:
+            return value[None]
         shape, axis = value.shape, self.axis
         batch = shape[axis] // self.beside
         parted = value.reshape(*shape[:axis], self.outer, batch, self.inner, *shape[axis + 1 :])
@@ -70,6 +72,8 @@ class Place:
             target: the same after the reshape.
             given: as the file says it: where an axis is -1 or 0 it is likely the batch.
         """
+        if self.axis < 0:
+            return FRONT if target[:1] == [1] else self
         slower = prod(shape[: self.axis]) * self.outer
         faster = prod(shape[self.axis + 1 :]) * self.inner
         found = []
@@ -84,6 +88,8 @@ class Place:
 
     def without(self, axes: list[int]) -> Place:
         """The place after the file's ``axes`` are gone."""
+        if self.axis in axes:
+            return LEFT_OUT
         return Place(self.axis - sum(axis < self.axis for axis in axes), self.outer, self.inner)
 
     def at(self, axis: int) -> Place:
@@ -91,4 +97,4 @@ class Place:
         return Place(axis, self.outer, self.inner)
 
 
-FRONT = Place()
+FRONT, LEFT_OUT = Place(), Place(-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from efquantface.errors import ModelFileError
 
@@ -22,10 +21,6 @@ _QUANTIZED = (
     *("MatMulInteger", "MatMulNBits", "QLinearConv", "QLinearMatMul"),
 )
 LEAST_EMBEDDING = 16  # an output of fewer values is something else: a norm, a quality score
-
-
-class NotConstant(Exception):
-    """A node cannot be computed from its constants; the text says why."""
 
 
 def load_proto(path: Path) -> onnx.ModelProto:
@@ -42,7 +37,44 @@ def load_proto(path: Path) -> onnx.ModelProto:
         raise ModelFileError(f"{path}: not a readable ONNX file ({error})") from None
     if not model.graph.node:
         raise ModelFileError(f"{path}: holds no network (an ONNX file without nodes)")
+    _put_in_order(model.graph)
     return model
+
+
+def _put_in_order(graph: onnx.GraphProto) -> None:
+    """Each node behind those that it reads, as runtimes order them; converters append some at the end.
+
+    Nodes that stand so already keep their places.
+    """
+    maker = {name: at for at, node in enumerate(graph.node) for name in node.output}
+    missing = [{maker[n] for n in _read(node) if n in maker} for node in graph.node]
+    readers: dict[int, list[int]] = {}
+    for at, needed in enumerate(missing):
+        for other in needed:
+            readers.setdefault(other, []).append(at)
+    ready = [at for at, needed in enumerate(missing) if not needed]
+    order: list[int] = []
+    while ready:
+        order.append(heappop(ready))
+        for at in readers.get(order[-1], ()):
+            missing[at].discard(order[-1])
+            if not missing[at]:
+                heappush(ready, at)
+    if order == sorted(order) or len(order) < len(graph.node):
+        return  # in order, or a circle, which no runtime runs
+    nodes = [graph.node[at].SerializeToString() for at in order]
+    del graph.node[:]
+    graph.node.extend(onnx.NodeProto.FromString(node) for node in nodes)
+
+
+def _read(node: onnx.NodeProto) -> set[str]:
+    """What a node reads, its branches included."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            for inner in attribute.g.node:
+                names |= _read(inner)
+    return names
 
 
 def quantized_operators(model: onnx.ModelProto) -> list[str]:
@@ -93,7 +125,7 @@ def width(output: onnx.ValueInfoProto) -> int | None:
 
 def constants_of(model: onnx.ModelProto) -> dict[str, Array]:
     """Initializers, half precision as float32: all arithmetic here is float32."""
-    return {i.name: _single(numpy_helper.to_array(i)) for i in model.graph.initializer}
+    return {i.name: single(numpy_helper.to_array(i)) for i in model.graph.initializer}
 
 
 def stored_names(model: onnx.ModelProto) -> set[str]:
@@ -106,25 +138,8 @@ def opset(model: onnx.ModelProto) -> int:
     return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
 
 
-def fold(
-    node: onnx.NodeProto, constants: Mapping[str, Array], model: onnx.ModelProto
-) -> dict[str, Array]:
-    """Outputs by name of a node of constants, computed with ONNX's reference evaluator.
-
-    Raises:
-        NotConstant: the evaluator cannot.
-    """
-    feeds: dict[str, Any] = {i: constants[i] for i in node.input if i}
-    try:
-        results: Any = ReferenceEvaluator(
-            node, opsets={o.domain: o.version for o in model.opset_import}
-        ).run(None, feeds)
-    except Exception as error:  # the reference evaluator raises many kinds
-        raise NotConstant(f"cannot be computed from its constants: {error}") from None
-    return {name: _single(value) for name, value in zip(node.output, results, strict=True)}
-
-
-def _single(value: Any) -> Array:
+def single(value: Any) -> Array:
+    """A value as NumPy, half precision as float32."""
     array = np.asarray(value)
     half = array.dtype == np.float16 or array.dtype.name == "bfloat16"
     return array.astype(np.float32) if half else array

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
-from onnx import TensorProto, helper, numpy_helper
 
 from efquantface.graph import ops
 from efquantface.importers.onnx.arithmetic import combined, with_scale
 from efquantface.importers.onnx.axes import take, zeros_along
 from efquantface.importers.onnx.context import Array, Handler, NotCanonical, Operands
+from efquantface.importers.onnx.folding import NotConstant, run_node
 
 _MODES = {b"reflect": "reflect", b"edge": "edge", b"wrap": "wrap"}
 
@@ -121,28 +119,12 @@ def _weights(op: Operands, shape: tuple[int, ...], axis: int) -> Array:
     bright = np.zeros((old, 1, *shape[2:]), np.float32)
     for index in range(old):
         bright[(index, slice(None), *((index,) if axis == 2 else (slice(None), index)))] = 1
-    result = _run(op, names, constants, bright)
+    try:
+        result = run_node(op.node, {names[0]: bright, **constants}, op.opset)[0]
+    except NotConstant as error:
+        raise NotCanonical(str(error)) from None
     line = result[:, 0, :, 0] if axis == 2 else result[:, 0, 0, :]
     return np.ascontiguousarray(line.T)
-
-
-def _run(op: Operands, names: list[str], constants: dict[str, Array], x: Array) -> Array:
-    graph = helper.make_graph(
-        [op.node],
-        "resize",
-        [helper.make_tensor_value_info(names[0], TensorProto.FLOAT, list(x.shape))],
-        [helper.make_tensor_value_info(op.node.output[0], TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(v, n) for n, v in constants.items()],
-    )
-    version = helper.make_opsetid("", op.opset)
-    model: onnx.ModelProto = helper.make_model(graph, opset_imports=[version], ir_version=8)
-    try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), providers=["CPUExecutionProvider"]
-        )
-        return np.asarray(session.run(None, {names[0]: x})[0])
-    except Exception as error:  # ONNX Runtime raises many kinds
-        raise NotCanonical(f"cannot be computed ({str(error).splitlines()[0]})") from None
 
 
 def _space_to_depth(op: Operands) -> str:

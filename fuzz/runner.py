@@ -108,6 +108,8 @@ def _child(
 def _take(message: tuple[str, Any], outcome: Outcome) -> bool:
     """Put a child's message into the outcome; True for its last."""
     kind, content = message
+    if kind == "broken":
+        raise RuntimeError(f"{outcome.name}: its seeds are not read\n{content}")
     if kind == "failure":
         what, where = content
         outcome.failures[what].append(where)
@@ -130,7 +132,12 @@ def _work(
     current: Any,
 ) -> None:
     """The child: reads inputs under limits and says what came of them."""
-    reader = Reader(target, folder)
+    _silence()
+    try:
+        reader = Reader(target, folder)
+    except BaseException:
+        pipe.send(("broken", traceback.format_exc()))
+        raise SystemExit(1) from None
     kinds: Counter[str] = Counter()
     slowest, said, number = 0.0, time.monotonic(), start
     while (stop is None or number < stop) and (end is None or time.monotonic() < end):
@@ -210,6 +217,13 @@ def signature(error: Exception) -> str:
     where = f"{own[-1].filename.rpartition('efquantface/')[2]}:{own[-1].lineno}"
     said = re.sub(r"\d+", "N", str(error).replace("\n", " "))[:60]
     return f"{type(error).__name__} at {where} by {frames[-1].name}: {said}"
+
+
+def _silence() -> None:
+    """Warnings of decoders go nowhere: there are thousands."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
 
 
 def _resident() -> int:

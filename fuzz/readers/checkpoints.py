@@ -66,7 +66,12 @@ def _change_student(files: Files, draw: Random) -> Files:
     if draw.random() < 0.15:
         return {"s.safetensors": mutate_bytes(data, draw)}
     (size,) = struct.unpack("<Q", data[:8])
-    header = mutate_plain(json.loads(data[8 : 8 + size]), draw)
+    header = json.loads(data[8 : 8 + size])
+    if draw.random() < 0.2:
+        header = mutate_plain(header, draw)
+    else:
+        key = draw.choice(sorted(header["__metadata__"]))
+        header["__metadata__"][key] = mutate_plain(header["__metadata__"][key], draw)
     text = json.dumps(header).encode("utf-8", "surrogatepass")
     return {"s.safetensors": struct.pack("<Q", len(text)) + text + data[8 + size :]}
 
@@ -179,7 +184,7 @@ def _generator_seeds(folder: Path) -> list[Files]:
     channels = LATENT
     for index, width in enumerate((512, 256, 128, 64, 3)):
         at = 3 * index
-        stored[f"main.{at}.weight"] = torch.zeros(1).expand(channels, width, 4, 4)
+        stored[f"main.{at}.weight"] = torch.zeros(channels, width, 4, 4)
         if width > 3:
             for name in ("weight", "bias", "running_mean", "running_var"):
                 stored[f"main.{at + 1}.{name}"] = torch.ones(width)

@@ -33,9 +33,8 @@ def _images() -> list[np.ndarray]:
 
 
 def _read(folder: Path) -> None:
-    """Open the source whose name begins with ``faces``, and read its items."""
-    source = open_source(next(p for p in sorted(folder.iterdir()) if p.name.startswith("faces.")))
-    _check(source)
+    """Open the source that is called ``faces``, and read its items."""
+    _check(open_source(next(p for p in folder.glob("faces.*") if p.suffix != ".idx")))
 
 
 def _check(source: FaceSource) -> None:

@@ -59,25 +59,21 @@ def onnx_seeds(folder: Path) -> list[Files]:
         "mw": drawn(24 * 16, 24, seed=5),
     }
     save(folder / "moved.onnx", moved, {**weights, **extra})
-    # what grows, and what is folded
+    stem = onnx.NodeProto()
+    stem.CopyFrom(nodes[0])
+    stem.input[0] = "p"
     grown = [
         node("Pad", ["in", "pads"], "p"),
-        *(n for n in nodes),
+        stem,
+        *nodes[1:],
         node("ConstantOfShape", ["shape"], "z"),
         node("Expand", ["z", "shape"], "zz"),
         node("Add", ["map", "zz"], "a"),
         *dense("a", "out")[0],
     ]
-    pads = np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)
-    shape = np.array([1, 24, 1, 1], np.int64)
-    if nodes[0].input[0] == "in":
-        first = onnx.NodeProto()
-        first.CopyFrom(nodes[0])
-        first.input[0] = "p"
-        grown[1] = first
-    made = ["own", "plain", "moved"]
-    save(folder / "grown.onnx", grown, {**weights, **more, "pads": pads, "shape": shape})
-    made.append("grown")
+    sizes = {"pads": np.zeros(8, np.int64), "shape": np.array([1, 24, 1, 1], np.int64)}
+    save(folder / "grown.onnx", grown, {**weights, **more, **sizes})
+    made = ("own", "plain", "moved", "grown")
     files = [{"n.onnx": (folder / f"{name}.onnx").read_bytes()} for name in made]
     return [f for f in files if _is_read(folder, f)]
 

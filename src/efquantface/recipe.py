@@ -219,6 +219,11 @@ class Recipe(BaseModel):
         json_schema_extra=_FACES,
     )
     resize: bool = Field(False, description="scale crops of another size", json_schema_extra=_FACES)
+    follow_links: bool = Field(
+        False,
+        description="take items of a list file that are links out of their folder",
+        json_schema_extra=_FACES,
+    )
     check_alignment: bool = Field(
         True,
         description="compare the crops' landmarks with the template",

@@ -40,7 +40,7 @@ def load_stored(path: Path, plain: Sequence[Any] = ()) -> Any:
     import torch
 
     most = _TIMES * path.stat().st_size + _SPARE
-    _check_packed(path, most)
+    _check_packed(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(list(plain)):
             warnings.simplefilter("ignore")  # of what is refused in the next line
@@ -61,7 +61,19 @@ def load_stored(path: Path, plain: Sequence[Any] = ()) -> Any:
     return found
 
 
-def _check_packed(path: Path, most: int) -> None:
+def check_unpacked(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse a zip file that unpacks to far more than it has bytes.
+
+    Raises:
+        ValueError: saying how much; no path in the text.
+    """
+    size = path.stat().st_size
+    unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > _TIMES * size + _SPARE:
+        raise ValueError(f"it unpacks to {unpacked:,} bytes, the file has {size:,}")
+
+
+def _check_packed(path: Path) -> None:
     """What can be seen before anything is unpacked.
 
     Raises:
@@ -75,21 +87,16 @@ def _check_packed(path: Path, most: int) -> None:
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 asks = data.find(_REPEATS) >= 0
         else:
-            asks = _asks(path, most)
+            asks = _asks(path)
     if asks:
         raise HoldsCode("a bytearray")
 
 
-def _asks(path: Path, most: int) -> bool:
+def _asks(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            unpacked = sum(member.file_size for member in members)
-            if unpacked > most:
-                raise ValueError(
-                    f"it unpacks to {unpacked:,} bytes, the file has {path.stat().st_size:,}"
-                )
-            pickles = [m for m in members if m.filename.endswith(".pkl")]
+            check_unpacked(archive, path)
+            pickles = [m for m in archive.infolist() if m.filename.endswith(".pkl")]
             return any(_REPEATS in archive.read(member) for member in pickles)
     except (ValueError, OSError):
         raise

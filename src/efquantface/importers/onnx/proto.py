@@ -14,6 +14,8 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from efquantface.errors import ModelFileError
+from efquantface.importers.onnx.checked import check_model
+from efquantface.importers.onnx.growth import check_folded
 
 Array = npt.NDArray[Any]
 
@@ -32,7 +34,7 @@ def load_proto(path: Path) -> onnx.ModelProto:
     """Parse an ONNX file without running anything.
 
     Raises:
-        ModelFileError: the file is missing, empty, truncated or not ONNX.
+        ModelFileError: the file is missing, empty, truncated, not ONNX, or contradicts itself.
     """
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file")
@@ -42,6 +44,7 @@ def load_proto(path: Path) -> onnx.ModelProto:
         raise ModelFileError(f"{path}: not a readable ONNX file ({error})") from None
     if not model.graph.node:
         raise ModelFileError(f"{path}: holds no network (an ONNX file without nodes)")
+    check_model(model, path)
     return model
 
 
@@ -116,6 +119,7 @@ def fold(
     """
     feeds: dict[str, Any] = {i: constants[i] for i in node.input if i}
     try:
+        check_folded(node, list(feeds.values()))
         results: Any = ReferenceEvaluator(
             node, opsets={o.domain: o.version for o in model.opset_import}
         ).run(None, feeds)

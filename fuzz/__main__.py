@@ -23,13 +23,19 @@ from fuzz.target import write_files  # noqa: E402
 def main() -> int:
     """The command line; 1 where any input failed."""
     told = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
-    told.add_argument("targets", nargs="*", help=f"of {', '.join(TARGETS)}; all where none is named")
+    told.add_argument(
+        "targets", nargs="*", help=f"of {', '.join(TARGETS)}; all where none is named"
+    )
     told.add_argument("--minutes", type=float, help="for all targets together")
     told.add_argument("--inputs", type=int, help="for each target")
-    told.add_argument("--short", action="store_true", help="the share that every commit is checked with")
+    told.add_argument(
+        "--short", action="store_true", help="the share that every commit is checked with"
+    )
     told.add_argument("--seed", type=int, default=1)
     told.add_argument("--replay", metavar="ID", help="read one input again, with its traceback")
-    told.add_argument("--keep", type=Path, metavar="DIR", help="with --replay: where to keep the files")
+    told.add_argument(
+        "--keep", type=Path, metavar="DIR", help="with --replay: where to keep the files"
+    )
     given = told.parse_args()
     if given.replay:
         return _replay(given.replay, given.keep)

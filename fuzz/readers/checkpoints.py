@@ -98,7 +98,11 @@ def _weight_seeds(folder: Path) -> list[Files]:
         "state_dict": {f"module.{k}": v.half() for k, v in plain.items()},
         "optimizer": {"state": {0: {"step": 1}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
     }
-    nested = {"net": {"a": plain}, "names": ["a", "b"], "parameter": torch.nn.Parameter(torch.ones(2))}
+    nested = {
+        "net": {"a": plain},
+        "names": ["a", "b"],
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+    }
     contents = (plain, training, nested)
     made = [{"w.pth": _stored(content)} for content in contents]
     made += [{"w.pth": _stored(c, _use_new_zipfile_serialization=False)} for c in contents[:2]]

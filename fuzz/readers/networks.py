@@ -28,8 +28,30 @@ from fuzz.target import Files, Target
 _SIZE = 16
 _CONTRACT = FaceContract(_SIZE, _SIZE, 16, template="unknown")
 _KINDS = (
-    *("Relu", "Add", "Mul", "Concat", "Reshape", "Transpose", "Slice", "Pad", "Resize", "Split", "Tile"),
-    *("Expand", "Gather", "Softmax", "ReduceMean", "Squeeze", "If", "ConstantOfShape", "Shape", "class"),
+    *(
+        "Relu",
+        "Add",
+        "Mul",
+        "Concat",
+        "Reshape",
+        "Transpose",
+        "Slice",
+        "Pad",
+        "Resize",
+        "Split",
+        "Tile",
+    ),
+    *(
+        "Expand",
+        "Gather",
+        "Softmax",
+        "ReduceMean",
+        "Squeeze",
+        "If",
+        "ConstantOfShape",
+        "Shape",
+        "class",
+    ),
 )
 _NUMBERS = (0, 1, -1, 2, 3, 7, 100, 1000, 100_000, 10**6, 2**31 - 1, 2**31, 2**40, 2**62, -(2**63))
 
@@ -132,7 +154,9 @@ def _change_field(model: Any, draw: Random) -> None:
     elif field.type == field.TYPE_MESSAGE:
         others = [m for m in messages if m.DESCRIPTOR is value.DESCRIPTOR]
         if others:
-            value.CopyFrom(draw.choice(others))
+            copied = type(value)()  # it may lie around the one that it is put into
+            copied.CopyFrom(draw.choice(others))
+            value.CopyFrom(copied)
     else:
         setattr(message, field.name, _other(value, field, messages, draw))
 
@@ -292,7 +316,9 @@ def _change_pack(files: Files, draw: Random) -> Files:
 
 TARGETS = (
     Target("onnx", onnx_seeds, _read_onnx, _change_onnx, short=250, seconds=10, megabytes=2048),
-    Target("onnx-facts", onnx_seeds, _read_facts, _change_onnx, short=250, seconds=10, megabytes=2048),
+    Target(
+        "onnx-facts", onnx_seeds, _read_facts, _change_onnx, short=250, seconds=10, megabytes=2048
+    ),
     Target("dlib", _dlib_seeds, _read_dlib, short=600),
     Target("pack", _pack_seeds, _read_pack, _change_pack, short=400),
 )

@@ -138,15 +138,24 @@ def _read_folder(folder: Path) -> None:
 TARGETS = (
     Target("lfw", _lfw_seeds, lambda f: _check(pair_lists.read_lfw(f / "pairs.txt")), short=3000),
     Target(
-        "calfw", _two_line_seeds, lambda f: _check(pair_lists.read_two_lines(f / "pairs.txt")), short=3000
+        "calfw",
+        _two_line_seeds,
+        lambda f: _check(pair_lists.read_two_lines(f / "pairs.txt")),
+        short=3000,
     ),
     Target(
-        "rfw", _three_seeds, lambda f: _check(pair_lists.read_three_columns(f / "pairs.txt")), short=3000
+        "rfw",
+        _three_seeds,
+        lambda f: _check(pair_lists.read_three_columns(f / "pairs.txt")),
+        short=3000,
     ),
     Target("csv", _csv_seeds, lambda f: _check(pair_lists.read_csv(f / "pairs.csv")), short=3000),
     Target("cfp", _cfp_seeds, _read_cfp, short=1500),
     Target(
-        "agedb", _agedb_seeds, lambda f: _check(pair_lists.read_agedb(f / "protocol.mat")), short=3000
+        "agedb",
+        _agedb_seeds,
+        lambda f: _check(pair_lists.read_agedb(f / "protocol.mat")),
+        short=3000,
     ),
     Target("ijb", _ijb_seeds, _read_ijb, short=1500),
     Target("benchmark", _folder_seeds, _read_folder, short=300),

@@ -36,13 +36,16 @@ def _change_recipe(files: Files, draw: Random) -> Files:
     changed = mutate_plain(yaml.safe_load(files["recipe.yaml"]), draw)
     try:
         text = yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         text = json.dumps(changed)
     return {"recipe.yaml": text.encode("utf-8", "surrogatepass")}
 
 
 def _contract_seeds(folder: Path) -> list[Files]:
-    contracts = (FaceContract(112, 112, 512), FaceContract(150, 150, 128, "BGR", template="dlib150"))
+    contracts = (
+        FaceContract(112, 112, 512),
+        FaceContract(150, 150, 128, "BGR", template="dlib150"),
+    )
     return [{"n.contract.json": c.to_json().encode(), "n.xml": b"<net/>"} for c in contracts]
 
 

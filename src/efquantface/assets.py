@@ -179,7 +179,9 @@ def member(archive: Path, asset: Asset) -> bytes:
     try:
         found = _wheel_member(archive, asset) if _is_zip(archive) else _tar_member(archive, asset)
     except Exception as error:  # zipfile, tarfile and what they unpack with raise many kinds
-        raise AssetError(f"{archive.name}: cannot be unpacked ({error or type(error).__name__})") from None
+        raise AssetError(
+            f"{archive.name}: cannot be unpacked ({error or type(error).__name__})"
+        ) from None
     if found is None:
         raise AssetError(f"{archive.name} does not hold {asset.member}")
     return found

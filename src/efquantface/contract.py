@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from efquantface.errors import ContractError, did_you_mean
 from efquantface.reading import parse_json
+from efquantface.text import plain
 
 if TYPE_CHECKING:  # names and numbers of contracts are wanted before arrays are
     from pathlib import Path
@@ -83,13 +84,17 @@ class FaceContract:
         texts = (self.template, self.input_name, self.output_name, self.source, self.licence)
         if not all(isinstance(text, str) for text in texts):
             raise ContractError(f"contract names and notes must be texts, got {_cut(texts)}")
+        if any(plain(text) != text for text in texts):
+            raise ContractError(f"contract names and notes must be printable, got {_cut(texts)}")
         if self.color not in ("RGB", "BGR"):
             raise ContractError(f"contract color must be RGB or BGR, got {_cut(self.color)}")
         if self.template not in TEMPLATES:
             raise ContractError(f"template must be one of {TEMPLATES}, got {_cut(self.template)}")
         if len(self.mean) != 3 or len(self.std) != 3:
             raise ContractError("contract mean and std need three values each")
-        if not all(isinstance(v, Real) and not isinstance(v, bool) for v in (*self.mean, *self.std)):
+        if not all(
+            isinstance(v, Real) and not isinstance(v, bool) for v in (*self.mean, *self.std)
+        ):
             raise ContractError("contract mean and std must be numbers")
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise ContractError(f"contract std must be positive and finite, got {_cut(self.std)}")

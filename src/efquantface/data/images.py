@@ -21,10 +21,10 @@ SUFFIXES = frozenset(
     | {".ppm", ".pgm", ".jp2", ".avif", ".heic", ".heif"}
 )
 _MAX_PIXELS = 100_000_000
-_LARGE = 10_000_000  # pixels; of images with more one is decoded at a time, however many threads there are
+_LARGE = 10_000_000  # pixels; of images with more, one is decoded at a time by all threads
 _ONE = Lock()
 # nothing that Pillow hands to other programs (EPS), nor formats that no photo has
-_DECODED = "JPEG MPO PNG BMP DIB WEBP TIFF GIF PPM JPEG2000 AVIF".split()
+_DECODED = ["JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF"]
 _WHOLE_MODES = ("I", "I;16", "I;16B", "I;16L")
 _MOST, _ROWS = 65535, 256
 

@@ -115,7 +115,8 @@ class _Links:
             inside = _lies_in(written, self.root)
             self._folders[folder] = real if not inside or _lies_in(real, self.root) else None
         real_folder = self._folders[folder]
-        if real_folder is not None and not os.path.islink(os.path.join(real_folder, file)):  # noqa: PTH
+        link = os.path.islink(Path(real_folder or folder, file))  # noqa: PTH114 - never raises
+        if real_folder is not None and not link:
             return
         real = os.path.realpath(written)
         home = self.root if _lies_in(written, self.root) else os.path.realpath(folder)

@@ -345,7 +345,10 @@ class _Trainer:
             self.history.best_step = state["best_step"]
             self.history.steps = [(int(a), float(b)) for a, b in state["history"]]
             self.history.held_out = [(int(a), float(b)) for a, b in state["held_out"]]
-            self.history.seconds, self.history.device = float(state["seconds"]), str(state["device"])
+            self.history.seconds, self.history.device = (
+                float(state["seconds"]),
+                str(state["device"]),
+            )
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise unusable(self.state_path, error) from None
         self.say(f"resuming at step {self.step} of {self.total}")

@@ -37,8 +37,10 @@ def read_cached(path: Path, names: tuple[str, ...], count: int) -> list[Float32]
     except Exception:  # zipfile and NumPy raise many kinds; none may end a run
         return None
     shape = found[0].shape
-    fits = len(shape) == 2 and shape[0] == count and all(
-        a.shape == shape and a.dtype == np.float32 for a in found
+    fits = (
+        len(shape) == 2
+        and shape[0] == count
+        and all(a.shape == shape and a.dtype == np.float32 for a in found)
     )
     return found if fits and all(np.isfinite(a).all() for a in found) else None
 

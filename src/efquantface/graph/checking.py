@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from efquantface.graph.graph import NodeSpec, build
 from efquantface.graph.ops import Vocabulary
 
 _LARGEST = 1 << 24  # number of an attribute: channels, sizes, indices
+_FLOAT = 3.4e38  # of 32 bits
 _BITS = range(2, 9)
 _SHOWN = 4
 
@@ -58,7 +58,9 @@ def check_fit(
             result = recorder.run(pixels)
     except Exception as error:  # operators that are given what they do not take raise many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ModelFileError(f"{where}: {recorder.at} does not take what it reads ({reason})") from None
+        raise ModelFileError(
+            f"{where}: {recorder.at} does not take what it reads ({reason})"
+        ) from None
     if tuple(result.shape) != (1, contract.embedding_size):
         raise ModelFileError(
             f"{where}: gives {tuple(result.shape)} for a crop, the contract says embeddings of "
@@ -127,7 +129,5 @@ def _check_attribute(key: str, value: Any, depth: int = 0) -> None:
     elif isinstance(value, int):
         if abs(value) > _LARGEST or (key == "bits" and value not in _BITS):
             raise ValueError(f"{key} is {value if abs(value) < 1 << 64 else 'huge'}")
-    elif not isinstance(value, float) or not math.isfinite(value) or key == "bits":
+    elif not isinstance(value, float) or not abs(value) < _FLOAT or key == "bits":
         raise ValueError(f"{key} is {type(value).__name__}, not a finite number or a list")
-
-

@@ -1,4 +1,4 @@
-"""Whether an ONNX file is what it says: sizes against bytes, attributes against the operators' own schema.
+"""Whether an ONNX file is what it says: sizes against bytes, attributes against schemas.
 
 Parsing protobuf accepts any numbers. Here they are compared before anything is made of them, so that a
 damaged file is one error with the name of what is wrong, and a small file takes little memory.
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
@@ -110,9 +111,14 @@ def _check_node(node: NodeProto, version: int, depth: int) -> None:
         if name not in given:
             if declared.required:
                 raise _Damage(f"{what} has no attribute {name!r}")
-        elif given[name].type != declared.type.value:
-            kind = AttributeProto.AttributeType.Name(declared.type.value)
+        elif given[name].type != _number(declared.type):
+            kind = AttributeProto.AttributeType.Name(_number(declared.type))
             raise _Damage(f"attribute {name!r} of {what} is not {kind}")
+
+
+def _number(kind: Any) -> int:
+    """The schema's enumeration as the number that files hold."""
+    return int(kind.value)
 
 
 def _check_attribute(attribute: AttributeProto, what: str, version: int, depth: int) -> None:

@@ -13,7 +13,12 @@ import onnx
 from efquantface.graph.footprint import MOST_VALUES, TooLarge
 
 Array = npt.NDArray[Any]
-_ENDLESS = ("Loop", "Scan", "If", "SequenceMap")  # hold graphs of their own, run as often as they say
+_ENDLESS = (
+    "Loop",
+    "Scan",
+    "If",
+    "SequenceMap",
+)  # hold graphs of their own, run as often as they say
 
 
 def check_folded(node: onnx.NodeProto, inputs: Sequence[Array]) -> None:
@@ -53,15 +58,16 @@ def _expected(kind: str, inputs: list[Array], attributes: Mapping[str, Any]) -> 
         return int(min(inputs[0].size * prod(max(abs(v), 1.0) for v in numbers), 2.0**62))
     if kind == "OneHot":
         return inputs[0].size * int(abs(float(inputs[1].reshape(-1)[0])))
-    if kind in ("Gather", "GatherND", "GatherElements"):
-        return max(inputs[0].size, 1) * max(inputs[1].size, 1) // max(shapes[0][0] if shapes[0] else 1, 1)
+    if kind == "Gather" and inputs[0].size:
+        axis = attributes["axis"].i if "axis" in attributes else 0
+        return int(inputs[0].size // shapes[0][axis] * inputs[1].size)
     if kind in ("HannWindow", "HammingWindow", "BlackmanWindow"):
         return _size(inputs[0])
     if kind in ("RandomNormal", "RandomUniform"):
-        return prod(abs(v) for v in attributes["shape"].ints)
+        return prod(abs(int(v)) for v in attributes["shape"].ints)
     if kind in ("MatMul", "Gemm") and all(shapes[:2]):
         inner = max(min(shapes[0][-1], shapes[0][0]), 1)
-        return prod(max(value.size, 1) for value in inputs[:2]) // inner**2
+        return int(prod(max(value.size, 1) for value in inputs[:2]) // inner**2)
     try:
         return prod(np.broadcast_shapes(*shapes))
     except ValueError:

@@ -62,9 +62,9 @@ class Watch:
             self.on = True
 
     def _known_code(self, name: str) -> bool:
-        return name.startswith((_MADE_BY_TORCH, "<frozen ")) or os.path.realpath(name).startswith(
-            self.readable
-        )
+        if name.startswith((_MADE_BY_TORCH, "<frozen ")):
+            return True
+        return os.path.isabs(name) and os.path.realpath(name).startswith(self.readable)
 
     def _outside(self, arguments: tuple[Any, ...]) -> bool:
         name, _, flags = arguments

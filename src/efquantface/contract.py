@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from efquantface.errors import ContractError, did_you_mean
 from efquantface.reading import parse_json
-from efquantface.text import plain
 
 if TYPE_CHECKING:  # names and numbers of contracts are wanted before arrays are
     from pathlib import Path
@@ -84,8 +83,8 @@ class FaceContract:
         texts = (self.template, self.input_name, self.output_name, self.source, self.licence)
         if not all(isinstance(text, str) for text in texts):
             raise ContractError(f"contract names and notes must be texts, got {_cut(texts)}")
-        if any(plain(text) != text for text in texts):
-            raise ContractError(f"contract names and notes must be printable, got {_cut(texts)}")
+        if any("\ud800" <= c <= "\udfff" for text in texts for c in text):
+            raise ContractError(f"contract names and notes hold halves of characters: {_cut(texts)}")
         if self.color not in ("RGB", "BGR"):
             raise ContractError(f"contract color must be RGB or BGR, got {_cut(self.color)}")
         if self.template not in TEMPLATES:

@@ -64,7 +64,7 @@ class Watch:
     def _known_code(self, name: str) -> bool:
         if name.startswith((_MADE_BY_TORCH, "<frozen ")):
             return True
-        return os.path.isabs(name) and os.path.realpath(name).startswith(self.readable)
+        return Path(name).is_absolute() and os.path.realpath(name).startswith(self.readable)
 
     def _outside(self, arguments: tuple[Any, ...]) -> bool:
         name, _, flags = arguments

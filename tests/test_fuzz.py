@@ -1,4 +1,4 @@
-"""The fuzzer itself: what must not happen is noticed, wherever it happens; an id gives the input again."""
+"""The fuzzer itself: what must not happen is noticed; an id gives the input again."""
 
 from __future__ import annotations
 

@@ -84,7 +84,9 @@ class FaceContract:
         if not all(isinstance(text, str) for text in texts):
             raise ContractError(f"contract names and notes must be texts, got {_cut(texts)}")
         if any("\ud800" <= c <= "\udfff" for text in texts for c in text):
-            raise ContractError(f"contract names and notes hold halves of characters: {_cut(texts)}")
+            raise ContractError(
+                f"contract names and notes hold halves of characters: {_cut(texts)}"
+            )
         if self.color not in ("RGB", "BGR"):
             raise ContractError(f"contract color must be RGB or BGR, got {_cut(self.color)}")
         if self.template not in TEMPLATES:

@@ -1,4 +1,4 @@
-"""Whether the parts of a checkpoint fit together, found out on shapes alone: nothing large is made."""
+"""Whether the parts of a checkpoint fit together, found out before anything large is made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from efquantface.contract import FaceContract
 from efquantface.errors import ModelFileError
-from efquantface.graph.footprint import check_values
+from efquantface.graph.footprint import check_result
 from efquantface.graph.graph import NodeSpec, build
 from efquantface.graph.ops import Vocabulary
 
@@ -31,36 +31,40 @@ def specs_from(nodes: Any, where: str) -> list[NodeSpec]:
     return [_spec(node, number, where) for number, node in enumerate(nodes)]
 
 
-def check_fit(
+def check_weights(
     specs: Sequence[NodeSpec],
     output: str,
     tensors: Mapping[str, Tensor],
-    contract: FaceContract,
     vocabulary: Vocabulary,
     where: str,
 ) -> None:
-    """Build the graph without its weights, compare theirs with the file's, and follow one crop through.
+    """Build the graph without memory for its weights, and compare their shapes with the file's.
 
     Raises:
-        ModelFileError: the weights have other shapes than the operators, an operator does not take what
-            it reads, or the result is not one embedding of the contract's size.
+        ModelFileError: the weights have other shapes or types than the operators.
     """
     try:
         with torch.device("meta"):
             graph = build(specs, output, where, vocabulary)
     except (AttributeError, KeyError, IndexError, ArithmeticError, AssertionError) as error:
         raise ModelFileError(f"{where}: the stored graph cannot be built ({error})") from None
-    _check_weights(graph, tensors, where)
-    recorder = _Shapes(graph)
+    _compare(graph, tensors, where)
+
+
+def check_runs(graph: fx.GraphModule, contract: FaceContract, where: str) -> None:
+    """Follow one crop through a graph; no operator may make far more of it than face networks do.
+
+    Raises:
+        ModelFileError: an operator does not take what it reads, or the result is not one embedding of
+            the contract's size.
+    """
+    walk = _Walk(graph)
     try:
         with torch.no_grad():
-            pixels = torch.zeros(1, 3, contract.height, contract.width, device="meta")
-            result = recorder.run(pixels)
+            result = walk.run(torch.zeros(1, 3, contract.height, contract.width))
     except Exception as error:  # operators that are given what they do not take raise many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ModelFileError(
-            f"{where}: {recorder.at} does not take what it reads ({reason})"
-        ) from None
+        raise ModelFileError(f"{where}: {walk.at} does not take what it reads ({reason})") from None
     if tuple(result.shape) != (1, contract.embedding_size):
         raise ModelFileError(
             f"{where}: gives {tuple(result.shape)} for a crop, the contract says embeddings of "
@@ -68,20 +72,20 @@ def check_fit(
         )
 
 
-class _Shapes(fx.Interpreter):
-    """Runs a graph on shapes, and remembers where it is."""
+class _Walk(fx.Interpreter):
+    """Runs a graph node by node, and remembers where it is."""
 
     at = "the graph"
 
     def run_node(self, n: fx.Node) -> Any:
         self.at = str(n.target)
-        result = super().run_node(n)
-        if isinstance(result, Tensor):
-            check_values(result)
-        return result
+        if n.op == "call_module":
+            inputs, _ = self.fetch_args_kwargs_from_env(n)
+            check_result(self.module.get_submodule(self.at), *inputs)
+        return super().run_node(n)
 
 
-def _check_weights(graph: fx.GraphModule, tensors: Mapping[str, Tensor], where: str) -> None:
+def _compare(graph: fx.GraphModule, tensors: Mapping[str, Tensor], where: str) -> None:
     wanted = graph.state_dict()
     missing, unexpected = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
     if missing or unexpected:

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from efquantface.contract import METADATA_KEY, FaceContract
 from efquantface.errors import ModelFileError
 from efquantface.files import write_bytes
-from efquantface.graph.checking import check_fit, specs_from
+from efquantface.graph.checking import check_runs, check_weights, specs_from
 from efquantface.graph.format_one import translated_nodes, translated_tensors
 from efquantface.graph.graph import build, output_name, specs_of
 from efquantface.graph.model import FaceModel
@@ -92,7 +92,8 @@ def load_checkpoint(path: Path, vocabulary: Vocabulary) -> FaceModel:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ModelFileError(f"{path}: the stored graph cannot be read ({error})") from None
     specs = specs_from(nodes, where)
-    check_fit(specs, output, tensors, contract, vocabulary, where)
+    check_weights(specs, output, tensors, vocabulary, where)
     graph = build(specs, output, where, vocabulary)
     graph.load_state_dict(tensors)
+    check_runs(graph, contract, where)
     return FaceModel(graph, contract, path, quantized, names, channels=channels)

@@ -21,6 +21,7 @@ from efquantface.interfaces import Embeds, Progress
 from efquantface.reading import is_number
 
 _CHUNK = 512  # crops in memory at a time
+_EXACT = 2**53  # whole numbers that float64 tells apart
 _LANDMARKS = 11  # five points and the detector's score
 
 
@@ -124,6 +125,9 @@ def load_ijb(name: str, root: Path, contract: FaceContract) -> TemplateSet:
     points_file, crops_file = _one(meta, "*_name_5pts_score.txt"), _one(meta, "*_face_tid_mid.txt")
     names, points = _table(points_file, _LANDMARKS)
     crop_names, owners = _table(crops_file, 2)
+    odd = np.flatnonzero(((owners != np.rint(owners)) | (abs(owners) > _EXACT)).any(axis=1))
+    if len(odd):
+        raise DataError(f"{crops_file}:{int(odd[0]) + 1}: template and medium are whole numbers")
     if names != crop_names:
         wrong = next(
             (i for i, (x, y) in enumerate(zip(names, crop_names, strict=False)) if x != y),
@@ -175,9 +179,10 @@ def _table(path: Path, columns: int) -> tuple[list[str], npt.NDArray[np.float64]
     if not names:
         raise DataError(f"{path}: is empty")
     table = np.asarray(values)
-    bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
+    with np.errstate(over="ignore"):
+        bad = np.flatnonzero(~np.isfinite(table.astype(np.float32)).all(axis=1))
     if len(bad):
-        raise DataError(f"{path}:{int(bad[0]) + 1}: holds a number that is not finite")
+        raise DataError(f"{path}:{int(bad[0]) + 1}: holds a number that is not finite in 32 bits")
     return names, table
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from fuzz.readers import checkpoints, faces, networks, pairs, texts
 from fuzz.target import Target
 
@@ -10,3 +12,5 @@ TARGETS: dict[str, Target] = {
     for family in (faces, pairs, texts, networks, checkpoints)
     for target in family.TARGETS
 }
+
+repr(torch.zeros(1))  # PyTorch imports more when it first prints a tensor, as errors do

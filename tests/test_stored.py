@@ -66,6 +66,16 @@ def test_bytes_by_their_number(tmp_path: Path, zipped: bool) -> None:
         load_stored(path)
 
 
+def test_members_whose_names_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.save(WEIGHTS, path)
+    data = path.read_bytes()
+    table = data.index(b"PK\x01\x02")
+    path.write_bytes(data[:table] + data[table:].replace(b"w/data.pkl", b"w/\xff\xfea.pkl"))
+    with pytest.raises(ModelFileError, match=r"w\.pt"):
+        read_dictionaries(path)
+
+
 def test_any_damage_is_one_kind_of_error(tmp_path: Path) -> None:
     path, draw = tmp_path / "w.pt", random.Random(0)
     for zipped in (True, False):

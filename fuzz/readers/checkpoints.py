@@ -237,7 +237,7 @@ TARGETS = (
     Target("student", _student_seeds, _read_student, _change_student, short=500, seconds=10),
     Target("weights", _weight_seeds, _read_weights, _change_weights, short=1500),
     Target("state", _state_seeds, _read_state, _change_state, short=1000),
-    Target("generator", _generator_seeds, _read_generator, _change_generator, short=60, seconds=10),
+    Target("generator", _generator_seeds, _read_generator, _change_generator, short=25, seconds=10),
     Target("archive", _archive_seeds, _read_archive, short=1500, typed=(AssetError,)),
     Target("cache", _cache_seeds, _read_cache, short=1500),
 )

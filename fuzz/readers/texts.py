@@ -65,6 +65,6 @@ def _change_contract(files: Files, draw: Random) -> Files:
 
 
 TARGETS = (
-    Target("recipe", _recipe_seeds, _read_recipe, _change_recipe, short=800),
+    Target("recipe", _recipe_seeds, _read_recipe, _change_recipe, short=400),
     Target("contract", _contract_seeds, _read_contract, _change_contract, short=3000),
 )

@@ -33,7 +33,7 @@ def read_cached(path: Path, names: tuple[str, ...], count: int) -> list[Float32]
     """The arrays (``count``,D) of a file; None where it is missing, damaged or of other faces."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            found = [stored[name] for name in names]
+            found = [np.asarray(stored[name]) for name in names]
     except Exception:  # zipfile and NumPy raise many kinds; none may end a run
         return None
     shape = found[0].shape

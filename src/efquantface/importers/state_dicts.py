@@ -79,8 +79,8 @@ def _is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return False
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False  # what it is instead, is said by whoever reads it
 
 
 def _dictionaries(stored: Any, place: str = "", depth: int = 3) -> dict[str, dict[str, Tensor]]:

@@ -13,4 +13,6 @@ TARGETS: dict[str, Target] = {
     for target in family.TARGETS
 }
 
-repr(torch.zeros(1))  # PyTorch imports more when it first prints a tensor, as errors do
+# PyTorch imports more when it first prints a tensor, and when it first computes a shape alone
+repr(torch.zeros(1))
+torch.relu(torch.zeros(1, device="meta"))

@@ -124,6 +124,7 @@ def test_ijb_from_its_files(tmp_path: Path) -> None:
         ("ijbc_face_tid_mid.txt", "1.png 100.5 0", ":1: .* whole numbers"),
         ("ijbc_face_tid_mid.txt", "1.png 100 1e20", ":1: .* whole numbers"),
         ("ijbc_1N_probe_mixed.csv", "T,S\nx,1", ":2: 'x,1' is not"),
+        ("ijbc_1N_probe_mixed.csv", "T,S\n\x1f999,1", "1 templates .* first is 999"),
         ("ijbc_1N_probe_mixed.csv", "T,S\n101,1\n101,2", ":3: template 101 has two subjects"),
     ],
 )

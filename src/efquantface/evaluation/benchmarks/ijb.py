@@ -228,10 +228,10 @@ def _subjects(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
     """(template, subject) of a 1:N list, each template once; further columns are not read."""
     found: dict[int, int] = {}
     for number, line in enumerate(text_of(path).splitlines()[1:]):
-        words = line.split(",")
+        words = [word.strip() for word in line.split(",")]
         if not line.strip():
             continue
-        if len(words) < 2 or not all(is_number(w.strip()) for w in words[:2]):
+        if len(words) < 2 or not all(is_number(w) for w in words[:2]):
             raise DataError(f"{path}:{number + 2}: {line[:60]!r} is not 'template,subject,...'")
         key, subject = int(words[0]), int(words[1])
         if found.setdefault(key, subject) != subject:

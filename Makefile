@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types clean
+MINUTES ?= 10
+
+.PHONY: demo test lint types fuzz fuzz-short clean
 
 demo: $(STAMP)
 	$(BIN)/efq demo --force
@@ -19,6 +21,13 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+
+# hostile inputs for every reader (docs/security.md)
+fuzz: $(STAMP)
+	$(BIN)/python -m fuzz --minutes $(MINUTES)
+
+fuzz-short: $(STAMP)
+	$(BIN)/python -m fuzz --short
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

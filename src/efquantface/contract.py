@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from efquantface.errors import ContractError, did_you_mean
 from efquantface.reading import parse_json
 
 if TYPE_CHECKING:  # names and numbers of contracts are wanted before arrays are
+    from pathlib import Path
+
     import numpy as np
     import numpy.typing as npt
 
 Color = Literal["RGB", "BGR"]
-_SIZE = re.compile(r"(\d+)(?:x(\d+))?")
+_SIZE = re.compile(r"([0-9]{1,5})(?:x([0-9]{1,5}))?")
+LARGEST_SIDE = 2048  # pixels of a crop; a face network takes 112 to 256
+LONGEST_EMBEDDING = 1 << 20
 TEMPLATES = ("arcface112", "dlib150", "unknown")
 
 # The preprocessing of the field's model families, by the name used on the command line.
@@ -66,19 +72,33 @@ class FaceContract:
     licence: str = ""
 
     def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1 or self.embedding_size < 1:
+        sizes = (self.height, self.width, self.embedding_size)
+        if not all(isinstance(v, Integral) and not isinstance(v, bool) for v in sizes):
+            raise ContractError(f"contract sizes must be whole numbers, got {_cut(sizes)}")
+        if min(sizes) < 1 or max(sizes[:2]) > LARGEST_SIDE or sizes[2] > LONGEST_EMBEDDING:
             raise ContractError(
-                f"contract sizes must be positive, got {self.height}x{self.width} and "
-                f"embedding size {self.embedding_size}"
+                f"contract sizes must be positive, crops up to {LARGEST_SIDE}x{LARGEST_SIDE} and "
+                f"embeddings up to {LONGEST_EMBEDDING}, got {_cut(sizes)}"
+            )
+        texts = (self.template, self.input_name, self.output_name, self.source, self.licence)
+        if not all(isinstance(text, str) for text in texts):
+            raise ContractError(f"contract names and notes must be texts, got {_cut(texts)}")
+        if any("\ud800" <= c <= "\udfff" for text in texts for c in text):
+            raise ContractError(
+                f"contract names and notes hold halves of characters: {_cut(texts)}"
             )
         if self.color not in ("RGB", "BGR"):
-            raise ContractError(f"contract color must be RGB or BGR, got {self.color!r}")
+            raise ContractError(f"contract color must be RGB or BGR, got {_cut(self.color)}")
         if self.template not in TEMPLATES:
-            raise ContractError(f"template must be one of {TEMPLATES}, got {self.template!r}")
+            raise ContractError(f"template must be one of {TEMPLATES}, got {_cut(self.template)}")
         if len(self.mean) != 3 or len(self.std) != 3:
             raise ContractError("contract mean and std need three values each")
+        if not all(
+            isinstance(v, Real) and not isinstance(v, bool) for v in (*self.mean, *self.std)
+        ):
+            raise ContractError("contract mean and std must be numbers")
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
-            raise ContractError(f"contract std must be positive and finite, got {self.std}")
+            raise ContractError(f"contract std must be positive and finite, got {_cut(self.std)}")
 
     @property
     def is_raw_pixels(self) -> bool:
@@ -151,18 +171,42 @@ class FaceContract:
 
     @classmethod
     def from_json(cls, text: str, where: str = "metadata") -> FaceContract:
-        """Read back what :meth:`to_json` wrote; ``where`` names the file in errors."""
+        """Read back what :meth:`to_json` wrote; ``where`` names the file in errors.
+
+        Raises:
+            ContractError: it is something else.
+        """
         try:
-            raw: dict[str, Any] = parse_json(text)
+            raw = parse_json(text)
+            if not isinstance(raw, Mapping):
+                raise TypeError("it is no table of values")
             known = {f.name for f in fields(cls)}
-            values = {k: v for k, v in raw.items() if k in known}
-            values["mean"] = tuple(float(v) for v in values["mean"])
-            values["std"] = tuple(float(v) for v in values["std"])
+            values: dict[str, Any] = {k: v for k, v in raw.items() if k in known}
+            for name in ("mean", "std"):
+                if not isinstance(values[name], list):
+                    raise TypeError(f"{name} is no list")
+                values[name] = tuple(
+                    float(v) if isinstance(v, Real) and not isinstance(v, bool) else v
+                    for v in values[name]
+                )
             return cls(**values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, ContractError) as error:
             raise ContractError(
                 f"{where}: the stored face contract cannot be read ({error})"
             ) from None
+
+    @classmethod
+    def read(cls, path: Path) -> FaceContract:
+        """The contract in a JSON file.
+
+        Raises:
+            ContractError: it cannot be read.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ContractError(f"{path}: cannot be read as text ({error})") from None
+        return cls.from_json(text, str(path))
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -173,9 +217,19 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     found = _SIZE.fullmatch(text.strip().lower())
     sides = [int(side) for side in found.groups() if side] if found else []
-    if not sides or min(sides) < 1:
-        raise ContractError(f"size {text!r}: write 160, or HEIGHTxWIDTH (112x96)")
+    if not sides or min(sides) < 1 or max(sides) > LARGEST_SIDE:
+        raise ContractError(
+            f"size {text[:40]!r}: write 160, or HEIGHTxWIDTH (112x96), up to {LARGEST_SIDE}"
+        )
     return sides[0], sides[-1]
+
+
+def _cut(value: object) -> str:
+    """A value of somebody's file for a message."""
+    try:
+        return repr(value)[:80]
+    except ValueError:  # a whole number of thousands of digits
+        return type(value).__name__
 
 
 def _short(values: tuple[float, float, float]) -> str:

@@ -161,6 +161,14 @@ def kept_below(name: str) -> str:
     return "/".join(part for part in tame if part not in ("", ".")) or "unnamed"
 
 
+def is_file(path: Path) -> bool:
+    """Whether it is there; what cannot be looked at (a name that no system takes) is not."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def make_folder(path: Path, *, private: bool = False) -> None:
     """Make a folder and those above it.
 

@@ -32,6 +32,7 @@ from efquantface.prune.goal import PruneGoal
 from efquantface.quantize.budget import parse_budget
 from efquantface.quantize.scheme import Bits, Scheme
 from efquantface.reading import parse_yaml
+from efquantface.text import plain
 
 FLOAT = "float"  # bits of a student that is pruned only
 PRUNED_EPOCHS = 12  # a pruned network starts far from its teacher, and still gains in the twelfth
@@ -219,6 +220,11 @@ class Recipe(BaseModel):
         json_schema_extra=_FACES,
     )
     resize: bool = Field(False, description="scale crops of another size", json_schema_extra=_FACES)
+    follow_links: bool = Field(
+        False,
+        description="take items of a list file that are links out of their folder",
+        json_schema_extra=_FACES,
+    )
     check_alignment: bool = Field(
         True,
         description="compare the crops' landmarks with the template",
@@ -322,6 +328,8 @@ class Recipe(BaseModel):
             if where == FLAGS:
                 raise RecipeError("; ".join(sentences(error, cls, _flag))) from None
             raise RecipeError(f"{where}: " + "; ".join(sentences(error, cls))) from None
+        except UnicodeEncodeError as error:  # half of a character, as "\\ud800" spells it
+            raise RecipeError(f"{where}: {plain(str(error))}") from None
 
     @classmethod
     def read(cls, path: Path, overrides: dict[str, Any] | None = None) -> Recipe:

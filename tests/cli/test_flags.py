@@ -37,6 +37,7 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "hold_out": (["--hold-out", "0.2"], 0.2),
     "exclude": (["--exclude", "list.txt"], "list.txt"),
     "resize": (["--resize"], True),
+    "follow_links": (["--follow-links"], True),
     "check_alignment": (["--no-check-alignment"], False),
     "cache": (["--no-cache"], False),
     "epochs": (["--epochs", "5"], 5),

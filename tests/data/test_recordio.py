@@ -124,6 +124,16 @@ def test_a_cut_file_is_called_truncated(rec: Path, share: float) -> None:
         RecSource(rec)
 
 
+@pytest.mark.parametrize("label", [float("nan"), float("inf"), -float("inf")])
+def test_labels_that_are_no_numbers(tmp_path: Path, label: float) -> None:
+    for key, length in ((1, 1), (0, 2)):
+        path = tmp_path / "n.rec"
+        path.write_bytes(record(face_record([label] * length, b"" if key == 0 else b"x", key)))
+        path.with_suffix(".idx").write_text(f"{key}\t0\n")
+        with pytest.raises(DataError, match=rf"record {key} has the label"):
+            RecSource(path)
+
+
 def test_absurd_label_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.rec"
     path.write_bytes(record(struct.pack("<IfQQ", 1 << 30, 0, 0, 0) + b"image"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import stat
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from torch import nn
 
 from conftest import make_faces
 from efquantface.contract import FaceContract
-from efquantface.embedding.cache import EmbeddingCache
+from efquantface.embedding.cache import EmbeddingCache, read_cached, write_cached
 from efquantface.embedding.embedder import Embedder
 
 
@@ -45,3 +47,24 @@ def test_second_time_nothing_is_computed(
         path.write_bytes(b"damaged")
     np.testing.assert_array_equal(EmbeddingCache(embedder, "a").embed(faces), first)
     assert len(calls) == 3
+
+
+def test_a_damaged_cache_is_no_cache(tmp_path: Path) -> None:
+    path, rows = tmp_path / "r.npz", np.ones((3, 4), np.float32)
+    write_cached(path, rows=rows)
+    (found,) = read_cached(path, ("rows",), 3) or [None]
+    np.testing.assert_array_equal(found, rows)
+    whole, draw = path.read_bytes(), random.Random(0)
+    others = [rows[:2], rows.astype(np.float64), rows[0], rows * np.nan, np.array("x")]
+    for other in others:
+        np.savez(path, rows=other)
+        assert read_cached(path, ("rows",), 3) is None
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("rows", b"no array")
+    assert read_cached(path, ("rows",), 3) is None
+    for _ in range(200):
+        data = bytearray(whole)
+        data[draw.randrange(len(data))] = draw.randrange(256)
+        path.write_bytes(data[: draw.choice((len(data), draw.randrange(len(data))))])
+        again = read_cached(path, ("rows",), 3)
+        assert again is None or again[0].shape == rows.shape

@@ -9,7 +9,7 @@ import typer
 
 from efquantface.cli.flags import whole
 from efquantface.cli.group import EfqGroup
-from efquantface.cli.options import Preprocess, Resize, one_of
+from efquantface.cli.options import FollowLinks, Preprocess, Resize, one_of
 from efquantface.cli.verb import Json, give, say, verb
 from efquantface.contract import TEMPLATES
 from efquantface.data.ways import WAYS
@@ -76,6 +76,7 @@ def align(
 @verb(data_app, "efq data inspect train.rec", name="inspect")
 def inspect(
     faces: Annotated[Path, typer.Argument(help="folder, .rec, .bin, .parquet or list file")],
+    follow_links: FollowLinks = None,
     json_: Json = None,
 ) -> None:
     """What a source of faces holds: images, identities, sizes, and what cannot be read of a sample."""
@@ -85,7 +86,7 @@ def inspect(
     from efquantface.data.faces import open_source
     from efquantface.data.inspection import inspect_source
 
-    found = inspect_source(open_source(faces))
+    found = inspect_source(open_source(faces, bool(follow_links)))
     give(found.lines(), found.as_dict(), json_)
 
 
@@ -94,6 +95,7 @@ def extract(
     faces: Annotated[Path, typer.Argument(help=".rec, .bin, .parquet or list file")],
     output: Annotated[Path, typer.Option("-o", "--output", help="folder for the images")],
     limit: Annotated[int | None, whole("only so many images, the first ones")] = None,
+    follow_links: FollowLinks = None,
 ) -> None:
     """Unpack images as they are stored, a folder an identity. Stopped, it goes on when called again.
 
@@ -109,7 +111,8 @@ def extract(
 
     console = Console()
     with console.bar("extracting") as advance:
-        written, existing = extract_source(open_source(faces), output, limit, advance)
+        source = open_source(faces, bool(follow_links))
+        written, existing = extract_source(source, output, limit, advance)
     console.log(f"{written:,} images written to {output}, {existing:,} were there")
 
 
@@ -129,6 +132,7 @@ def subset(
     teacher: Annotated[str | None, typer.Option(help="for coverage: any model")] = None,
     preprocess: Preprocess = None,
     seed: Annotated[int, whole("of everything random", 0)] = 0,
+    follow_links: FollowLinks = None,
     force: Annotated[bool, typer.Option("--force", help="replace an existing list")] = False,
 ) -> None:
     """Choose images that matter, and write them as a list file: efq compress TEACHER LIST."""
@@ -140,7 +144,15 @@ def subset(
     from efquantface.verbs.curate import write_subset
 
     count = write_subset(
-        faces, output, size, by, teacher=teacher, preprocess=preprocess, seed=seed, force=force
+        faces,
+        output,
+        size,
+        by,
+        teacher=teacher,
+        preprocess=preprocess,
+        seed=seed,
+        follow_links=bool(follow_links),
+        force=force,
     )
     say(f"{size:,} of {count:,} images are listed in {output}")
 
@@ -164,6 +176,7 @@ def check(
         Path | None, typer.Option(help="also draw the listed faces (.jpg); shows faces")
     ] = None,
     resize: Resize = None,
+    follow_links: FollowLinks = None,
     force: Annotated[bool, typer.Option("--force", help="replace existing files")] = False,
     json_: Json = None,
 ) -> None:
@@ -186,6 +199,7 @@ def check(
         preprocess=preprocess,
         sheet=sheet,
         resize=bool(resize),
+        follow_links=bool(follow_links),
         force=force,
     )
     give(result.lines, result.as_dict(), json_)

@@ -15,6 +15,7 @@ from efquantface.cli.options import (
     Device,
     Evals,
     Flip,
+    FollowLinks,
     GroupBy,
     Preprocess,
     Resize,
@@ -97,6 +98,7 @@ def inspect(
     size: Size = None,
     layers: Annotated[bool, typer.Option("--layers", help="list the layers")] = False,
     resize: Resize = None,
+    follow_links: FollowLinks = None,
     json_: Json = None,
 ) -> None:
     """What a model holds and expects: operators, parameters, MACs, and its contract with crops."""
@@ -113,6 +115,7 @@ def inspect(
         preprocess=preprocess,
         layers=layers,
         resize=bool(resize),
+        follow_links=bool(follow_links),
         size=in_pixels(size),
     )
     give(found.lines, found.numbers, json_)
@@ -132,6 +135,7 @@ def embed(
     resize: Resize = None,
     device: Device = None,
     threads: Threads = None,
+    follow_links: FollowLinks = None,
     force: Annotated[bool, typer.Option("--force", help="replace an existing file")] = False,
     json_: Json = None,
 ) -> None:
@@ -154,6 +158,7 @@ def embed(
         resize=bool(resize),
         device=device or "cpu",
         threads=threads,
+        follow_links=bool(follow_links),
         force=force,
     )
     give(

@@ -52,6 +52,7 @@ Flip = Annotated[bool | None, _shown("flip")]
 Threshold = Annotated[float | None, _shown("threshold")]
 GroupBy = Annotated[str | None, _shown("group_by")]
 Templates = Annotated[str | None, _shown("templates")]
+FollowLinks = Annotated[bool | None, _shown("follow_links")]
 Resize = Annotated[bool | None, _shown("resize")]
 ArcFace = Annotated[
     str | None,

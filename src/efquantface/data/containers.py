@@ -10,6 +10,7 @@ from efquantface.data.recordio import RecSource
 from efquantface.data.source import FaceSource
 from efquantface.data.verification_bin import BinSource
 from efquantface.errors import DataError
+from efquantface.files import is_file
 
 CONTAINERS: dict[str, Callable[[Path], FaceSource]] = {
     ".rec": RecSource,
@@ -24,6 +25,6 @@ def open_container(path: Path) -> FaceSource:
     Raises:
         DataError: there is no such file, or it is damaged.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"{path}: no such file")
     return CONTAINERS[path.suffix.lower()](path)

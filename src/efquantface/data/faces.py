@@ -85,10 +85,11 @@ class FaceSet:
         return f"{len(self):,} images, {people} ({self.source}{lost})"
 
 
-def open_source(path: Path) -> FaceSource:
+def open_source(path: Path, follow_links: bool = False) -> FaceSource:
     """A folder of crops, or a .rec, .bin, .parquet or list file (.txt, .lst).
 
-    A folder that holds a ``train.rec`` stands for it.
+    A folder that holds a ``train.rec`` stands for it. Items of a list file that are links out of their
+    folder are taken only with ``follow_links``.
 
     Raises:
         DataError: there is no such thing, or it is damaged.
@@ -99,7 +100,7 @@ def open_source(path: Path) -> FaceSource:
     if path.suffix.lower() in CONTAINERS:
         return open_container(path)
     if path.suffix.lower() in (".txt", ".lst") and path.is_file():
-        return read_list(path)
+        return read_list(path, follow_links)
     if path.is_file():
         kinds = ", ".join([*CONTAINERS, ".txt"])
         raise DataError(f"{path}: faces come from a folder or a file of these kinds: {kinds}")
@@ -112,6 +113,7 @@ def load_faces(
     *,
     resize: bool = False,
     limit: int | None = None,
+    follow_links: bool = False,
     progress: Progress | None = None,
 ) -> FaceSet:
     """Load faces from whatever :func:`open_source` opens.
@@ -121,13 +123,14 @@ def load_faces(
         contract: what the crops have to be.
         resize: scale crops of another size instead of refusing them.
         limit: at most this many images, the first ones.
+        follow_links: see :func:`open_source`.
         progress: called with (done, total).
 
     Raises:
         DataError: nothing there, or no readable image in it.
         CropError: crops of another size, where ``resize`` is not asked for.
     """
-    source = open_source(root)
+    source = open_source(root, follow_links)
     index = np.arange(len(source))[:limit]
     return load(source, contract, index, resize=resize, progress=progress)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +21,17 @@ SUFFIXES = frozenset(
     | {".ppm", ".pgm", ".jp2", ".avif", ".heic", ".heif"}
 )
 _MAX_PIXELS = 100_000_000
+_LARGE = 10_000_000  # pixels; of images with more, one is decoded at a time by all threads
+_ONE = Lock()
+# nothing that Pillow hands to other programs (EPS), nor formats that no photo has
+_DECODED = ["JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF"]
 _WHOLE_MODES = ("I", "I;16", "I;16B", "I;16L")
-_MOST = 65535
+_MOST, _ROWS = 65535, 256
 
 Image.MAX_IMAGE_PIXELS = _MAX_PIXELS
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # they are refused here
+Image.init()
+_FORMATS = tuple(name for name in _DECODED if name in Image.OPEN)
 
 
 class UnreadableImage(Exception):
@@ -41,26 +51,52 @@ def read_image(image: Path | bytes) -> npt.NDArray[np.uint8]:
         UnreadableImage: not an image, truncated, larger than 100 million pixels, or of values whose
             range is not known.
     """
+    stream = io.BytesIO(image) if isinstance(image, bytes) else image
     try:
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-            opened.load()
-            upright = ImageOps.exif_transpose(opened)
-            if upright.mode == "F" or upright.mode in _WHOLE_MODES:
-                return np.repeat(_grey(upright)[:, :, None], 3, axis=2)
-            if "A" in upright.getbands() or "transparency" in upright.info:
-                rgba = upright.convert("RGBA")
-                black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
-                upright = Image.alpha_composite(black, rgba)
-            return np.array(upright.convert("RGB"), np.uint8)
+        with Image.open(stream, formats=_FORMATS) as opened:
+            pixels = _pixels(opened)
+            with _ONE if pixels > _LARGE else nullcontext():
+                opened.load()
+                _pixels(opened)  # some formats tell their size late
+                return _as_rgb(opened)
+    except UnreadableImage:
+        raise
     except UnidentifiedImageError:
         raise UnreadableImage(_not_an_image(image)) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(str(error)) from None
+    except MemoryError:
+        raise UnreadableImage("does not fit into memory") from None
+    except Exception as error:  # every decoder raises its own kinds
+        raise UnreadableImage(str(error) or type(error).__name__) from None
+
+
+def _pixels(image: Image.Image) -> int:
+    """How many pixels an image has.
+
+    Raises:
+        UnreadableImage: more than are decoded.
+    """
+    width, height = image.size
+    if width * height > _MAX_PIXELS:
+        raise UnreadableImage(
+            f"has {width}x{height} pixels; at most {_MAX_PIXELS // 1_000_000} million are decoded"
+        )
+    return width * height
+
+
+def _as_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "F" or upright.mode in _WHOLE_MODES:
+        return np.repeat(_grey(upright)[:, :, None], 3, axis=2)
+    if "A" in upright.getbands() or "transparency" in upright.info:
+        rgba = upright.convert("RGBA")
+        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+        upright = Image.alpha_composite(black, rgba)
+    return np.array(upright.convert("RGB"), np.uint8)
 
 
 def _grey(image: Image.Image) -> npt.NDArray[np.uint8]:
     """Values of more than 8 bits as uint8 (H,W)."""
-    wide = np.asarray(image, np.float64)
+    wide = np.asarray(image)
     low, high = float(wide.min()), float(wide.max())
     if not (low >= 0 and high <= _MOST):  # nan is neither
         raise UnreadableImage(
@@ -68,8 +104,12 @@ def _grey(image: Image.Image) -> npt.NDArray[np.uint8]:
             "as 8 bits, 0 to 255"
         )
     factor = 255.0 if image.mode == "F" and high <= 1 else 1.0
-    scaled = wide * factor if high <= 255 else wide / 257
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    grey = np.empty(wide.shape, np.uint8)
+    for start in range(0, len(wide), _ROWS):  # float64 takes eight times the memory
+        rows = wide[start : start + _ROWS].astype(np.float64)
+        scaled = rows * factor if high <= 255 else rows / 257
+        grey[start : start + _ROWS] = np.clip(np.rint(scaled), 0, 255)
+    return grey
 
 
 def _not_an_image(image: Path | bytes) -> str:

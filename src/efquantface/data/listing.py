@@ -14,7 +14,7 @@ from efquantface.data.images import SUFFIXES, UnreadableImage, read_image
 from efquantface.data.source import FaceSource, numbered
 from efquantface.data.texts import text_of
 from efquantface.errors import DataError
-from efquantface.files import write_text
+from efquantface.files import is_file, write_text
 from efquantface.reading import is_number
 
 
@@ -22,7 +22,12 @@ class ListSource(FaceSource):
     """Items by name: paths of images, or ``FILE#KEY``, relative to a folder."""
 
     def __init__(
-        self, root: Path, names: Sequence[str], identities: Sequence[str] | None, where: str
+        self,
+        root: Path,
+        names: Sequence[str],
+        identities: Sequence[str] | None,
+        where: str,
+        follow_links: bool = True,
     ) -> None:
         """Resolve names.
 
@@ -30,9 +35,10 @@ class ListSource(FaceSource):
             root: folder that names are relative to.
             identities: one label an item; None takes the folder or record that an item lies in.
             where: the list, for messages.
+            follow_links: take items that a link leads elsewhere, see :class:`_Links`.
 
         Raises:
-            DataError: a name that leads nowhere.
+            DataError: a name that leads nowhere, or through a link that is not followed.
         """
         self.root, self.where, self.names = root, where, list(names)
         if not self.names:
@@ -40,10 +46,13 @@ class ListSource(FaceSource):
         opened: dict[str, FaceSource] = {}
         self.places: list[tuple[FaceSource | None, int]] = []
         labels = []
+        links = None if follow_links else _Links(root, where)
         for number, name in enumerate(self.names):
             file, separator, key = name.rpartition("#")
             if separator and Path(file).suffix.lower() in CONTAINERS:
                 if file not in opened:
+                    if links:
+                        links.check(file)
                     opened[file] = open_container(root / file)
                 inner = opened[file]
                 if not is_number(key):
@@ -55,6 +64,8 @@ class ListSource(FaceSource):
             else:
                 if Path(name).suffix.lower() not in SUFFIXES or is_missing(root, name):
                     raise DataError(f"{where}: {name!r} is not an image file in {root}")
+                if links:
+                    links.check(name)
                 self.places.append((None, number))
                 labels.append(str(Path(name).parent))
         if identities is not None:
@@ -80,17 +91,58 @@ class ListSource(FaceSource):
             raise UnreadableImage(str(error)) from None
 
 
+class _Links:
+    """Refuses names that lead somewhere else than they say: a list may come from a stranger.
+
+    A name within the list's folder must lie there, links and all; a name beyond it (``../x/a.png``,
+    ``/data/a.png``) in the folder that it names.
+    """
+
+    def __init__(self, root: Path, where: str) -> None:
+        self.root, self.where = os.path.realpath(root), where
+        self._folders: dict[str, str | None] = {}
+
+    def check(self, name: str) -> None:
+        """See the class.
+
+        Raises:
+            DataError: naming the item and where it leads.
+        """
+        written = os.path.normpath(os.path.join(self.root, name))  # noqa: PTH118 - as it is written
+        folder, file = os.path.split(written)
+        if folder not in self._folders:
+            real = os.path.realpath(folder)
+            inside = _lies_in(written, self.root)
+            self._folders[folder] = real if not inside or _lies_in(real, self.root) else None
+        real_folder = self._folders[folder]
+        link = os.path.islink(Path(real_folder or folder, file))  # noqa: PTH114 - never raises
+        if real_folder is not None and not link:
+            return
+        real = os.path.realpath(written)
+        home = self.root if _lies_in(written, self.root) else os.path.realpath(folder)
+        if not (_lies_in(real, home) or _lies_in(real, self.root)):
+            raise DataError(
+                f"{self.where}: {name!r} is a link to {real}, outside of {home}; where that is meant, "
+                "add --follow-links"
+            )
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
 def is_missing(root: Path, name: str) -> bool:
     """Whether no file is there for an item named by its path; a record (``FILE#KEY``) never is."""
     file = name.rpartition("#")[0]
-    return Path(file).suffix.lower() not in CONTAINERS and not (root / name).is_file()
+    return Path(file).suffix.lower() not in CONTAINERS and not is_file(root / name)
 
 
-def read_list(path: Path) -> ListSource:
+def read_list(path: Path, follow_links: bool = False) -> ListSource:
     """A list file: UTF-8, one item a line, optionally a tab and its identity; ``#`` begins a comment.
 
     Raises:
-        DataError: not such a file, or an item that leads nowhere.
+        DataError: not such a file, an item that leads nowhere, or a link out of the item's folder where
+            ``follow_links`` is not asked for.
     """
     names, identities = [], []
     for line in text_of(path).splitlines():
@@ -102,7 +154,7 @@ def read_list(path: Path) -> ListSource:
     given = identities if all(identities) and identities else None
     if given is None and any(identities):
         raise DataError(f"{path}: some items have an identity and others none")
-    return ListSource(path.parent, names, given, str(path))
+    return ListSource(path.parent, names, given, str(path), follow_links)
 
 
 def read_excluded(path: Path) -> set[str]:

@@ -9,6 +9,7 @@ records follow the images and name ranges of them. All numbers are little endian
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from pathlib import Path
@@ -200,15 +201,25 @@ class RecSource(FaceSource):
         keys = sorted(self.file.offsets)
         first = self.file.head(keys[0])
         if keys[0] == 0 and len(first.label) == 2 and len(self.file.payload(0)) == first.image:
-            end = int(first.label[0])
+            end = self._number(keys[0])
             if end - 1 > keys[-1]:
                 raise DataError(
                     f"{self.where}: record 0 promises images up to {end - 1}, "
                     f"the index ends at {keys[-1]}"
                 )
             keys = [key for key in keys if 1 <= key < end]
-        labels = [f"{int(self.file.head(key).label[0]):06d}" for key in keys]
-        return keys, labels
+        return keys, [f"{self._number(key):06d}" for key in keys]
+
+    def _number(self, key: int) -> int:
+        """The first number of a record's label.
+
+        Raises:
+            DataError: it is none.
+        """
+        value = self.file.head(key).label[0]
+        if not math.isfinite(value):
+            raise DataError(f"{self.where}: record {key} has the label {value}")
+        return int(value)
 
     def name(self, index: int) -> str:
         return f"{self.file.path.name}#{self.keys[index]}"

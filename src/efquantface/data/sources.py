@@ -28,6 +28,7 @@ def load_source(
     seed: int,
     limit: int,
     exclude: Path | None = None,
+    follow_links: bool = False,
     console: Console,
 ) -> FaceSet:
     """Faces as uint8 crops of the contract's size, at most ``limit`` of them.
@@ -41,7 +42,7 @@ def load_source(
         return faces if len(index) == len(faces) else faces.subset(index)
     if isinstance(faces, str) and faces.startswith(SYNTHETIC):
         return make_synthetic(synthetic_count(faces), contract, seed, console)
-    source = open_source(Path(faces))
+    source = open_source(Path(faces), follow_links)
     index = np.arange(len(source))
     if exclude is not None:
         out = read_excluded(exclude)

@@ -14,6 +14,7 @@ from efquantface.data.faces import FaceSet
 from efquantface.errors import AssetError
 from efquantface.extras import wanted_for
 from efquantface.interfaces import Progress
+from efquantface.stored import load_stored
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,7 +35,6 @@ def load_generator(path: Path) -> nn.Module:
         MissingPackageError: PyTorch is not installed.
     """
     with wanted_for("making synthetic faces"):
-        import torch
         from torch import nn
     widths = (512, 256, 128, 64)
     layers: list[nn.Module] = []
@@ -50,9 +50,9 @@ def load_generator(path: Path) -> nn.Module:
     layers += [nn.ConvTranspose2d(channels, 3, 4, 2, 1, bias=False), nn.Tanh()]
     network = nn.Sequential(*layers)
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)["netG_state_dict"]
+        stored = load_stored(path)["netG_state_dict"]
         network.load_state_dict({k.removeprefix("main."): v for k, v in stored.items()})
-    except Exception as error:  # torch.load raises many kinds for foreign files
+    except Exception as error:  # others than tensors of these shapes fail in many ways
         raise AssetError(f"{path}: not the face generator's weights ({error})") from None
     return network.eval()
 

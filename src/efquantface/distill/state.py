@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import IO, Any, BinaryIO, cast
 
 import torch
 
 from efquantface.errors import RunError
 from efquantface.files import whole
+from efquantface.stored import load_stored
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
@@ -46,18 +46,20 @@ def read_state(path: Path, total: int) -> dict[str, Any]:
         RunError: the file cannot be read, or another run or another version saved it.
     """
     try:
-        # trained on CUDA, it can be read where there is none
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["total"] != total:
-            raise RunError(f"{path}: was saved by a run of {state['total']} steps")
-        if "microbatch" not in state:
-            raise RunError(f"{path}: was saved by another version; start anew, without --resume")
-        return dict(state, microbatch=int(state["microbatch"]))
-    except (RuntimeError, KeyError, ValueError, EOFError, OSError, UnpicklingError) as error:
+        state = load_stored(path)
+    except (ValueError, OSError) as error:
         raise unusable(path, error) from None
+    if not isinstance(state, dict):
+        raise unusable(path, ValueError(f"it holds {type(state).__name__}"))
+    saved, microbatch = state.get("total"), state.get("microbatch")
+    if not isinstance(saved, int) or saved != total:
+        raise RunError(f"{path}: was saved by a run of {str(saved)[:40]} steps")
+    if not isinstance(microbatch, int):
+        raise RunError(f"{path}: was saved by another version; start anew, without --resume")
+    return state
 
 
 def unusable(path: Path, error: Exception) -> RunError:
     """The error for a state that does not fit."""
-    reason = str(error).splitlines()[0]
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
     return RunError(f"{path}: cannot be resumed from ({reason})")

@@ -341,13 +341,16 @@ class _Trainer:
         try:
             self.student.graph.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, KeyError, ValueError) as error:
+            self.step, self.best = int(state["step"]), state["best"]
+            self.history.best_step = state["best_step"]
+            self.history.steps = [(int(a), float(b)) for a, b in state["history"]]
+            self.history.held_out = [(int(a), float(b)) for a, b in state["held_out"]]
+            self.history.seconds, self.history.device = (
+                float(state["seconds"]),
+                str(state["device"]),
+            )
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise unusable(self.state_path, error) from None
-        self.step, self.best = state["step"], state["best"]
-        self.history.best_step = state["best_step"]
-        self.history.steps = [(int(a), float(b)) for a, b in state["history"]]
-        self.history.held_out = [(int(a), float(b)) for a, b in state["held_out"]]
-        self.history.seconds, self.history.device = state["seconds"], state["device"]
         self.say(f"resuming at step {self.step} of {self.total}")
 
 

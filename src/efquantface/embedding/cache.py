@@ -33,10 +33,15 @@ def read_cached(path: Path, names: tuple[str, ...], count: int) -> list[Float32]
     """The arrays (``count``,D) of a file; None where it is missing, damaged or of other faces."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            found = [stored[name] for name in names]
-    except (OSError, ValueError, KeyError, EOFError):
+            found = [np.asarray(stored[name]) for name in names]
+    except Exception:  # zipfile and NumPy raise many kinds; none may end a run
         return None
-    fits = len({a.shape for a in found}) == 1 and len(found[0]) == count
+    shape = found[0].shape
+    fits = (
+        len(shape) == 2
+        and shape[0] == count
+        and all(a.shape == shape and a.dtype == np.float32 for a in found)
+    )
     return found if fits and all(np.isfinite(a).all() for a in found) else None
 
 

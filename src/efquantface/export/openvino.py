@@ -132,7 +132,7 @@ def check_openvino(form: FaceModel, target: Path) -> float:
     """
     stored = contract_beside(target)
     try:
-        contract = FaceContract.from_json(stored.read_text(), str(stored))
+        contract = FaceContract.read(stored)
         run = run_openvino(target)
     except (OSError, ContractError, ModelFileError) as error:
         raise ParityError(f"{target}: cannot be read back ({error})") from None

@@ -12,8 +12,9 @@ from safetensors.torch import save
 from efquantface.contract import METADATA_KEY, FaceContract
 from efquantface.errors import ModelFileError
 from efquantface.files import write_bytes
+from efquantface.graph.checking import check_runs, check_weights, specs_from
 from efquantface.graph.format_one import translated_nodes, translated_tensors
-from efquantface.graph.graph import NodeSpec, build, output_name, specs_of
+from efquantface.graph.graph import build, output_name, specs_of
 from efquantface.graph.model import FaceModel
 from efquantface.graph.ops import Vocabulary
 from efquantface.reading import parse_json
@@ -84,14 +85,15 @@ def load_checkpoint(path: Path, vocabulary: Vocabulary) -> FaceModel:
         nodes = raw["nodes"]
         if written == _OLD_FORMAT:
             nodes, tensors = translated_nodes(nodes), translated_tensors(tensors)
-        specs = [NodeSpec(n["name"], n["kind"], tuple(n["inputs"]), n["attrs"]) for n in nodes]
-        output, quantized, names = raw["output"], bool(raw["quantized"]), raw["node_names"]
+        output, quantized, names = str(raw["output"]), bool(raw["quantized"]), raw["node_names"]
+        names = tuple(str(name) for name in names)
         channels = {str(k): int(v) for k, v in raw.get("channels", {}).items()}
         contract = FaceContract.from_json(metadata[METADATA_KEY], where)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ModelFileError(f"{path}: the stored graph cannot be read ({error})") from None
+    specs = specs_from(nodes, where)
+    check_weights(specs, output, tensors, vocabulary, where)
     graph = build(specs, output, where, vocabulary)
-    missing, unexpected = graph.load_state_dict(tensors, strict=False)
-    if missing or unexpected:
-        raise ModelFileError(f"{path}: weights missing {missing}, unexpected {unexpected}")
-    return FaceModel(graph, contract, path, quantized, tuple(names), channels=channels)
+    graph.load_state_dict(tensors)
+    check_runs(graph, contract, where)
+    return FaceModel(graph, contract, path, quantized, names, channels=channels)

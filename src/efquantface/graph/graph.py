@@ -6,7 +6,9 @@ file) is how every network is kept on disk: no code, no pickle.
 
 from __future__ import annotations
 
+import keyword
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +20,8 @@ from efquantface.errors import ModelFileError
 from efquantface.graph import ops
 
 INPUT = "pixels"
+# of graph modules, and of the code that torch.fx makes of graphs
+_TAKEN = {*dir(fx.GraphModule), "self"} - set(dir(nn.Module)) | {"meta"}
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,18 @@ def kind_of(module: nn.Module) -> str:
 
 
 def safe_name(name: str) -> str:
-    """A name usable as module attribute and fx node: letters, digits and underscores."""
-    cleaned = re.sub(r"\W+", "_", name).strip("_") or "node"
-    return f"n_{cleaned}" if cleaned[0].isdigit() else cleaned
+    """A name usable as module attribute and fx node: letters, digits and underscores.
+
+    Words that Python or ``torch.fx`` mean something by get another beginning.
+
+    Example:
+        >>> safe_name("conv/1"), safe_name("class"), safe_name("graph")
+        ('conv_1', 'n_class', 'n_graph')
+    """
+    plain = unicodedata.normalize("NFKC", name)  # as Python reads names in code
+    cleaned = re.sub(r"\W+", "_", plain).strip("_") or "node"
+    taken = cleaned[0].isdigit() or keyword.iskeyword(cleaned) or cleaned in _TAKEN
+    return f"n_{cleaned}" if taken else cleaned
 
 
 def free_name(root: nn.Module, name: str) -> str:

@@ -134,4 +134,4 @@ def _openvino_contract(path: Path) -> FaceContract:
         raise ContractError(
             f"{path}: OpenVINO files keep no contract; {beside.name} is missing beside it"
         )
-    return FaceContract.from_json(beside.read_text(), str(beside))
+    return FaceContract.read(beside)

@@ -8,8 +8,9 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from efquantface.assets import cache_dir, file_sha256
-from efquantface.errors import ModelFileError, NotRecognizingError
+from efquantface.errors import EfqError, ModelFileError, NotRecognizingError
 from efquantface.files import write_bytes
+from efquantface.stored import check_unpacked
 
 _UNREADABLE = "not a readable ONNX file"
 
@@ -55,10 +56,13 @@ def _open(path: Path, changed: int) -> Pack:
         return Pack(path / _recognizer(path, looks), _lines(looks))
     try:
         with zipfile.ZipFile(path) as archive:
+            check_unpacked(archive, path)
             names = sorted(n for n in archive.namelist() if n.lower().endswith(".onnx"))
             looks = {name: _look(archive.read(name)) for name in names}
             return Pack(_unpacked(archive, _recognizer(path, looks), path), _lines(looks))
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
+    except EfqError:
+        raise
+    except Exception as error:  # zipfile and what it unpacks with raise many kinds
         raise ModelFileError(
             f"{path}: not a readable zip file ({error}); download it again"
         ) from None

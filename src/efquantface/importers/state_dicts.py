@@ -6,15 +6,14 @@ import zipfile
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from efquantface.errors import ModelFileError
+from efquantface.stored import HoldsCode, load_stored
 from efquantface.text import utf8_name
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".pkl", ".safetensors")
@@ -48,17 +47,16 @@ def read_dictionaries(path: Path) -> dict[str, dict[str, Tensor]]:
             f"{path.name!r}).state_dict(), 'weights.pth'), and give that file"
         )
     try:
-        with torch.serialization.safe_globals(_PLAIN):
-            stored = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
+        stored = load_stored(path, _PLAIN)
+    except HoldsCode as error:
         raise ModelFileError(
-            f"{path}: holds more than tensors ({_reason(error)}), and loading it would run code from "
+            f"{path}: holds more than tensors ({error}), and loading it would run code from "
             "the file. Where it comes from a source you trust, save its weights alone: "
             f"m = torch.load({path.name!r}, weights_only=False); "
             "torch.save(getattr(m, 'state_dict', lambda: m['state_dict'])(), 'weights.pth')"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise ModelFileError(f"{path}: not a readable PyTorch file ({_reason(error)})") from None
+    except (ValueError, OSError) as error:
+        raise ModelFileError(f"{path}: not a readable PyTorch file ({error})") from None
     found = _dictionaries(stored)
     if not found:
         keys = list(stored)[:8] if isinstance(stored, Mapping) else type(stored).__name__
@@ -81,8 +79,8 @@ def _is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return False
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False  # what it is instead, is said by whoever reads it
 
 
 def _dictionaries(stored: Any, place: str = "", depth: int = 3) -> dict[str, dict[str, Tensor]]:
@@ -103,10 +101,3 @@ def _dictionaries(stored: Any, place: str = "", depth: int = 3) -> dict[str, dic
 
 def _as_floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
-
-
-def _reason(error: Exception) -> str:
-    """The sentence of an error of torch.load that names what it met."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if "Unsupported" in line or "GLOBAL" in line]
-    return (named or lines or [type(error).__name__])[0][:200]

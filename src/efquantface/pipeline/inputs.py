@@ -124,7 +124,7 @@ def _fitting(
         if isinstance(faces, FaceSet):
             size = int(faces.images.shape[1]), int(faces.images.shape[2])
         elif not recipe.resize and not str(faces).startswith(SYNTHETIC):
-            size = crop_size(open_source(Path(faces)))
+            size = crop_size(open_source(Path(faces), recipe.follow_links))
         teacher = teacher if size is None else opened(size)
     say_notes(teacher.model, run.console)
     check_embedding(teacher.model, run.console, recipe.anyway)
@@ -141,6 +141,7 @@ def _faces(run: Run, faces: str | Path | FaceSet, contract: FaceContract) -> Fac
         seed=recipe.seed,
         limit=recipe.max_images,
         exclude=None if recipe.exclude is None else Path(recipe.exclude),
+        follow_links=recipe.follow_links,
         console=console,
     )
     console.log(f"faces: {found.describe()}")

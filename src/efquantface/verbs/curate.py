@@ -40,6 +40,7 @@ def write_subset(
     teacher: str | None = None,
     preprocess: str | None = None,
     seed: int = 0,
+    follow_links: bool = False,
     force: bool = False,
 ) -> int:
     """Choose ``size`` images and write them as a list file that ``efq compress`` takes.
@@ -51,7 +52,7 @@ def write_subset(
         RunError: the list exists.
     """
     _free(output, force)
-    source = open_source(faces)
+    source = open_source(faces, follow_links)
     index, rows = np.arange(len(source)), None
     if by == "coverage":
         if teacher is None:
@@ -92,6 +93,7 @@ def check_faces(
     preprocess: str | None = None,
     sheet: Path | None = None,
     resize: bool = False,
+    follow_links: bool = False,
     force: bool = False,
 ) -> CheckResult:
     """Judge a set of faces, and write the images that training is better off without.
@@ -110,7 +112,7 @@ def check_faces(
     console = Console()
     model = Embedder.open(teacher, preprocess=preprocess)
     contract = model.contract
-    source = open_source(faces)
+    source = open_source(faces, follow_links)
     with console.bar("loading faces") as advance:
         loaded = load(source, contract, resize=resize, progress=advance)
     rows = unit(_embedded(model, loaded, console), "teacher embeddings")
@@ -119,7 +121,7 @@ def check_faces(
     if loaded.has_identities:
         _judge_people(loaded, rows, reasons, result)
     if against is not None:
-        other = load(open_source(against), contract, resize=resize)
+        other = load(open_source(against, follow_links), contract, resize=resize)
         theirs = unit(_embedded(model, other, console), "teacher embeddings")
         _judge_shared(loaded, rows, other, theirs, reasons, result)
     _judge_alignment(loaded, contract, reasons, result, console)

@@ -55,6 +55,7 @@ def embed_faces(
     resize: bool = False,
     device: str = "cpu",
     threads: int | None = None,
+    follow_links: bool = False,
     force: bool = False,
     quiet: bool = False,
 ) -> tuple[int, int]:
@@ -72,6 +73,7 @@ def embed_faces(
         flip: add the mirror image's embedding.
         normalize: to length 1.
         resize: scale crops of another size.
+        follow_links: see :func:`~efquantface.data.faces.open_source`.
         force: replace an existing file.
 
     Returns:
@@ -95,7 +97,7 @@ def embed_faces(
         raise DataError(f"{output}: exists; give another name or --force")
     if output.suffix == ".parquet":
         _pyarrow()
-    source = open_source(Path(faces))
+    source = open_source(Path(faces), follow_links)
 
     def opened(wanted: tuple[int, int] | None) -> Embedder:
         return Embedder.open(
@@ -203,8 +205,14 @@ class _Parts:
 
     def __iter__(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
         for path in sorted(self.folder.glob("?????????.npz")):
-            with np.load(path, allow_pickle=False) as stored:
-                yield dict(stored)
+            try:
+                with np.load(path, allow_pickle=False) as stored:
+                    part = dict(stored)
+            except Exception as error:  # zipfile and NumPy raise many kinds
+                raise DataError(
+                    f"{path}: damaged ({error}); delete {self.folder} and begin anew"
+                ) from None
+            yield part
 
     def counts(self) -> tuple[int, list[tuple[str, str]]]:
         """Faces embedded, and what was skipped and why."""

@@ -41,6 +41,7 @@ def describe_model(
     size: tuple[int, int] | None = None,
     layers: bool = False,
     resize: bool = False,
+    follow_links: bool = False,
 ) -> Description:
     """What a model is: operators, parameters, MACs, contract; with faces, what fits them.
 
@@ -51,6 +52,7 @@ def describe_model(
         size: height and width of crops, for files that leave them open; otherwise those of ``faces``.
         layers: also list the layers with their shapes.
         resize: scale crops of another size.
+        follow_links: see :func:`~efquantface.data.faces.open_source`.
 
     Raises:
         MissingPackageError: PyTorch is needed (for other files than ONNX, for ``faces`` and
@@ -77,7 +79,7 @@ def describe_model(
     try:
         loaded = load_model(model, preprocess=preprocess, size=size)
         if loaded.open_size and faces is not None and not resize:
-            real = crop_size(open_source(Path(faces)))
+            real = crop_size(open_source(Path(faces), follow_links))
             loaded = load_model(model, preprocess=preprocess, size=real)
     except UnsupportedOperatorError as error:
         contract = onnx_contract(path, preprocess=preprocess, size=size)
@@ -98,7 +100,9 @@ def describe_model(
     if layers:
         listed = describe.layers(loaded)
         found.add([layer.line() for layer in listed], layers=[asdict(layer) for layer in listed])
-    seen = None if faces is None else load_faces(Path(faces), loaded.contract, resize=resize)
+    seen = None
+    if faces is not None:
+        seen = load_faces(Path(faces), loaded.contract, resize=resize, follow_links=follow_links)
     if not loaded.quantized:
         try:
             found.add(compared(model, loaded, None if seen is None else seen.images))

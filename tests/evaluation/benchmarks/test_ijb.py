@@ -120,7 +120,11 @@ def test_ijb_from_its_files(tmp_path: Path) -> None:
             "1.png" + " nan" * 11,
             ":1: holds a number that is not finite",
         ),
+        ("ijbc_name_5pts_score.txt", "1.png" + " 1e300" * 11, ":1: .* not finite in 32 bits"),
+        ("ijbc_face_tid_mid.txt", "1.png 100.5 0", ":1: .* whole numbers"),
+        ("ijbc_face_tid_mid.txt", "1.png 100 1e20", ":1: .* whole numbers"),
         ("ijbc_1N_probe_mixed.csv", "T,S\nx,1", ":2: 'x,1' is not"),
+        ("ijbc_1N_probe_mixed.csv", "T,S\n\x1f999,1", "1 templates .* first is 999"),
         ("ijbc_1N_probe_mixed.csv", "T,S\n101,1\n101,2", ":3: template 101 has two subjects"),
     ],
 )

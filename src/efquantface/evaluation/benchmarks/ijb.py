@@ -21,6 +21,7 @@ from efquantface.interfaces import Embeds, Progress
 from efquantface.reading import is_number
 
 _CHUNK = 512  # crops in memory at a time
+_EXACT = 2**53  # whole numbers that float64 tells apart
 _LANDMARKS = 11  # five points and the detector's score
 
 
@@ -124,6 +125,9 @@ def load_ijb(name: str, root: Path, contract: FaceContract) -> TemplateSet:
     points_file, crops_file = _one(meta, "*_name_5pts_score.txt"), _one(meta, "*_face_tid_mid.txt")
     names, points = _table(points_file, _LANDMARKS)
     crop_names, owners = _table(crops_file, 2)
+    odd = np.flatnonzero(((owners != np.rint(owners)) | (abs(owners) > _EXACT)).any(axis=1))
+    if len(odd):
+        raise DataError(f"{crops_file}:{int(odd[0]) + 1}: template and medium are whole numbers")
     if names != crop_names:
         wrong = next(
             (i for i, (x, y) in enumerate(zip(names, crop_names, strict=False)) if x != y),
@@ -175,9 +179,10 @@ def _table(path: Path, columns: int) -> tuple[list[str], npt.NDArray[np.float64]
     if not names:
         raise DataError(f"{path}: is empty")
     table = np.asarray(values)
-    bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
+    with np.errstate(over="ignore"):
+        bad = np.flatnonzero(~np.isfinite(table.astype(np.float32)).all(axis=1))
     if len(bad):
-        raise DataError(f"{path}:{int(bad[0]) + 1}: holds a number that is not finite")
+        raise DataError(f"{path}:{int(bad[0]) + 1}: holds a number that is not finite in 32 bits")
     return names, table
 
 
@@ -223,10 +228,10 @@ def _subjects(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
     """(template, subject) of a 1:N list, each template once; further columns are not read."""
     found: dict[int, int] = {}
     for number, line in enumerate(text_of(path).splitlines()[1:]):
-        words = line.split(",")
+        words = [word.strip() for word in line.split(",")]
         if not line.strip():
             continue
-        if len(words) < 2 or not all(is_number(w.strip()) for w in words[:2]):
+        if len(words) < 2 or not all(is_number(w) for w in words[:2]):
             raise DataError(f"{path}:{number + 2}: {line[:60]!r} is not 'template,subject,...'")
         key, subject = int(words[0]), int(words[1])
         if found.setdefault(key, subject) != subject:

@@ -103,9 +103,10 @@ def read_cfp(protocol: Path, kind: str) -> list[Row]:
     for fold, folder in enumerate(folds):
         for name, same in (("same.txt", True), ("diff.txt", False)):
             for number, words in _lines(folder / name, ","):
-                if len(words) != 2 or not all(is_number(w.strip()) for w in words):
+                numbers = [word.strip() for word in words]
+                if len(numbers) != 2 or not all(is_number(n) for n in numbers):
                     raise DataError(f"{folder / name}:{number}: {words} is not a pair")
-                i, j = int(words[0]), int(words[1])
+                i, j = int(numbers[0]), int(numbers[1])
                 if i not in frontal or j not in second:
                     raise DataError(f"{folder / name}:{number}: no image {i}, {j} is listed")
                 rows.append(Row(frontal[i], second[j], same, fold))

@@ -18,6 +18,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from efquantface.graph.footprint import TooLarge, check_result
 from efquantface.graph.graph import GraphBuilder
 from efquantface.importers.onnx.places import FRONT, Place
 from efquantface.quantize.codes import gives_codes
@@ -66,8 +67,9 @@ class Context:
         """Append a module and run it on the examples, so that shapes are always known."""
         with torch.no_grad():
             try:
+                check_result(module, *(self.examples[i] for i in inputs))
                 example = module.eval()(*(self.examples[i] for i in inputs))
-            except RuntimeError as error:
+            except (RuntimeError, TooLarge) as error:
                 raise NotCanonical(str(error).splitlines()[0]) from None
         result = self.builder.add(name, module, *inputs)
         self.examples[result] = example

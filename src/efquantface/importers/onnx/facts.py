@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 
 from efquantface.contract import METADATA_KEY, FaceContract
+from efquantface.importers.onnx.checked import reading
 from efquantface.importers.onnx.front import front
 from efquantface.importers.onnx.image_input import ImageInput, image_input
 from efquantface.importers.onnx.proto import (
@@ -60,6 +61,11 @@ def read_facts(path: Path, size: Size | None = None) -> OnnxFacts:
         ContractError: the file takes crops of another size.
     """
     model = load_proto(path)
+    with reading(path):
+        return _facts(model, path, size)
+
+
+def _facts(model: onnx.ModelProto, path: Path, size: Size | None) -> OnnxFacts:
     image = image_input(model, path)
     probe = Probe(path, model, image)
     outputs = candidates(model, path)

@@ -11,6 +11,8 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from efquantface.graph.footprint import TooLarge
+from efquantface.importers.onnx.growth import check_folded
 from efquantface.importers.onnx.proto import Array, opset, single
 
 _QUIET = 4  # what ONNX Runtime logs of a node that does not run is in its error, too
@@ -31,6 +33,10 @@ def fold(
         NotConstant: neither computes it.
     """
     feeds: dict[str, Any] = {i: constants[i] for i in node.input if i}
+    try:
+        check_folded(node, list(feeds.values()))
+    except TooLarge as error:
+        raise NotConstant(str(error)) from None
     try:
         results: Any = ReferenceEvaluator(
             node, opsets={o.domain: o.version for o in model.opset_import}

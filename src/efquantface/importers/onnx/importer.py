@@ -18,6 +18,7 @@ from efquantface.graph import ops
 from efquantface.graph.graph import INPUT, GraphBuilder
 from efquantface.importers.onnx.batches import Batches
 from efquantface.importers.onnx.channels_last import channels_first
+from efquantface.importers.onnx.checked import MISFITS, misfit, reading
 from efquantface.importers.onnx.context import Context, NotCanonical, Operands
 from efquantface.importers.onnx.facts import (
     OnnxFacts,
@@ -83,6 +84,11 @@ def import_onnx(path: Path, size: Size | None = None) -> ImportedOnnx:
 
 def import_proto(model: onnx.ModelProto, path: Path, size: Size | None = None) -> ImportedOnnx:
     """Like :func:`import_onnx`, for a model already in memory; ``path`` is named in errors."""
+    with reading(path):
+        return _imported(model, path, size)
+
+
+def _imported(model: onnx.ModelProto, path: Path, size: Size | None) -> ImportedOnnx:
     quantized = quantized_operators(model)
     if quantized:
         raise ModelFileError(
@@ -160,13 +166,12 @@ def _import_nodes(
             continue
         try:
             _import_node(model, node, used, context, pixels)
-        except (NotCanonical, NotConstant, LookupError, TypeError, ValueError) as error:
+        except (NotCanonical, NotConstant, *MISFITS) as error:
             if node.output[0] in ends and used[0] in context.names:
                 context.names[node.output[0]] = context.names[used[0]]
                 continue  # the embedding is flat in the end, whatever its axes were
-            known = isinstance(error, NotCanonical | NotConstant)
-            text = str(error) if known else f"not as ONNX has it: {error}"
-            reason = f" ({text})" if text else ""
+            told = misfit(error) if isinstance(error, MISFITS) else str(error)
+            reason = f" ({told})" if told else ""
             problems.append(f"{node.op_type} {node.name!r}{reason}")
             unknown.update(node.output)
         if (

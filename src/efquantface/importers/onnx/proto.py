@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from efquantface.errors import ModelFileError
+from efquantface.importers.onnx.checked import check_model
 
 Array = npt.NDArray[Any]
 
@@ -27,7 +28,7 @@ def load_proto(path: Path) -> onnx.ModelProto:
     """Parse an ONNX file without running anything.
 
     Raises:
-        ModelFileError: the file is missing, empty, truncated or not ONNX.
+        ModelFileError: the file is missing, empty, truncated, not ONNX, or contradicts itself.
     """
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file")
@@ -37,6 +38,7 @@ def load_proto(path: Path) -> onnx.ModelProto:
         raise ModelFileError(f"{path}: not a readable ONNX file ({error})") from None
     if not model.graph.node:
         raise ModelFileError(f"{path}: holds no network (an ONNX file without nodes)")
+    check_model(model, path)
     _put_in_order(model.graph)
     return model
 

@@ -9,16 +9,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
+from efquantface.graph.limits import MOST_VALUES, TooLarge
 from efquantface.graph.ops import Pick, ZeroPad
 
-MOST_VALUES = 1 << 27  # of one result for one crop: 512 MB, a hundred times what face networks have
 _SMALL = MOST_VALUES // 64  # values, which no plain operator makes too many of
 _EDGE = 64  # zeros around a map
 _AREA = 9  # times as many values as a map of _EDGE or more has with them around it
-
-
-class TooLarge(ValueError):
-    """A result would have more values than any network's."""
 
 
 def check_result(module: nn.Module, *inputs: Tensor) -> None:

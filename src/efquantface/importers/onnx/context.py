@@ -18,8 +18,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from efquantface.graph.footprint import TooLarge, check_result
+from efquantface.graph.footprint import check_result
 from efquantface.graph.graph import GraphBuilder
+from efquantface.graph.limits import TooLarge
 from efquantface.importers.onnx.places import FRONT, Place
 from efquantface.quantize.codes import gives_codes
 

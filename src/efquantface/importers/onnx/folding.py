@@ -11,7 +11,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from efquantface.graph.footprint import TooLarge
+from efquantface.graph.limits import TooLarge
 from efquantface.importers.onnx.growth import check_folded
 from efquantface.importers.onnx.proto import Array, opset, single
 

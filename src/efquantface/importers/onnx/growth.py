@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from efquantface.graph.footprint import MOST_VALUES, TooLarge
+from efquantface.graph.limits import MOST_VALUES, TooLarge
 
 Array = npt.NDArray[Any]
 _ENDLESS = (

@@ -21,7 +21,8 @@ from efquantface.contract import FaceContract
 from efquantface.data.align import align_folder
 from efquantface.data.detect import YuNet
 from efquantface.data.faces import load_faces
-from efquantface.evaluation.benchmarks.pair_lists import Row, read_lfw, resolve
+from efquantface.evaluation.benchmarks.pair_lists import read_lfw
+from efquantface.evaluation.benchmarks.pairing import Row, resolve
 from efquantface.evaluation.run import evaluate_set
 from efquantface.evaluation.sets import EvalSet
 from efquantface.runtime.environment import environment
@@ -58,7 +59,7 @@ def main() -> None:
         model = Embedder.open(args.shared / "weights" / f"{name}.onnx", preprocess=preprocess)
         for what, folder in (("lfw112", data / "lfw112"), ("aligned here", crops)):
             faces = load_faces(folder, model.contract)
-            item = EvalSet(what, faces, resolve(rows, faces, listed), False)
+            item = EvalSet(what, faces, resolve(rows, faces, str(listed)), False)
             (result,) = evaluate_set(item, model.embed(faces.images))
             cells = []
             for wanted in WANTED:

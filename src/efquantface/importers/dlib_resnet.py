@@ -17,6 +17,7 @@ from torch import fx
 from efquantface.contract import FaceContract
 from efquantface.errors import ModelFileError
 from efquantface.graph import ops
+from efquantface.graph.checking import check_runs
 from efquantface.graph.graph import INPUT, GraphBuilder
 from efquantface.importers.dlib_format import DlibLayer, DlibNet, read_dlib
 
@@ -44,6 +45,7 @@ def load_dlib_resnet(path: Path) -> tuple[fx.GraphModule, FaceContract]:
         source="dlib file",
         licence=LICENCE,
     )
+    check_runs(graph, contract, str(path))
     return graph, contract
 
 

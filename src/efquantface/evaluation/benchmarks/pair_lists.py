@@ -145,6 +145,8 @@ def read_agedb(path: Path) -> list[Row]:
             if not isinstance(a, str) or not isinstance(b, str):
                 raise DataError(f"{path}: is no AgeDB protocol (split {fold} holds no names)")
             rows.append(Row(a, b, _person(a) == _person(b), fold))
+    if not rows:
+        raise DataError(f"{path}: is no AgeDB protocol (it lists no pairs)")
     return rows
 
 

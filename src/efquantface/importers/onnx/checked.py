@@ -101,6 +101,8 @@ def _check_node(node: NodeProto, version: int, depth: int) -> None:
         schema = onnx.defs.get_schema(node.op_type, version, "")
     except onnx.defs.SchemaError:
         return  # no operator of ONNX: named by whoever meets it
+    except TypeError:
+        raise _Damage(f"opset {version}") from None
     if len(node.input) < schema.min_input or len(node.output) > schema.max_output:
         raise _Damage(f"{what} has {len(node.input)} inputs and {len(node.output)} outputs")
     needed = [i.name for i in schema.inputs[: schema.min_input]]

@@ -10,12 +10,12 @@ printed, and the second set is scored on the pairs that are left, too.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
+from commands import command_line
 from efquantface import Embedder
 from efquantface.contract import FaceContract
 from efquantface.data.align import align_folder
@@ -50,7 +50,7 @@ def main() -> None:
     env = environment()
     print(
         f"{time.strftime('%Y-%m-%d')}, {env['processor']}, {env['threads']} cores; "
-        f"`python {' '.join(sys.argv)}`; flip off\n\n"
+        f"`{command_line()}`; flip off\n\n"
         f"{report.written:,} crops written in {seconds:.0f} s, no face in {len(report.none)}, several "
         f"in {len(report.several)}; {len(rows):,} of 6,000 pairs are left\n"
     )

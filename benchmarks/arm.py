@@ -41,6 +41,7 @@ from clients import (
     lfw_folder,
     made,
 )
+from commands import command_line
 from efquantface.contract import FaceContract
 from efquantface.importers.load import load_model
 
@@ -140,7 +141,7 @@ def measure(name: str, path: Path, root: Path, args: argparse.Namespace) -> dict
         "crops": len(images),
         "onnxruntime": importlib.metadata.version("onnxruntime"),
         "qemu": subprocess.check_output(["qemu-aarch64", "--version"], text=True).split("\n")[0],
-        "command": " ".join(["python", *sys.argv]),
+        "command": command_line(),
         **made(),
         "arm": {},
     }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from commands import command_line
 from efquantface.data.faces import load_faces
 from efquantface.importers.load import load_model
 from efquantface.pipeline.start import calibration_batches
@@ -41,7 +41,7 @@ def main() -> None:
     env = environment()
     print(
         f"{time.strftime('%Y-%m-%d')}, {env['processor']}, torch {env['packages']['torch']}, 512 "
-        f"crops not calibrated on; `python {' '.join(sys.argv)}`\n\n"
+        f"crops not calibrated on; `{command_line()}`\n\n"
         "| borders | rounding | 1 - cosine to the teacher |\n|---|---|---|"
     )
     for borders in (False, True):

@@ -19,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 
+from commands import command_line
 from efquantface.runtime.environment import environment
 
 ROWS = Path(__file__).parent / "results" / "busy_machine.json"
@@ -83,7 +84,7 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d"),
         "processor": env["processor"],
         "cores": os.cpu_count(),
-        "command": " ".join(["python", *sys.argv]),
+        "command": command_line(),
         "found": found,
     }
     ROWS.write_text(json.dumps(row, indent=1) + "\n")

@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from commands import command_line
 from efquantface.contract import FaceContract
 from efquantface.evaluation.benchmarks.load import load_eval
 from efquantface.evaluation.metrics import fold_accuracy, supported_fars, tar_at_far
@@ -112,7 +113,7 @@ class Place:
             with np.load(out) as found:
                 result = {k: v if v.ndim > 1 else v.item() for k, v in found.items()}
         if printed := done.stderr.strip().splitlines():
-            result["printed"] = printed[0]
+            result["printed"] = printed[0].replace(str(self.work), "WORK")
         return result
 
 
@@ -134,7 +135,7 @@ def main() -> None:
         teacher, teacher_file = teacher_of(name, args)
         crops = lfw_crops(lfw_folder(name, args), teacher.contract, args.crops)
         row = measure(place, wanted, (teacher, teacher_file), path, crops, args)
-        row |= {"name": name, "command": " ".join(["python", *sys.argv]), "versions": versions}
+        row |= {"name": name, "command": command_line(), "versions": versions}
         keep(row)
     print(table(read_rows()))
     ROWS.with_suffix(".md").write_text(compact(read_rows()))

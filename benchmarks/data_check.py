@@ -11,12 +11,12 @@ faces6k has wrong labels of its own, which nobody counted.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
+from commands import command_line
 from efquantface.data.checking import check_people
 from efquantface.data.faces import load_faces
 from efquantface.data.strangers import strangers
@@ -92,7 +92,7 @@ def main() -> None:
     args = parser.parse_args()
     weights, faces = args.shared / "weights", args.shared / "data" / "faces6k"
     print(
-        f"{made()}, `python {' '.join(sys.argv)}`\n\n"
+        f"{made()}, `{command_line()}`\n\n"
         "| teacher | strangers share | wrong faces found | listed besides | merged identities "
         "| split identities | near-duplicates |\n|---|---|---|---|---|---|---|"
     )

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from commands import command_line
 from efquantface import Embedder, evaluate
 from efquantface.evaluation.benchmarks.pair_lists import read_lfw
 from efquantface.runtime.environment import environment
@@ -53,7 +54,7 @@ def main() -> None:
     env = environment()
     print(
         f"{time.strftime('%Y-%m-%d')}, {env['processor']}, ONNX Runtime "
-        f"{env['packages']['onnxruntime']}; `python {' '.join(sys.argv)}`; flip on, thresholds as said\n"
+        f"{env['packages']['onnxruntime']}; `{command_line()}`; flip on, thresholds as said\n"
     )
     print(
         "| | accuracy (exact thresholds) | arcface_torch Accuracy-Flip | TAR@1e-3 | three forms |"

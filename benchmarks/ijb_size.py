@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from commands import command_line
 from efquantface.evaluation.metrics import supported_fars, tar_at_far
 from efquantface.evaluation.templates import TemplateFlags, TemplatePool, score_template_pairs
 from efquantface.runtime.environment import environment
@@ -112,7 +113,7 @@ def main() -> None:
     env = environment()
     lines = [
         f"{time.strftime('%Y-%m-%d')}, {env['processor']}, {env['threads']} cores; "
-        f"`python {' '.join(sys.argv)}`",
+        f"`{command_line()}`",
         "",
         "| | crops pooled a second | pairs scored and ROC, a second | peak memory, GB | TAR@1e-4 |",
         "|---|---|---|---|---|",

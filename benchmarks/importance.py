@@ -6,7 +6,6 @@ python benchmarks/importance.py --teacher ../shared/weights/y1.onnx --faces ../s
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from commands import command_line
 from efquantface.data.faces import load_faces, split
 from efquantface.importers.load import load_model
 from efquantface.prune.prune import prune
@@ -50,7 +50,7 @@ def main() -> None:
     env = environment()
     print(
         f"{time.strftime('%Y-%m-%d')}, {env['processor']}, torch {env['packages']['torch']}, "
-        f"{_OTHERS} crops of other people; `python {' '.join(sys.argv)}`\n\n"
+        f"{_OTHERS} crops of other people; `{command_line()}`\n\n"
         "| MACs removed | importance | recovery | rounds | parameters left | 1 - cosine to the teacher "
         "|\n|---|---|---|---|---|---|"
     )

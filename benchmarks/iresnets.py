@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from commands import command_line
 from efquantface.backbones.iresnet import IResNet
 from efquantface.contract import FaceContract
 from efquantface.distill.memory import peak_memory_mb
@@ -55,7 +56,7 @@ def main() -> None:
     print(
         f"{time.strftime('%Y-%m-%d')}, {env['processor']}, {torch.get_num_threads()} threads, torch "
         f"{env['packages']['torch']}, ONNX Runtime {env['packages']['onnxruntime']}; "
-        f"`python {' '.join(sys.argv)}`\n\n"
+        f"`{command_line()}`\n\n"
         "| | checkpoint, largest difference | ONNX | int8 convolutions | parity, cosine | batch "
         "| ms an image | peak memory GB, before training and after |\n|---|---|---|---|---|---|---|---|"
     )

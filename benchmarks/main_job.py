@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from commands import command_line
 from efquantface import Embedder, compress
 from efquantface.data.faces import load_faces, split
 from efquantface.embedding.benchmark import benchmark
@@ -131,7 +131,7 @@ def main() -> None:
     timings = benchmark(timed, rounds=args.rounds)
     sizes = {n: e.path.stat().st_size for n, e in rivals.items() if e.path is not None}
     result = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": command_line(),
         "date": time.strftime("%Y-%m-%d"),
         "environment": environment(),
         "protocols": rows,

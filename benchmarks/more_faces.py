@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from commands import command_line
 from efquantface.console import Console
 from efquantface.data.faces import FaceSet, load_faces, split
 from efquantface.data.sources import make_synthetic
@@ -59,7 +59,7 @@ def main() -> None:
     env = environment()
     print(
         f"{time.strftime('%Y-%m-%d')}, {env['processor']}, torch {env['packages']['torch']}, "
-        f"{torch.get_num_threads()} threads, `python {' '.join(sys.argv)}`\n\n"
+        f"{torch.get_num_threads()} threads, `{command_line()}`\n\n"
         f"{nearest(embedder, faces.subset(held), extra)}\n\n"
         "| trained on | people | images | passes | held-out loss before, after each pass | minutes |"
         "\n|---|---|---|---|---|---|",

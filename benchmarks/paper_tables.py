@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 
+from commands import command_line
 from efquantface import compress
 from efquantface.errors import EfqError
 from efquantface.recipe import Recipe
@@ -61,7 +61,7 @@ def main() -> None:
     env = environment()
     lines = [
         f"{time.strftime('%Y-%m-%d')}, {env['processor']}, ONNX Runtime "
-        f"{env['packages']['onnxruntime']}; `python {' '.join(sys.argv)}`; accuracy: arcface_torch's "
+        f"{env['packages']['onnxruntime']}; `{command_line()}`; accuracy: arcface_torch's "
         "Accuracy-Flip; IJB: TAR@FAR=1e-4, N1D1F1",
         "",
         "| backbone | bits | " + " | ".join([*PAIRS, *TEMPLATES]) + " | images | minutes |",

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from commands import command_line
 from efquantface.data.faces import load_faces, split
 from efquantface.graph.fitting import Stepper
 from efquantface.graph.graph import name_of
@@ -201,7 +201,7 @@ def table(rows: dict[str, list[float]]) -> str:
     env = environment()
     lines = [
         f"{time.strftime('%Y-%m-%d')}, {env['processor']}, {env['threads']} cores, torch "
-        f"{env['packages']['torch']}; `python {' '.join(sys.argv)}`",
+        f"{env['packages']['torch']}; `{command_line()}`",
         "",
         "| | | " + " | ".join(BITS) + " | seconds, w4a8 |",
         "|---" * (len(BITS) + 3) + "|",

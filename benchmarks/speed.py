@@ -11,13 +11,13 @@ and two threads, batch 1 and 16. Writes OUT/speed.md.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from commands import command_line
 from efquantface import Embedder
 from efquantface.backbones.iresnet import IResNet
 from efquantface.contract import FaceContract
@@ -99,7 +99,7 @@ def main() -> None:
         f"{time.strftime('%Y-%m-%d')}, {env['processor']} "
         f"({', '.join(env['instruction_sets'])}), ONNX Runtime "
         f"{env['packages']['onnxruntime']}, OpenVINO {env['packages']['openvino']}; "
-        f"`python {' '.join(sys.argv)}`",
+        f"`{command_line()}`",
         "",
         "| | threads | batch 1, ms | ratio | batch 16, ms | ratio |",
         "|---|---|---|---|---|---|",

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+from commands import command_line
 from efquantface import Embedder
 from efquantface.assets import file_sha256
 from efquantface.distill.settings import TrainSettings
@@ -62,7 +62,7 @@ def main() -> None:
     env = environment()
     print(
         f"{time.strftime('%Y-%m-%d')}, {env['processor']}, torch {env['packages']['torch']}, "
-        f"`python {' '.join(sys.argv)}`\n\n| images seen | minutes "
+        f"`{command_line()}`\n\n| images seen | minutes "
         "| TAR@1e-4, all pairs |\n|---|---|---|"
     )
     for step, state in weights.items():

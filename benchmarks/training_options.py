@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 import yaml
 
+from commands import command_line
 from efquantface.console import Console
 from efquantface.data.faces import load_faces, split
 from efquantface.distill.bank import TeacherBank
@@ -46,7 +46,7 @@ def main() -> None:
     env = environment()
     print(
         f"{time.strftime('%Y-%m-%d')}, {env['processor']}, torch {env['packages']['torch']}, "
-        f"`python {' '.join(sys.argv)}`\n\n| | before, after each epoch | seconds |\n|---|---|---|"
+        f"`{command_line()}`\n\n| | before, after each epoch | seconds |\n|---|---|---|"
     )
     for option in args.option:
         fields = {k: yaml.safe_load(v) for k, v in (o.split("=") for o in option.split(",") if o)}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from commands import command_line
 from efquantface.distill.losses import cosine_loss
 from efquantface.importers.load import load_model
 from efquantface.quantize.float_student import trainable
@@ -76,7 +76,7 @@ def main() -> None:
     print(
         f"{Path(args.teacher).name}, batch {args.batch}, {torch.get_num_threads()} threads, "
         f"{env['processor']}, torch {env['packages']['torch']}, {time.strftime('%Y-%m-%d')}, "
-        f"`python {' '.join(sys.argv)}`: torch.compile {np.median(compiled):.3f} s"
+        f"`{command_line()}`: torch.compile {np.median(compiled):.3f} s"
     )
     for name in ("float", "quantized"):
         found = np.array(times[name][2:])

@@ -20,6 +20,7 @@ from pathlib import Path
 import onnxruntime as ort
 import torch
 
+from commands import command_line
 from efquantface import Embedder
 from efquantface.contract import FaceContract
 from efquantface.embedding.benchmark import benchmark
@@ -90,7 +91,7 @@ def main() -> None:
     print(
         f"{time.strftime('%Y-%m-%d')}, {env['processor']} ({', '.join(env['instruction_sets'])}), one "
         f"thread, ONNX Runtime {env['packages']['onnxruntime']}, OpenVINO "
-        f"{env['packages']['openvino']}; `python {' '.join(sys.argv)}`\n\n"
+        f"{env['packages']['openvino']}; `{command_line()}`\n\n"
         "| | cosine to integers | LFW accuracy (loss) | TAR@1e-3 (loss) | batch 1 | batch 16 |\n"
         "|---|---|---|---|---|---|"
     )

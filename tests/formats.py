@@ -61,3 +61,18 @@ def write_rec(
         data += record(payload)
     path.write_bytes(data)
     path.with_suffix(".idx").write_text("".join(lines))
+
+
+def agedb_splits(names: Sequence[str]) -> np.ndarray:
+    """AgeDB: two splits of two pairs, the first name with each of the others, in cells of structs."""
+
+    def entry(index: int) -> np.ndarray:
+        return np.array([[(names[index], 30)]], dtype=[("path", object), ("age", object)])
+
+    splits = np.empty((2, 1), object)
+    for fold in range(2):
+        table = np.empty((2, 2), object)
+        table[:, 0] = [entry(0), entry(1)]
+        table[:, 1] = [entry(0), entry(2)]
+        splits[fold, 0] = np.array([[(table,)]], dtype=[("pairs", object)])
+    return splits

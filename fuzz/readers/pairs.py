@@ -16,6 +16,7 @@ from efquantface.evaluation.benchmarks.ijb import load_ijb
 from efquantface.evaluation.benchmarks.load import load_eval
 from efquantface.evaluation.benchmarks.pairing import Row
 from efquantface.evaluation.sets import EvalSet
+from formats import agedb_splits
 from fuzz.target import Files, Target, files_of
 
 _CONTRACT = FaceContract(16, 16, 16, template="unknown")
@@ -76,18 +77,9 @@ def _read_cfp(folder: Path) -> None:
 def _agedb_seeds(folder: Path) -> list[Files]:
     names = ("0_MariaCallas_35_f", "1_MariaCallas_70_f", "2_JohnDoe_20_m")
 
-    def entry(index: int) -> np.ndarray:
-        return np.array([[(names[index], 30)]], dtype=[("path", object), ("age", object)])
-
-    splits = np.empty((2, 1), object)
-    for fold in range(2):
-        table = np.empty((2, 2), object)
-        table[:, 0] = [entry(0), entry(1)]
-        table[:, 1] = [entry(0), entry(2)]
-        splits[fold, 0] = np.array([[(table,)]], dtype=[("pairs", object)])
     made = []
     for packed in (False, True):
-        savemat(folder / "p.mat", {"splits": splits}, do_compression=packed)
+        savemat(folder / "p.mat", {"splits": agedb_splits(names)}, do_compression=packed)
         made.append({"protocol.mat": (folder / "p.mat").read_bytes()})
     return made
 

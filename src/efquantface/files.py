@@ -221,18 +221,13 @@ def temporary_folder(beside: Path | None = None) -> Iterator[Path]:
     Raises:
         WriteError: there is no room for it, or nobody may write there; ``TMPDIR`` names another place.
     """
-    where = beside
     try:
         where = beside or Path(tempfile.gettempdir())
-        with writing(where):
-            folder = tempfile.TemporaryDirectory(
-                prefix=".efq-", dir=where, ignore_cleanup_errors=True
-            )
-    except OSError as error:  # no place for temporary files at all
-        raise WriteError(f"no folder for temporary files ({error}); set TMPDIR") from None
-    except WriteError as error:
-        hint = "" if beside else "; it holds temporary files, TMPDIR names another place"
-        raise WriteError(f"{error}{hint}") from None
+        folder = tempfile.TemporaryDirectory(prefix=".efq-", dir=where, ignore_cleanup_errors=True)
+    except OSError as error:
+        told = _failed(beside or Path("temporary files"), error.errno, error.strerror or str(error))
+        hint = "" if beside else "; TMPDIR names another place"
+        raise WriteError(f"{told}{hint}") from None
     with folder as name, writing(Path(name)):
         yield Path(name)
 

@@ -15,16 +15,9 @@ from efquantface.contract import FaceContract
 from efquantface.errors import ModelFileError, UnsupportedOperatorError
 from efquantface.importers.load import load_model
 from efquantface.pipeline.compress import compress
+from students import FAST
 
 CONTRACT = FaceContract(32, 32, 24, template="unknown")
-FAST = {
-    "quiet": True,
-    "benchmark": False,
-    "cache": False,
-    "bits": "w8a8",
-    "epochs": 0,
-    "anyway": True,
-}
 
 
 class Net(nn.Module):

@@ -23,15 +23,7 @@ from efquantface.pipeline.compress import compress
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme
-
-FAST = {
-    "quiet": True,
-    "benchmark": False,
-    "cache": False,
-    "bits": "w8a8",
-    "epochs": 0,
-    "anyway": True,
-}
+from students import FAST
 
 
 def crops(size: int, people: int = 6) -> FaceSet:

@@ -23,7 +23,7 @@ from efquantface.evaluation.benchmarks.pair_lists import (
 )
 from efquantface.evaluation.sets import EvalSet
 from efquantface.verbs.evaluate import evaluate
-from formats import png, write_rec
+from formats import agedb_splits, png, write_rec
 
 CONTRACT = FaceContract(32, 32, 16, template="unknown")
 
@@ -124,21 +124,7 @@ def test_agedb(tmp_path: Path, faces: FaceSet) -> None:
     for name, image in zip(names, faces.images, strict=False):
         put(tmp_path / "03_Protocol_Images", f"{name}.png", image)
 
-    def cell(*items: object) -> np.ndarray:
-        out = np.empty((1, len(items)), object)
-        out[0] = items
-        return out
-
-    def entry(index: int) -> np.ndarray:
-        return np.array([[(names[index], 30)]], dtype=[("path", object), ("age", object)])
-
-    splits = np.empty((2, 1), object)
-    for fold in range(2):
-        table = np.empty((2, 2), object)
-        table[:, 0] = [entry(0), entry(1)]
-        table[:, 1] = [entry(0), entry(2)]
-        splits[fold, 0] = np.array([[(table,)]], dtype=[("pairs", object)])
-    savemat(tmp_path / "04_FINAL_protocol_30_years.mat", {"splits": splits})
+    savemat(tmp_path / "04_FINAL_protocol_30_years.mat", {"splits": agedb_splits(names)})
     root = "03_Protocol_Images"
     assert named(one(f"agedb_30={tmp_path}"))[2:] == [
         (f"{root}/{names[0]}.png", f"{root}/{names[1]}.png", True, 1),

@@ -100,9 +100,7 @@ def _length(graph: Nodes, name: str) -> _Length | None:
     name = _kept(graph, name)
     limited = _limited(graph, name)
     if limited is not None:
-        inner, least = limited
-        found = _length(graph, inner)
-        return None if found is None else replace(found, least=max(found.least, least))
+        return _at_least(_length(graph, limited[0]), limited[1])
     node = graph.made_by(name, "ReduceL2", "Sqrt", "Pow")
     if node is None:
         return None
@@ -118,9 +116,7 @@ def _square(graph: Nodes, name: str) -> _Length | None:
     name = _kept(graph, name)
     limited = _limited(graph, name)
     if limited is not None:
-        inner, least = limited
-        found = _square(graph, inner)
-        return None if found is None else replace(found, least=max(found.least, least))
+        return _at_least(_square(graph, limited[0]), limited[1])
     node = graph.made_by(name, "ReduceSumSquare", "ReduceSum")
     if node is None:
         return None
@@ -132,6 +128,10 @@ def _square(graph: Nodes, name: str) -> _Length | None:
     x, other = (_origin(graph, name) for name in squared.input)
     is_square = x == other if squared.op_type == "Mul" else graph.scalar(other) == 2
     return _Length(x, _axes(graph, node)) if is_square else None
+
+
+def _at_least(found: _Length | None, least: float) -> _Length | None:
+    return None if found is None else replace(found, least=max(found.least, least))
 
 
 def _root(square: _Length | None) -> _Length | None:

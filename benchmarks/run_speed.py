@@ -8,7 +8,8 @@ from pathlib import Path
 from efquantface.embedding.benchmark import benchmark
 from efquantface.embedding.embedder import Embedder
 from efquantface.export.onnx_writer import write_onnx
-from efquantface.export.openvino import write_openvino
+from efquantface.formats.delivery import deliver
+from efquantface.formats.table import FORMATS
 from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model
 from efquantface.runtime.environment import environment
@@ -26,7 +27,7 @@ def measured(teacher: FaceModel, run: Path, own: Path | None = None) -> dict:
     student = load_model(run / "student.safetensors")
     ir = run / "student.xml"
     if student.quantized:
-        write_openvino(student, ir)
+        deliver(student, FORMATS["openvino"], ir)
     openvino = ir if student.quantized else run / "student.onnx"
     with tempfile.TemporaryDirectory() as folder:
         fast = Path(folder) / "teacher.onnx"

@@ -24,8 +24,9 @@ from efquantface.contract import FaceContract
 from efquantface.data.faces import load_faces, split
 from efquantface.embedding.benchmark import benchmark
 from efquantface.export.onnx_writer import write_onnx
-from efquantface.export.openvino import write_openvino
 from efquantface.export.operators import executed
+from efquantface.formats.delivery import deliver
+from efquantface.formats.table import FORMATS
 from efquantface.importers.load import load_model
 from efquantface.pipeline.start import calibration_index
 from efquantface.quantize.placement import quantize
@@ -61,7 +62,7 @@ def _nncf(teacher: Path, contract: FaceContract, args: argparse.Namespace) -> Pa
 def _placed(args: argparse.Namespace) -> Path:
     """Ours with the placement for OpenVINO."""
     placed = args.out / "ours.xml"
-    write_openvino(load_model(args.student), placed)
+    deliver(load_model(args.student), FORMATS["openvino"], placed)
     return placed
 
 

@@ -27,7 +27,8 @@ from efquantface.embedding.benchmark import benchmark
 from efquantface.evaluation.benchmarks.load import load_eval
 from efquantface.evaluation.run import evaluate_set
 from efquantface.export.emulate import emulate
-from efquantface.export.openvino import write_openvino
+from efquantface.formats.delivery import deliver
+from efquantface.formats.table import FORMATS
 from efquantface.graph.checkpoint import load_checkpoint
 from efquantface.importers.load import load_model
 from efquantface.quantize.vocabulary import OPERATORS
@@ -66,7 +67,7 @@ def main() -> None:
     for run in args.runs:
         student = load_checkpoint(run / "student.safetensors", OPERATORS)
         bits = run.name.split("_")[1]
-        write_openvino(student, run / "student.xml")
+        deliver(student, FORMATS["openvino"], run / "student.xml")
         pixels = torch.from_numpy(student.contract.pixels(faces[:_CROPS]))
         integers = emulate(student, pixels).numpy()
         sessions = {

@@ -17,7 +17,8 @@ from conftest import SIZE, SmallFaceNet, make_faces, randomize
 from efquantface.backbones.edgeface import EdgeFace, EdgeFaceConfig
 from efquantface.contract import FaceContract
 from efquantface.export.onnx_writer import to_onnx, write_onnx
-from efquantface.export.scales import write_scales
+from efquantface.formats.delivery import deliver
+from efquantface.formats.table import FORMATS
 from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model
 from efquantface.prune.prune import prune
@@ -96,7 +97,7 @@ def test_plain_sessions_are_silent(tmp_path: Path) -> None:
             write_onnx(model, paths[-1], packed=packed)
     for symmetric in (False, True):
         paths.append(tmp_path / f"scales {symmetric}.onnx")
-        write_scales(small(symmetric=symmetric), paths[-1])
+        deliver(small(symmetric=symmetric), FORMATS["scales"], paths[-1])
     assert said_by_plain_sessions(*paths) == ""
 
 

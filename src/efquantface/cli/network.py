@@ -29,7 +29,7 @@ from efquantface.cli.options import (
 )
 from efquantface.cli.verb import Json, give, say
 from efquantface.errors import DataError
-from efquantface.export.formats import FORMATS
+from efquantface.formats.table import FORMATS
 
 _ANY = "any model: ONNX, OpenVINO, checkpoint, run, name"
 
@@ -222,7 +222,7 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="onnx, openvino, or scales: float ONNX and a JSON of scales for other converters",
+            help="; ".join(f"{form.name}: {form.help}" for form in FORMATS.values()),
             callback=one_of(*FORMATS),
         ),
     ] = "onnx",
@@ -248,7 +248,7 @@ def export(
     size: Size = None,
     force: Annotated[bool, typer.Option("--force", help="replace an existing file")] = False,
 ) -> None:
-    """Write a student (or, with --float, any readable network) as ONNX or OpenVINO IR."""
+    """Write a student (or, with --float, any readable network) as a file for a runtime."""
     from efquantface.pipeline.paths import check_model
 
     check_model(run)

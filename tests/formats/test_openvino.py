@@ -14,9 +14,11 @@ from conftest import make_faces
 from efquantface.contract import FaceContract
 from efquantface.embedding.embedder import Embedder
 from efquantface.errors import ParityError
-from efquantface.export import openvino
+from efquantface.formats import openvino
 from efquantface.export.onnx_writer import write_onnx
-from efquantface.export.openvino import for_openvino, write_openvino
+from efquantface.formats.delivery import deliver
+from efquantface.formats.openvino import for_openvino
+from efquantface.formats.table import FORMATS
 from efquantface.graph import ops
 from efquantface.graph.checkpoint import save_checkpoint
 from efquantface.graph.graph import module_nodes, module_of
@@ -55,7 +57,7 @@ def test_openvino_gets_its_own_placement(
     assert count == 3
     before, after = (_quantized_before_sums(made) for made in (student, form))
     assert before > after == 0
-    lines = write_openvino(student, tmp_path / "student.xml")
+    lines = deliver(student, FORMATS["openvino"], tmp_path / "student.xml")
     assert "3 PReLUs" in lines[1]
     assert not (tmp_path / "student.export.onnx").exists()
     faces = make_faces().images
@@ -86,7 +88,9 @@ def test_openvino_after_training_tried_a_slope_above_one(
     assert (product.weight <= 0).all()
     assert (product.weight == 0).any()
     save_checkpoint(student, tmp_path / "student.safetensors")
-    lines = write_openvino(load_model(tmp_path / "student.safetensors"), tmp_path / "student.xml")
+    lines = deliver(
+        load_model(tmp_path / "student.safetensors"), FORMATS["openvino"], tmp_path / "student.xml"
+    )
     assert "3 PReLUs" in lines[1]
 
 
@@ -122,7 +126,7 @@ def test_a_file_that_fails_is_removed(
     monkeypatch.setattr(openvino, "run_openvino", wrong)
     _, student = student_of(network, contract, full_range=full_range)
     with pytest.raises(ParityError, match=why if lacking else "report"):
-        write_openvino(student, tmp_path / "student.xml")
+        deliver(student, FORMATS["openvino"], tmp_path / "student.xml")
     assert not list(tmp_path.iterdir())
 
 
@@ -132,6 +136,9 @@ def test_a_full_range_student_says_where_it_is_wrong(
     if lacks_vnni():
         pytest.skip("its sums overflow here")
     _, student = student_of(network, contract, full_range=True)
-    assert "wrong on x86 processors without VNNI" in write_openvino(student, tmp_path / "a.xml")[-1]
+    assert (
+        "wrong on x86 processors without VNNI"
+        in deliver(student, FORMATS["openvino"], tmp_path / "a.xml")[-1]
+    )
     _, student = student_of(network, contract)
-    assert "same integers" in write_openvino(student, tmp_path / "b.xml")[-1]
+    assert "same integers" in deliver(student, FORMATS["openvino"], tmp_path / "b.xml")[-1]

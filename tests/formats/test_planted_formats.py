@@ -14,8 +14,9 @@ import faults as f
 from conftest import SmallFaceNet, randomize
 from efquantface.errors import ParityError
 from efquantface.export.onnx_writer import to_onnx
-from efquantface.export.openvino import check_openvino, for_openvino, write_openvino
-from efquantface.export.scales import check_scales, write_scales
+from efquantface.formats.delivery import deliver
+from efquantface.formats.openvino import check_openvino, for_openvino
+from efquantface.formats.table import FORMATS
 from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model
 from faults import File, put
@@ -184,7 +185,7 @@ OPENVINO: dict[str, Callable[[Path], None]] = {
 def test_fault_in_an_openvino_file_is_caught(name: str, student: FaceModel, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     path = tmp_path / "student.xml"
-    write_openvino(student, path)
+    deliver(student, FORMATS["openvino"], path)
     form, _ = for_openvino(student)
     assert check_openvino(form, path) > 0.99999
     OPENVINO[name](path)
@@ -203,8 +204,8 @@ SCALES: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("name", SCALES)
 def test_fault_in_scales_is_caught(name: str, student: FaceModel, tmp_path: Path) -> None:
     path = tmp_path / "student.onnx"
-    write_scales(student, path)
-    check_scales(student, path)
+    form = FORMATS["scales"]
+    deliver(student, form, path)
     SCALES[name](path)
     with pytest.raises(ParityError, match="student"):
-        check_scales(student, path)
+        form.room.check(student, form.files(path))

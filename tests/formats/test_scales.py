@@ -16,7 +16,8 @@ from torch import nn
 from conftest import make_faces
 from efquantface.contract import FaceContract
 from efquantface.embedding.embedder import Embedder
-from efquantface.export.scales import write_scales
+from efquantface.formats.delivery import deliver
+from efquantface.formats.table import FORMATS
 from efquantface.graph.checkpoint import save_checkpoint
 from efquantface.graph.graph import module_nodes, name_of
 from efquantface.quantize.layers import QuantConv2d, QuantLinear
@@ -30,8 +31,8 @@ def test_scales_rebuild_the_integers(
 ) -> None:
     """The float network computes the student but for its activations' rounding; scales give codes."""
     _, student = student_of(network, contract, "w4a8", symmetric)
-    beside = write_scales(student, tmp_path / "out.onnx")
-    found = json.loads(beside.read_text())
+    deliver(student, FORMATS["scales"], tmp_path / "out.onnx")
+    found = json.loads((tmp_path / "out.scales.json").read_text())
     faces = make_faces().images
     by_student = student.embed_pixels(torch.from_numpy(contract.pixels(faces))).numpy()
     by_float = Embedder.open(tmp_path / "out.onnx").embed(faces)
@@ -56,7 +57,8 @@ def test_every_key_is_a_tensor_whose_values_are_the_codes(
 ) -> None:
     """Quantizing the float file's tensors as the JSON says gives the student's own values, nearly."""
     _, student = student_of(network, contract, bits)
-    found = json.loads(write_scales(student, tmp_path / "out.onnx").read_text())
+    deliver(student, FORMATS["scales"], tmp_path / "out.onnx")
+    found = json.loads((tmp_path / "out.scales.json").read_text())
     assert found["file"] == "out.onnx"
     proto = onnx.load(str(tmp_path / "out.onnx"))
     names = [*found["activations"], *(n for n in found["requantized"])]

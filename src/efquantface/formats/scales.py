@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from torch import fx, nn
 from efquantface.errors import ParityError
 from efquantface.export.onnx_writer import named_onnx, write_onnx
 from efquantface.export.parity import check_parity, on_noise
+from efquantface.files import write_text
+from efquantface.formats.table import Choices
 from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes, module_of, name_of, tidy
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
+from efquantface.runtime.sessions import Run, onnxruntime_session, run_onnxruntime
 
 
 def float_form(student: FaceModel) -> FaceModel:
@@ -95,43 +99,39 @@ def _weight_of(makers: dict[str, NodeProto], result: str) -> tuple[str, int]:
     return node.input[1], 1 if node.op_type == "MatMul" else 0
 
 
-def write_scales(student: FaceModel, target: Path, beside: Path | None = None) -> Path:
-    """Write the float ONNX to ``target`` and the scales beside it; returns the JSON's path.
+def refused(model: FaceModel) -> str | None:
+    """Why there are no scales; None for a student."""
+    return None if model.quantized else "has no scales; --format scales is for students"
 
-    Args:
-        beside: the JSON; ``NAME.scales.json`` beside ``NAME.onnx`` where None.
+
+def write(model: FaceModel, files: Sequence[Path], choices: Choices) -> list[str]:
+    """Write the float ONNX and the scales beside it; returns lines to print."""
+    target, beside = files
+    write_onnx(float_form(model), target)
+    write_text(beside, json.dumps({"file": target.name, **scales(model)}, indent=1) + "\n")
+    return [f"wrote {target} (float, BatchNorm folded) and {beside}"]
+
+
+def open(file: Path, threads: int | None = None) -> Run:
+    """The float file in ONNX Runtime.
 
     Raises:
-        ParityError: a file is not what was to be written; both are removed.
+        ModelFileError: ONNX Runtime refuses the file.
     """
-    write_onnx(float_form(student), target)
-    beside = scales_beside(target) if beside is None else beside
-    text = json.dumps({"file": target.name, **scales(student)}, indent=1)
-    beside.write_text(text + "\n")
-    try:
-        check_scales(student, target, beside)
-    except ParityError:
-        target.unlink(missing_ok=True)
-        beside.unlink(missing_ok=True)
-        raise
-    return beside
+    return run_onnxruntime(onnxruntime_session(file, threads))
 
 
-def scales_beside(target: Path) -> Path:
-    """The JSON of scales that belongs to a float file."""
-    return target.with_suffix(".scales.json")
-
-
-def check_scales(student: FaceModel, target: Path, beside: Path | None = None) -> None:
-    """Compare a written float file with its network on random crops, and the scales with the student's.
+def check(model: FaceModel, files: Sequence[Path]) -> list[str]:
+    """Compare a written float file with its network on random crops, and the scales with the student's;
+    no lines to print.
 
     Raises:
         ParityError: one of both differs, or a scale is of no tensor of the file.
     """
-    form = float_form(student)
+    target, beside = files
+    form = float_form(model)
     noise, own = on_noise(form)
     check_parity(form, target, noise, own).check(target)
-    beside = scales_beside(target) if beside is None else beside
     try:
         found = json.loads(beside.read_text())
     except (OSError, ValueError) as error:
@@ -139,13 +139,14 @@ def check_scales(student: FaceModel, target: Path, beside: Path | None = None) -
     graph = onnx.load(str(target)).graph
     there = {t.name for t in (*graph.initializer, *graph.input)}
     there |= {output for node in graph.node for output in node.output}
-    for kind, entries in scales(student).items():
+    for kind, entries in scales(model).items():
         wrong = [name for name, entry in entries.items() if found.get(kind, {}).get(name) != entry]
         if wrong:
             raise ParityError(f"{beside}: {kind} of {', '.join(wrong[:3])} are not the student's")
         lost = sorted(set(entries) - there)
         if lost:
             raise ParityError(f"{beside}: {target.name} has no tensors {', '.join(lost[:3])}")
+    return []
 
 
 def _normalization(module: InputQuantizer) -> ops.Normalize:

@@ -11,22 +11,23 @@ less bring the student nearer to its float self, and nothing is to be calibrated
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import torch
 from torch import fx
 
 from efquantface.contract import FaceContract
 from efquantface.errors import ContractError, ModelFileError, ParityError, RuntimeMissingError
 from efquantface.export.alone import batch_problems, in_batches
-from efquantface.export.onnx_writer import write_onnx
+from efquantface.export.onnx_writer import to_onnx, write_onnx
 from efquantface.export.parity import on_noise
 from efquantface.export.portability import PORTABLE, overflowing, wrong_without_vnni
 from efquantface.export.stated import contract_differences
 from efquantface.files import write_text, writing
+from efquantface.formats.table import Choices
 from efquantface.graph import ops
 from efquantface.graph.graph import add_module, module_nodes, module_of, tidy
 from efquantface.graph.model import FaceModel
@@ -34,7 +35,7 @@ from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d
 from efquantface.rows import mean_cosine
 from efquantface.runtime.processor import lacks_vnni
-from efquantface.runtime.sessions import run_openvino
+from efquantface.runtime.sessions import Run, run_openvino
 
 # mean 1 - cosine on noise, where roundings cascade more than on faces, and the more the fewer bits
 # activations have: as many times what the network's own float32 and float64 differ by is fine, too.
@@ -73,12 +74,16 @@ def for_openvino(student: FaceModel) -> tuple[FaceModel, int]:
     return made, count
 
 
-def write_openvino(student: FaceModel, target: Path) -> list[str]:
-    """Write ``target`` (.xml), its .bin and .contract.json; returns lines to print.
+def refused(model: FaceModel) -> str | None:
+    """None: OpenVINO carries the whole vocabulary."""
+    return None
+
+
+def write(model: FaceModel, files: Sequence[Path], choices: Choices) -> list[str]:
+    """Write the .xml, its .bin and .contract.json; returns lines to print.
 
     Raises:
         RuntimeMissingError: OpenVINO is not installed.
-        ParityError: the file's embeddings are not the student's; it is removed.
     """
     try:
         import openvino as ov
@@ -86,22 +91,34 @@ def write_openvino(student: FaceModel, target: Path) -> list[str]:
         raise RuntimeMissingError(
             "OpenVINO is not installed; pip install 'efquantface[openvino]'"
         ) from None
-    form, count = for_openvino(student) if student.quantized else (student, 0)
+    target, _, contract = files
+    form, count = _placed(model)
     temporary = target.with_suffix(".export.onnx")
     try:
         # OpenVINO does not fold the operators that unpack 6-bit weights
         write_onnx(form, temporary, packed=False)
-        layers = overflowing(onnx.load(str(temporary)))
         with writing(target):
             ov.save_model(ov.convert_model(str(temporary)), str(target), compress_to_fp16=False)
-        write_text(contract_beside(target), student.contract.to_json())
+        write_text(contract, model.contract.to_json())
     finally:
         temporary.unlink(missing_ok=True)
+    return [
+        f"wrote {target} and its .bin and .contract.json",
+        f"placed for OpenVINO: {count} PReLUs inside their convolutions",
+    ]
+
+
+def check(model: FaceModel, files: Sequence[Path]) -> list[str]:
+    """Compare the files with their network on random crops; returns lines to print.
+
+    Raises:
+        ParityError: the files' embeddings are not the network's.
+    """
+    form, _ = _placed(model)
+    layers = overflowing(to_onnx(form, packed=False))
     try:
-        cosine = check_openvino(form, target)
+        cosine = check_openvino(form, files[0])
     except ParityError as error:
-        for path in (target, target.with_suffix(".bin"), contract_beside(target)):
-            path.unlink(missing_ok=True)
         why = "please report this"
         if layers and lacks_vnni():
             why = (
@@ -109,12 +126,26 @@ def write_openvino(student: FaceModel, target: Path) -> list[str]:
                 "student of full range; compress without --full-range, or export on a processor with it"
             )
         raise ParityError(f"{error}; {why}") from None
+    said = wrong_without_vnni(layers) if layers else PORTABLE
     return [
-        f"wrote {target} and its .bin and .contract.json",
-        f"placed for OpenVINO: {count} PReLUs inside their convolutions; mean cosine {cosine:.5f} to "
-        "the same network in PyTorch on random pixels",
-        wrong_without_vnni(layers) if layers else PORTABLE,
+        f"mean cosine {cosine:.5f} to the same network in PyTorch on random pixels",
+        *((said,) if model.quantized else ()),
     ]
+
+
+def open(file: Path, threads: int | None = None) -> Run:
+    """The files in OpenVINO.
+
+    Raises:
+        RuntimeMissingError: OpenVINO is not installed.
+        ModelFileError: OpenVINO refuses the files.
+    """
+    return run_openvino(file, threads)
+
+
+def _placed(model: FaceModel) -> tuple[FaceModel, int]:
+    """The network that is written, and its PReLUs inside convolutions."""
+    return for_openvino(model) if model.quantized else (model, 0)
 
 
 def check_openvino(form: FaceModel, target: Path) -> float:

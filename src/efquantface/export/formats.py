@@ -1,3 +1,0 @@
-"""The files that ``efq export`` writes."""
-
-FORMATS = ("onnx", "openvino", "scales")

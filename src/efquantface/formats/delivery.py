@@ -1,0 +1,40 @@
+"""A model to the files of a format: refused by name, or written and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from efquantface.errors import ExportError, ParityError
+from efquantface.formats.table import Choices, Format
+from efquantface.graph.model import FaceModel
+
+
+def deliver(
+    model: FaceModel, form: Format, output: Path, choices: Choices | None = None
+) -> list[str]:
+    """Write the files of a format and check them.
+
+    Args:
+        model: a student, or a float network where the format takes one.
+        form: the format.
+        output: as ``-o`` names it; :meth:`Format.files` says which files that are.
+
+    Returns:
+        Lines to print.
+
+    Raises:
+        ExportError: the format cannot carry the model, or the name has another ending than the
+            format's; nothing is written.
+        ParityError: the files do not compute what the model computes; they are removed.
+    """
+    files = form.files(output)
+    said = form.room.refused(model)
+    if said:
+        raise ExportError(f"{model.name}: {said}")
+    try:
+        lines = form.room.write(model, files, choices or Choices())
+        return lines + form.room.check(model, files)
+    except ParityError:
+        for path in files:
+            path.unlink(missing_ok=True)
+        raise

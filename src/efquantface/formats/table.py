@@ -1,0 +1,123 @@
+"""The formats that ``efq export`` writes. Needs nothing but the standard library until one is used.
+
+A format is a module of this package with the functions of :class:`Room`, and a line in ``FORMATS``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from efquantface.errors import ExportError
+
+if TYPE_CHECKING:
+    from efquantface.graph.model import FaceModel
+    from efquantface.runtime.sessions import Run
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user may choose of a file.
+
+    Attributes:
+        packed: weights of few bits in few bits, where the format can.
+    """
+
+    packed: bool = True
+
+
+class Room(Protocol):
+    """What each format's module offers.
+
+    ``refused`` says by name what the format cannot carry of a model, before anything is written; None
+    where it carries all. ``write`` writes the files (the first is the one that is opened) and returns
+    lines to print. ``check`` opens the files as a stranger does, compares them with the model, and
+    returns lines to print. ``open`` gives the runner of a written file: normalized float32 crops
+    (N,3,H,W) in, embeddings (N,D) out.
+
+    Raises:
+        ExportError: of ``write``, where a number does not fit into the format.
+        MissingPackageError, RuntimeMissingError: the format's runtime is not installed.
+        ParityError: of ``check``, where the files do not compute what the model computes.
+    """
+
+    def refused(self, model: FaceModel) -> str | None: ...
+    def write(self, model: FaceModel, files: Sequence[Path], choices: Choices) -> list[str]: ...
+    def check(self, model: FaceModel, files: Sequence[Path]) -> list[str]: ...
+    def open(self, file: Path, threads: int | None = None) -> Run: ...
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        name: what ``--format`` calls it, and its module.
+        help: what it is, for ``--help``.
+        suffix: ending of the file that is opened; empty for a folder.
+        beside: endings of the files that belong to it.
+        floats: whether float networks (``--float``) can be written.
+        in_float: what is written of a student computes in float.
+    """
+
+    name: str
+    help: str
+    suffix: str
+    beside: tuple[str, ...] = ()
+    floats: bool = True
+    in_float: bool = False
+
+    @property
+    def room(self) -> Room:
+        """The format's module, imported when it is used."""
+        return cast(Room, importlib.import_module(f"efquantface.formats.{self.name}"))
+
+    def files(self, output: Path) -> tuple[Path, ...]:
+        """The files that ``-o`` stands for, the one that is opened first.
+
+        Raises:
+            ExportError: the name has another ending than the format's.
+        """
+        if self.name == "scales" and output.suffix == ".json":
+            if output.name.endswith(".scales.json"):  # of X.onnx
+                output = output.with_name(output.name.removesuffix(".scales.json") + ".onnx")
+            else:
+                return output.with_suffix(self.suffix), output
+        if output.suffix != self.suffix:
+            raise ExportError(
+                f"-o {output}: this file's name ends in {self.suffix}"
+                if self.suffix
+                else f"-o {output}: this is a folder, whose name has no ending"
+            )
+        return output, *(output.with_suffix(ending) for ending in self.beside)
+
+
+FORMATS: dict[str, Format] = {
+    entry.name: entry
+    for entry in (
+        Format("onnx", "a file for ONNX Runtime and whatever else reads ONNX", ".onnx"),
+        Format("openvino", "IR placed for OpenVINO's integers", ".xml", (".bin", ".contract.json")),
+        Format(
+            "scales",
+            "float ONNX and a JSON of scales, for other converters",
+            ".onnx",
+            (".scales.json",),
+            floats=False,
+            in_float=True,
+        ),
+    )
+}
+
+
+def known(name: str) -> Format:
+    """The format of a name.
+
+    Raises:
+        ExportError: there is none.
+    """
+    if name not in FORMATS:
+        raise ExportError(f"format {name!r} is not known; choose from {', '.join(FORMATS)}")
+    return FORMATS[name]

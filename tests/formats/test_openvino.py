@@ -14,8 +14,8 @@ from conftest import make_faces
 from efquantface.contract import FaceContract
 from efquantface.embedding.embedder import Embedder
 from efquantface.errors import ParityError
-from efquantface.formats import openvino
 from efquantface.export.onnx_writer import write_onnx
+from efquantface.formats import openvino
 from efquantface.formats.delivery import deliver
 from efquantface.formats.openvino import for_openvino
 from efquantface.formats.table import FORMATS

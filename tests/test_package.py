@@ -41,7 +41,7 @@ def test_sdist_holds_the_source_and_no_measured_rows(built: Path) -> None:
     assert any(name.startswith("recipes/") for name in names)
     suffixes = {Path(name).suffix or Path(name).name for name in names}
     assert suffixes <= {
-        *(".py", ".md", ".yaml", ".toml", ".txt", ".cff", ".j2", ".typed"),
+        *(".py", ".md", ".yaml", ".toml", ".txt", ".cff", ".j2", ".css", ".typed"),
         *(".yml", "LICENSE", "Makefile", "PKG-INFO", ".gitignore"),
     }
     assert not [n for n in names if n.startswith(("benchmarks/results", "docs/images"))]

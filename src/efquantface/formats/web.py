@@ -1,0 +1,188 @@
+"""A folder to serve: a page that compares two faces, with the model and what runs it in the browser.
+
+The page's own files are in ``site/`` beside this module. The runtime comes from npm, by the package.json
+that is written; it is too large to be part of this package.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from efquantface import __version__
+from efquantface.contract import FaceContract
+from efquantface.data.template import TEMPLATES
+from efquantface.errors import ContractError, ExportError, ParityError, RuntimeMissingError
+from efquantface.export.stated import contract_differences
+from efquantface.files import make_folder, write_bytes, write_text
+from efquantface.formats.measured import decisions
+from efquantface.formats.table import FORMATS, Choices, Format
+from efquantface.graph.model import FaceModel
+from efquantface.reading import parse_json
+from efquantface.runtime.sessions import Run
+
+CONTRACT, SETTINGS, PACKAGES = "contract.json", "efquantface.json", "package.json"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What runs a model in the browser.
+
+    Attributes:
+        format: which file it takes.
+        packages: what it is on npm, in the versions that were tried.
+    """
+
+    format: str
+    packages: dict[str, str]
+
+
+# the first that can is taken: LiteRT.js runs integers several times faster (docs/results.md)
+RUNTIMES = {
+    "litert": Runtime("tflite", {"@litertjs/core": "2.5.3", "@litertjs/wasm-utils": "2.5.3"}),
+    "onnxruntime": Runtime("onnx", {"onnxruntime-web": "1.30.0"}),
+}
+
+
+def refused(model: FaceModel) -> str | None:
+    """None: ONNX Runtime Web carries the whole vocabulary."""
+    return None
+
+
+def write(model: FaceModel, files: Sequence[Path], choices: Choices) -> list[str]:
+    """Write the folder; returns lines to print.
+
+    Raises:
+        ExportError: the runtime that was chosen cannot carry the model.
+        RuntimeMissingError: what checks the runtime's file is not installed.
+    """
+    (folder,) = files
+    name, why = _runtime_for(model, choices)
+    make_folder(folder)
+    form = FORMATS[RUNTIMES[name].format]
+    written = form.files(folder / f"model{form.suffix}")
+    form.room.write(model, written, choices)
+    for file, data in _page().items():
+        write_bytes(folder / file, data)
+    write_text(folder / CONTRACT, model.contract.to_json() + "\n")
+    write_text(folder / PACKAGES, _json(_package(name)))
+    found = decisions(model.source)
+    settings = _settings(model, name, written[0].name, found)
+    write_text(folder / SETTINGS, _json(settings))
+    size = sum(path.stat().st_size for path in written) / 1e6
+    decided = f"decides by thresholds of {found[0]['measured']}" if found else _UNDECIDED
+    return [
+        f"wrote {folder} (model {size:.2f} MB, run by {' '.join(RUNTIMES[name].packages)}{why})",
+        f"the page {decided}",
+        f"to see it: cd {folder} && npm install --ignore-scripts && python3 -m http.server",
+    ]
+
+
+_UNDECIDED = "makes no decision: no threshold was measured (give a run that was evaluated)"
+
+
+def check(model: FaceModel, files: Sequence[Path]) -> list[str]:
+    """Check the model as its format is checked, and that everything the page needs is there.
+
+    Raises:
+        ParityError: the model, its contract or a file of the page is not what it should be.
+    """
+    (folder,) = files
+    for file, data in _page().items():
+        path = folder / file
+        if not path.is_file() or path.read_bytes() != data:
+            raise ParityError(f"{path}: is not there, or damaged")
+    try:
+        contract = FaceContract.read(folder / CONTRACT)
+        form, path = _model_of(folder)
+    except (OSError, ValueError, KeyError, TypeError, ContractError) as error:
+        raise ParityError(f"{folder}: cannot be read back ({error})") from None
+    said = contract_differences(contract, model.contract)
+    if said:
+        raise ParityError(f"{folder / CONTRACT}: {'; '.join(said)}")
+    return form.room.check(model, form.files(path))
+
+
+def open(file: Path, threads: int | None = None) -> Run:
+    """The folder's model in the runtime of its format, on this machine.
+
+    Raises:
+        ModelFileError: the runtime refuses it.
+    """
+    form, path = _model_of(file)
+    return form.room.open(path, threads)
+
+
+def _model_of(folder: Path) -> tuple[Format, Path]:
+    """The format and file of a folder's model."""
+    settings = parse_json((folder / SETTINGS).read_bytes())
+    return FORMATS[RUNTIMES[settings["runtime"]].format], folder / settings["model"]
+
+
+def _runtime_for(model: FaceModel, choices: Choices) -> tuple[str, str]:
+    """The runtime, and why it is not the first where the user left it open.
+
+    Raises:
+        ExportError: the one that was chosen cannot carry the model.
+    """
+    why = ""
+    for name, runtime in RUNTIMES.items():
+        if choices.runtime not in ("auto", name):
+            continue
+        said = _unable(model, runtime)
+        if said is None:
+            return name, why
+        why = f"; not by {' '.join(runtime.packages)}: {said}"
+    raise ExportError(f"{model.name}: cannot be run{why}")
+
+
+def _unable(model: FaceModel, runtime: Runtime) -> str | None:
+    """Why a runtime's file cannot be written here."""
+    if runtime.format not in FORMATS:
+        return "not written yet"
+    try:
+        return FORMATS[runtime.format].room.refused(model)
+    except RuntimeMissingError as error:
+        return str(error)
+
+
+def _page() -> dict[str, bytes]:
+    """The files that are the same for every model."""
+    place = resources.files(__package__) / "site"
+    return {file.name: file.read_bytes() for file in place.iterdir() if file.is_file()}
+
+
+def _package(runtime: str) -> dict[str, Any]:
+    return {
+        "name": "face-comparison",
+        "private": True,
+        "type": "module",
+        "dependencies": RUNTIMES[runtime].packages,
+    }
+
+
+def _settings(
+    model: FaceModel, runtime: str, file: str, found: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What the page is told beside the contract."""
+    contract = model.contract
+    template = TEMPLATES.get(contract.template)
+    fits = template is not None and contract.height == contract.width == template.size
+    source = model.source
+    of_run = source is not None and source.name == "student.safetensors"
+    return {
+        "made_by": f"efquantface {__version__}",
+        "name": source.absolute().parent.name if source and of_run else Path(model.name).stem,
+        "model": file,
+        "runtime": runtime,
+        "eyes": template.points[:2] if template and fits else None,
+        "decisions": found,
+    }
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2) + "\n"

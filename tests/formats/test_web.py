@@ -21,7 +21,6 @@ from efquantface.data.synthetic import load_generator, synthetic_faces
 from efquantface.data.template import TEMPLATES, Template, warp
 from efquantface.embedding.embedder import Embedder
 from efquantface.graph.checkpoint import save_checkpoint
-from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
@@ -89,7 +88,9 @@ def site_of(run: Path, folder: Path, *options: str) -> Path:
 
 
 @pytest.fixture(scope="module", params=["onnxruntime"])
-def site(run: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+def site(
+    run: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Path:
     folder = tmp_path_factory.mktemp("sites") / "site"
     return site_of(run, folder, "--runtime", request.param)
 
@@ -143,6 +144,127 @@ def test_cosine_of_crops_is_ours(page: Page, site: Path, crops: Image, tmp_path:
         said = page.js(RESULT)
         assert said.startswith("Same person" if expected >= THRESHOLD else "Different people")
         assert f"imilarity {found[-1]:.4f}" in said
-    print(found)
     assert page.js("document.getElementById('rate').value") == str(FAR)
     assert "lfw pairs (3,000 pairs" in page.js("document.body.innerText")
+
+
+MARKS = "[...document.querySelectorAll('.marked .mark')]"
+ARROWS = {
+    (1, 0): ("ArrowRight", 39),
+    (-1, 0): ("ArrowLeft", 37),
+    (0, 1): ("ArrowDown", 40),
+    (0, -1): ("ArrowUp", 38),
+}
+
+
+def marked(page: Page) -> npt.NDArray[np.float64]:
+    """Where the marks on a photograph's eyes are (2,2)."""
+    size = "m.parentElement.querySelector('canvas')"
+    x = f"parseFloat(m.style.left) / 100 * {size}.width - 0.5"
+    y = f"parseFloat(m.style.top) / 100 * {size}.height - 0.5"
+    return np.array(page.js(f"{MARKS}.map(m => [{x}, {y}])"))
+
+
+def tab_to(page: Page, what: str) -> None:
+    """Press Tab until an expression about the element in focus is true."""
+    for _ in range(30):
+        page.key("Tab", 9)
+        if page.js(f"(e => {what})(document.activeElement)"):
+            return
+    pytest.fail(f"Tab does not reach {what}")
+
+
+def test_eyes_by_keyboard_alone(page: Page, site: Path, crops: Image, tmp_path: Path) -> None:
+    """Tab to each mark, arrow keys: the crop is the one that our alignment cuts."""
+    photo, eyes = photo_of(crops[0])
+    give(page, tmp_path, photo, crops[3])
+    page.until(f"{MARKS}.length === 2")
+    assert "Tab to a mark" in page.until("document.querySelector('.status').textContent")
+    for index, eye in enumerate(eyes):
+        tab_to(page, f"e === {MARKS}[{index}]")
+        for axis, steps in enumerate(np.rint(eye - marked(page)[index])):
+            way = ARROWS[tuple(int(np.sign(steps)) if a == axis else 0 for a in (0, 1))]
+            for _ in range(int(abs(steps)) // 10):
+                page.key(*way, shift=True)
+            for _ in range(int(abs(steps)) % 10):
+                page.key(*way)
+    found = marked(page)
+    assert np.abs(found - eyes).max() <= 0.51
+    cosine = page.until(COSINE)
+    assert cosine == pytest.approx(ours(site, warp(photo, found, EYES), crops[3]), abs=1e-3)
+    # nearly the crop that the photograph was made of, and nothing like one cut elsewhere
+    assert cosine == pytest.approx(ours(site, crops[0], crops[3]), abs=0.1)
+    assert abs(ours(site, warp(photo, found + 12, EYES), crops[3]) - cosine) > 0.01
+    assert "pixels" in page.js(f"{MARKS}[0].ariaValueText")
+
+
+def test_eyes_by_clicks_and_dragging(page: Page, site: Path, crops: Image, tmp_path: Path) -> None:
+    """Clicks in any order; a mark is dragged, or moved by another click near it."""
+    photo, eyes = photo_of(crops[0])
+    give(page, tmp_path, photo, crops[3])
+    page.until(f"{MARKS}.length === 2")
+    corner = "(r => [r.left, r.top, r.width])(document.querySelector('.photo canvas').getBoundingClientRect())"
+    page.js("document.querySelector('.photo').scrollIntoView({block: 'center'}); 1")
+    left, top, width = page.js(corner)
+
+    def at(point: npt.NDArray[np.float64]) -> tuple[float, float]:
+        x, y = (point + 0.5) * width / photo.shape[1] + (left, top)
+        return float(x), float(y)
+
+    page.mouse(*at(eyes[1]))
+    page.mouse(*at(eyes[0] - 40))
+    page.until(COSINE)
+    page.mouse(*at(eyes[0] - 40), to=at(eyes[0]))
+    expected = ours(site, warp(photo, eyes, EYES), crops[3])
+    page.until(f"Math.abs({COSINE} - {expected}) < 0.02")
+    found = marked(page)[::-1]
+    assert np.abs(found - eyes).max() < 1.5
+    assert page.js(COSINE) == pytest.approx(
+        ours(site, warp(photo, found, EYES), crops[3]), abs=1e-3
+    )
+
+
+def test_camera(page: Page) -> None:
+    page.js("document.querySelector('.start').click()")
+    page.until("document.querySelector('video').videoWidth")
+    assert page.js("document.activeElement.className") == "take"
+    page.key("Enter", 13, "\r")
+    page.until(f"{MARKS}.length === 2")
+    assert page.js("document.querySelector('video').srcObject.active") is False
+    assert page.js("document.activeElement.role") == "slider"
+
+
+def test_what_is_no_crop_is_said(page: Page, crops: Image, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    page.choose("input[type=file]", 1, tmp_path / "text.png")
+    page.until("document.body.innerText.includes('text.png is no picture')")
+    give(page, tmp_path, photo_of(crops[0])[0])
+    page.until(f"{MARKS}.length === 2")
+    page.js("document.querySelector('input[value=crop]').click()")
+    page.until("document.body.innerText.includes('112 x 112 pixels, this picture 400 x 301')")
+    assert page.js(RESULT) == "Choose two faces."
+
+
+def test_alignment_is_ours_on_random_points(page: Page) -> None:
+    """Photographs of odd sizes, halved or not, with eyes that lie anywhere."""
+    rng = np.random.default_rng(0)
+    worst = []
+    for index in range(12):
+        height, width = (int(v) for v in rng.integers(60, 400, 2))
+        coarse = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+        photo = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
+        spread = (0.1, 0.5)[index % 2] if index < 10 else 2.0
+        eyes = rng.uniform(0, 1, (2, 2)) * (width, height)
+        eyes[1] = eyes[0] + (eyes[1] - eyes[0]) * spread
+        rgba = np.dstack([photo, np.full((height, width), 255, np.uint8)])
+        data = f"Uint8ClampedArray.from({rgba.ravel().tolist()})"
+        image = f"{{width: {width}, height: {height}, data: {data}}}"
+        points = f"{eyes.tolist()}, {EYES.array().tolist()}, {SIDE}, {SIDE}"
+        code = f"import('./align.js').then(m => [...m.aligned({image}, {points}).data])"
+        found = np.array(page.js(code)).reshape(SIDE, SIDE, 4)
+        expected = warp(photo, eyes, EYES)
+        assert (found[..., 3] == 255).all()
+        difference = np.abs(found[..., :3] - expected.astype(int))
+        assert difference.mean() < 0.5
+        worst.append(float(np.percentile(difference, 99)))
+    assert np.median(worst) <= 1, worst

@@ -216,7 +216,8 @@ def benchmark(
 def export(
     run: Annotated[str, typer.Argument(help="run folder, checkpoint or model to export")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="file or folder  [default: beside the model]")
+        Path | None,
+        typer.Option("-o", "--output", help="file or folder  [default: beside the model]"),
     ] = None,
     format_: Annotated[
         str,
@@ -254,7 +255,9 @@ def export(
     ] = False,
     preprocess: Preprocess = None,
     size: Size = None,
-    force: Annotated[bool, typer.Option("--force", help="replace an existing file or site")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="replace an existing file or site")
+    ] = False,
 ) -> None:
     """Write a student (or, with --float, any readable network) as a file for a runtime."""
     from efquantface.pipeline.paths import check_model

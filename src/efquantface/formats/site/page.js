@@ -117,7 +117,11 @@ class Picture {
     const embedding = await work;
     if (work !== this.work) return; // another one has been begun
     this.embedding = embedding;
-    this.say(this.kind === "crop" ? "Taken as it is." : "Aligned. Arrow keys move a mark.");
+    this.say(
+      this.kind === "crop"
+        ? "Taken as it is."
+        : "Aligned. Drag a mark, or move it with arrow keys.",
+    );
     tell();
   }
 

@@ -6,15 +6,12 @@ export function decided(cosine, choice) {
   return cosine >= choice.threshold ? "same" : "different";
 }
 
-/** The similarity and the decision in one sentence or two. */
+/** The similarity and the decision in words. */
 export function told(cosine, choice) {
-  const number = `Similarity ${cosine.toFixed(4)}.`;
-  if (!choice) return number;
-  const [person, side] = {
-    same: ["Same person", "at or above"],
-    different: ["Different people", "below"],
-  }[decided(cosine, choice)];
-  return `${person}. ${number.slice(0, -1)}, ${side} the threshold of ${choice.threshold.toFixed(4)}.`;
+  const number = `Similarity ${cosine.toFixed(4)}`;
+  if (!choice) return `${number}.`;
+  const person = { same: "Same person", different: "Different people" }[decided(cosine, choice)];
+  return `${person}. ${number}, threshold ${choice.threshold.toFixed(4)}.`;
 }
 
 /** Fill the list of false accept rates, and say where they were measured. */

@@ -108,6 +108,7 @@ FORMATS: dict[str, Format] = {
     for entry in (
         Format("onnx", "a file for ONNX Runtime and whatever else reads ONNX", ".onnx"),
         Format("openvino", "IR placed for OpenVINO's integers", ".xml", (".bin", ".contract.json")),
+        Format("tflite", "a file for LiteRT, of phones and browsers", ".tflite"),
         Format(
             "scales",
             "float ONNX and a JSON of scales, for other converters",

@@ -10,13 +10,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from efquantface import __version__
 from efquantface.contract import FaceContract
 from efquantface.data.template import TEMPLATES
-from efquantface.errors import ContractError, ExportError, ParityError, RuntimeMissingError
+from efquantface.errors import ContractError, ExportError, ParityError
 from efquantface.export.stated import contract_differences
 from efquantface.files import make_folder, write_bytes, write_text
 from efquantface.formats.measured import decisions
@@ -34,17 +35,30 @@ class Runtime:
 
     Attributes:
         format: which file it takes.
+        checked_by: the package that runs the file here, and the extra that brings it.
         packages: what it is on npm, in the versions that were tried.
     """
 
     format: str
+    checked_by: tuple[str, str]
     packages: dict[str, str]
+
+    def unable(self, model: FaceModel) -> str | None:
+        """Why it cannot be given a model here; None where it can."""
+        package, extra = self.checked_by
+        if find_spec(package) is None:
+            return f"its file is checked by {package}; pip install 'efquantface[{extra}]'"
+        return FORMATS[self.format].room.refused(model)
 
 
 # the first that can is taken: LiteRT.js runs integers several times faster (docs/results.md)
 RUNTIMES = {
-    "litert": Runtime("tflite", {"@litertjs/core": "2.5.3", "@litertjs/wasm-utils": "2.5.3"}),
-    "onnxruntime": Runtime("onnx", {"onnxruntime-web": "1.30.0"}),
+    "litert": Runtime(
+        "tflite",
+        ("ai_edge_litert", "litert"),
+        {"@litertjs/core": "2.5.3", "@litertjs/wasm-utils": "2.5.3"},
+    ),
+    "onnxruntime": Runtime("onnx", ("onnxruntime", "compress"), {"onnxruntime-web": "1.30.0"}),
 }
 
 
@@ -57,8 +71,7 @@ def write(model: FaceModel, files: Sequence[Path], choices: Choices) -> list[str
     """Write the folder; returns lines to print.
 
     Raises:
-        ExportError: the runtime that was chosen cannot carry the model.
-        RuntimeMissingError: what checks the runtime's file is not installed.
+        ExportError: the runtime that was chosen cannot carry the model, or its file cannot be checked.
     """
     (folder,) = files
     name, why = _runtime_for(model, choices)
@@ -133,21 +146,11 @@ def _runtime_for(model: FaceModel, choices: Choices) -> tuple[str, str]:
     for name, runtime in RUNTIMES.items():
         if choices.runtime not in ("auto", name):
             continue
-        said = _unable(model, runtime)
+        said = runtime.unable(model)
         if said is None:
             return name, why
         why = f"; not by {' '.join(runtime.packages)}: {said}"
     raise ExportError(f"{model.name}: cannot be run{why}")
-
-
-def _unable(model: FaceModel, runtime: Runtime) -> str | None:
-    """Why a runtime's file cannot be written here."""
-    if runtime.format not in FORMATS:
-        return "not written yet"
-    try:
-        return FORMATS[runtime.format].room.refused(model)
-    except RuntimeMissingError as error:
-        return str(error)
 
 
 def _page() -> dict[str, bytes]:

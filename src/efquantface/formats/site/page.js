@@ -250,6 +250,7 @@ function tell() {
   const [first, second] = pictures.map((picture) => picture.embedding);
   const whole = first && second;
   result.className = "";
+  delete result.dataset.cosine;
   if (!whole) {
     result.textContent = first || second ? "One face is ready." : "Choose two faces.";
     return;

@@ -19,9 +19,9 @@ export async function openRecognizer(folder = import.meta.url, packages = "./nod
   );
   const model = new Uint8Array(await (await got(place, site.model)).arrayBuffer());
   const runtime = { litert, onnxruntime }[site.runtime];
-  const run = await runtime(model, contract, new URL(packages, place).href);
+  const { run, last } = await runtime(model, contract, new URL(packages, place).href);
   const tables = preprocessing(contract);
-  const embed = (crop) => run(tensorOf(crop, contract, tables));
+  const embed = (crop) => run(tensorOf(crop, contract, tables, last));
   return { contract, site, embed };
 }
 
@@ -48,16 +48,19 @@ function preprocessing({ mean, std }) {
   return [0, 1, 2].map((c) => Float32Array.from({ length: 256 }, (_, value) => level(value, c)));
 }
 
-/** The network's input (3, height, width) of an RGBA crop. */
-function tensorOf({ width, height, data }, contract, tables) {
+/** The network's input of an RGBA crop: (3, height, width), or with channels last. */
+function tensorOf({ width, height, data }, contract, tables, last) {
   if (width !== contract.width || height !== contract.height) {
     throw new RangeError(`A crop has ${contract.width} x ${contract.height} pixels.`);
   }
   const size = width * height;
+  const [pixels, planes] = last ? [3, 1] : [1, size];
   const input = new Float32Array(3 * size);
   for (let plane = 0; plane < 3; plane++) {
     const channel = contract.color === "RGB" ? plane : 2 - plane;
-    for (let i = 0; i < size; i++) input[plane * size + i] = tables[plane][data[4 * i + channel]];
+    for (let i = 0; i < size; i++) {
+      input[plane * planes + i * pixels] = tables[plane][data[4 * i + channel]];
+    }
   }
   return input;
 }
@@ -68,22 +71,24 @@ async function onnxruntime(model, contract, packages) {
   if (!self.crossOriginIsolated) ort.env.wasm.numThreads = 1; // there are no threads without it
   const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
   const shape = [1, 3, contract.height, contract.width];
-  return async (input) => {
+  const run = async (input) => {
     const fed = { [session.inputNames[0]]: new ort.Tensor("float32", input, shape) };
     return (await session.run(fed))[session.outputNames[0]].data;
   };
+  return { run, last: false };
 }
 
 async function litert(model, contract, packages) {
   const { loadLiteRt, loadAndCompile, Tensor } = await import("@litertjs/core");
   await loadLiteRt(`${packages}@litertjs/core/wasm/`, { threads: self.crossOriginIsolated });
   const compiled = await loadAndCompile(model, { accelerator: "wasm" });
-  return async (input) => {
-    const tensor = new Tensor(input, [1, 3, contract.height, contract.width]);
+  const run = async (input) => {
+    const tensor = new Tensor(input, [1, contract.height, contract.width, 3]);
     const [result] = await compiled.run(tensor);
     const embedding = result.toTypedArray().slice();
     tensor.delete();
     result.delete();
     return embedding;
   };
+  return { run, last: true };
 }

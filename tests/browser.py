@@ -26,7 +26,7 @@ from typing import Any
 from efquantface import assets
 from efquantface.formats.web import RUNTIMES
 
-CHROMIUM = next((p for n in ("chromium", "chromium-browser") if (p := shutil.which(n))), None)
+CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
 _PATIENCE = 60  # seconds until a browser that does not answer fails a test
 _FLAGS = (
     "--headless=new",

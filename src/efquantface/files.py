@@ -187,17 +187,17 @@ def move(temporary: Path, path: Path) -> None:
     Raises:
         WriteError: it cannot be moved.
     """
-    with writing(path):
-        if not (temporary.is_dir() and path.is_dir()):
+    if not (temporary.is_dir() and path.is_dir()):
+        with writing(path):
             disk.replace(temporary, path)
-            return
-        with temporary_folder(path.absolute().parent) as aside:
-            disk.replace(path, aside / path.name)
-            try:
-                disk.replace(temporary, path)
-            except BaseException:
-                disk.replace(aside / path.name, path)
-                raise
+        return
+    with temporary_folder(path.absolute().parent) as aside, writing(path):
+        disk.replace(path, aside / path.name)
+        try:
+            disk.replace(temporary, path)
+        except BaseException:
+            disk.replace(aside / path.name, path)
+            raise
 
 
 def remove(path: Path) -> None:

@@ -14,12 +14,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from efquantface import __version__
 from efquantface.contract import FaceContract
 from efquantface.data.template import TEMPLATES
-from efquantface.errors import ContractError, ExportError, ParityError
+from efquantface.errors import (
+    ContractError,
+    DataError,
+    ExportError,
+    ModelFileError,
+    ParityError,
+)
 from efquantface.export.stated import contract_differences
-from efquantface.files import make_folder, write_bytes, write_text
+from efquantface.files import below, make_folder, write_bytes, write_text
 from efquantface.formats.measured import decisions
 from efquantface.formats.table import FORMATS, Choices, Format
 from efquantface.graph.model import FaceModel
@@ -112,7 +117,7 @@ def check(model: FaceModel, files: Sequence[Path]) -> list[str]:
     try:
         contract = FaceContract.read(folder / CONTRACT)
         form, path = _model_of(folder)
-    except (OSError, ValueError, KeyError, TypeError, ContractError) as error:
+    except (ContractError, ModelFileError) as error:
         raise ParityError(f"{folder}: cannot be read back ({error})") from None
     said = contract_differences(contract, model.contract)
     if said:
@@ -124,16 +129,25 @@ def open(file: Path, threads: int | None = None) -> Run:
     """The folder's model in the runtime of its format, on this machine.
 
     Raises:
-        ModelFileError: the runtime refuses it.
+        ModelFileError: it is no site, or the runtime refuses its model.
     """
     form, path = _model_of(file)
     return form.room.open(path, threads)
 
 
 def _model_of(folder: Path) -> tuple[Format, Path]:
-    """The format and file of a folder's model."""
-    settings = parse_json((folder / SETTINGS).read_bytes())
-    return FORMATS[RUNTIMES[settings["runtime"]].format], folder / settings["model"]
+    """The format and file of a site's model.
+
+    Raises:
+        ModelFileError: the folder does not say so.
+    """
+    where = folder / SETTINGS
+    try:
+        settings = parse_json(where.read_bytes())
+        form = FORMATS[RUNTIMES[settings["runtime"]].format]
+        return form, below(folder, settings["model"], str(where))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError) as error:
+        raise ModelFileError(f"{where}: does not name a site's model ({error})") from None
 
 
 def _runtime_for(model: FaceModel, choices: Choices) -> tuple[str, str]:
@@ -178,7 +192,6 @@ def _settings(
     source = model.source
     of_run = source is not None and source.name == "student.safetensors"
     return {
-        "made_by": f"efquantface {__version__}",
         "name": source.absolute().parent.name if source and of_run else Path(model.name).stem,
         "model": file,
         "runtime": runtime,

@@ -26,7 +26,9 @@ from typing import Any
 from efquantface import assets
 from efquantface.formats.web import RUNTIMES
 
-CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
+CHROMIUM = next(
+    (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
+)
 _PATIENCE = 60  # seconds until a browser that does not answer fails a test
 _FLAGS = (
     "--headless=new",
@@ -74,12 +76,18 @@ def npm_packages() -> Path:
 
 
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of a folder on a server of this process."""
+def served(folder: Path, *, isolated: bool = False) -> Iterator[str]:
+    """The address of a folder on a server of this process; ``isolated`` pages may have threads."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             pass
+
+        def end_headers(self) -> None:
+            if isolated:
+                self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+                self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+            super().end_headers()
 
     handler = functools.partial(Handler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -158,6 +166,16 @@ class Page:
             x, y = to
             self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, button="left")
         self.send("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, **button)
+
+    def tree(self) -> list[dict[str, str]]:
+        """Role, name and text value of what a screen reader is told."""
+        nodes = self.send("Accessibility.getFullAXTree")["nodes"]
+        wanted = ("role", "name", "value")
+        return [
+            {key: str(node.get(key, {}).get("value", "")) for key in wanted}
+            for node in nodes
+            if not node["ignored"]
+        ]
 
     def looks(self, width: int, *, dark: bool = False) -> None:
         """Set the window's width and the scheme of colours."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,9 +107,9 @@ def site(
     return folder
 
 
-@pytest.fixture(scope="module")
-def address(site: Path) -> Iterator[str]:
-    with served(site) as place:
+@pytest.fixture
+def address(site: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    with served(site, isolated=getattr(request, "param", False)) as place:
         yield place
 
 
@@ -143,7 +145,8 @@ def give(page: Page, folder: Path, *images: Image) -> None:
         page.choose("input[type=file]", index, path)
 
 
-@pytest.mark.parametrize("site", ["litert", "onnxruntime"], indirect=True)
+@pytest.mark.parametrize("address", [False, True], indirect=True, ids=["plain", "isolated"])
+@pytest.mark.parametrize("site", ["litert", "onnxruntime"], indirect=True, scope="module")
 def test_cosine_of_crops_is_ours(page: Page, site: Path, crops: Image, tmp_path: Path) -> None:
     for same, second in ((True, 1), (False, 2)):
         expected = ours(site, crops[0], crops[second])
@@ -154,6 +157,8 @@ def test_cosine_of_crops_is_ours(page: Page, site: Path, crops: Image, tmp_path:
         assert page.js(RESULT) == f"{person}. Similarity {page.js(COSINE):.4f}, threshold 0.2500."
     assert page.js("document.getElementById('rate').value") == str(FAR)
     assert "lfw pairs (3,000 pairs" in page.js("document.body.innerText")
+    if page.js("crossOriginIsolated"):
+        assert any("threaded" in request for request in page.requests)
     packages = json.loads((site / "package.json").read_text())["dependencies"]
     used = {name for name in packages if any(f"node_modules/{name}/" in r for r in page.requests)}
     assert used == set(packages)
@@ -281,3 +286,100 @@ def test_alignment_is_ours_on_random_points(page: Page) -> None:
         assert difference.mean() < 0.5
         worst.append(float(np.percentile(difference, 99)))
     assert np.median(worst) <= 1, worst
+
+
+def test_a_dropped_file(page: Page, crops: Image, tmp_path: Path) -> None:
+    write_image(tmp_path / "crop.png", crops[0])
+    data = list((tmp_path / "crop.png").read_bytes())
+    page.js(f"""{{
+        const given = new DataTransfer();
+        given.items.add(new File([Uint8Array.from({data})], "crop.png", {{ type: "image/png" }}));
+        const event = new DragEvent("drop", {{ dataTransfer: given, cancelable: true }});
+        document.querySelectorAll(".stage")[1].dispatchEvent(event);
+    }}""")
+    page.until(f"{RESULT} === 'One face is ready.'")
+    assert "Taken as it is." in page.js("document.querySelectorAll('.picture')[1].innerText")
+
+
+CONTROLS = {"button", "slider", "radio", "combobox", "textbox", "checkbox", "link"}
+
+
+def test_a_screen_reader_is_told_everything(page: Page, crops: Image, tmp_path: Path) -> None:
+    give(page, tmp_path, photo_of(crops[0])[0], photo_of(crops[2])[0])
+    page.until(f"{MARKS}.length === 4")
+    tree = page.tree()
+    controls = [node for node in tree if node["role"] in CONTROLS]
+    assert [node for node in controls if not node["name"]] == []
+    assert [n["name"] for n in controls if n["role"] == "slider"] == ["First eye", "Second eye"] * 2
+    assert {"First picture", "Second picture"} <= {n["name"] for n in tree if n["role"] == "region"}
+    assert next(n["name"] for n in tree if n["role"] == "heading") == "Same person?"
+    assert sum(node["role"] == "status" for node in tree) == 3
+    assert page.js("document.documentElement.lang") == "en"
+    assert page.js("[...document.querySelectorAll('canvas')].every(c => c.ariaLabel)")
+
+
+LOW = """(() => {
+    const light = (colour) => {
+        const parts = colour.match(/[\\d.]+/g).map((v) => v / 255);
+        const [r, g, b] = parts.map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = (e) => {
+        const colour = getComputedStyle(e).backgroundColor;
+        return colour === "rgba(0, 0, 0, 0)" ? behind(e.parentElement) : colour;
+    };
+    return [...document.querySelectorAll("p, h1, h2, label, button, select, legend")]
+        .filter((e) => e.checkVisibility() && e.textContent.trim())
+        .map((e) => [e.textContent, light(getComputedStyle(e).color), light(behind(e))])
+        .filter(([, a, b]) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5);
+})()"""
+
+
+@pytest.mark.parametrize("site", ["litert"], indirect=True)
+def test_narrow_wide_light_and_dark(page: Page, crops: Image, tmp_path: Path) -> None:
+    """No scrolling aside, and text that stands out (WCAG 2: 4.5 to 1)."""
+    give(page, tmp_path, photo_of(crops[0])[0], crops[2])
+    page.until(f"{MARKS}.length === 2")
+    page.js(
+        f"{MARKS}.forEach(m => m.dispatchEvent(new KeyboardEvent('keydown', {{key: 'Enter'}})))"
+    )
+    page.until(COSINE)
+    for width in (320, 390, 1280):
+        for dark in (False, True):
+            page.looks(width, dark=dark)
+            assert page.js("document.documentElement.scrollWidth") <= width
+            for outcome in ("same", "different"):
+                page.js(f"document.getElementById('result').className = '{outcome}'")
+                assert page.js(LOW) == []
+    backs = set()
+    for dark in (False, True):
+        page.looks(390, dark=dark)
+        backs.add(page.js("getComputedStyle(document.body).backgroundColor"))
+    assert len(backs) == 2
+
+
+WAYS = (
+    "fetch(URL, {method: 'POST', body: 'face', mode: 'no-cors'})",
+    "Promise.resolve(navigator.sendBeacon(URL, 'face'))",
+    "new Promise((yes, no) => Object.assign(new Image(), {onload: yes, onerror: no, src: URL}))",
+    "import(URL)",
+)
+
+
+def test_nothing_can_be_sent_elsewhere(page: Page) -> None:
+    got: list[str] = []
+
+    class Other(http.server.BaseHTTPRequestHandler):
+        def handle(self) -> None:
+            got.append(str(self.rfile.readline()))
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for way in WAYS:
+            url = f"'http://127.0.0.1:{server.server_address[1]}/'"
+            page.js(f"{way.replace('URL', url)}.catch(() => 0).then(() => 1)")
+        server.shutdown()
+    assert got == []
+    assert sum("Content Security Policy" in problem for problem in page.problems) >= len(WAYS)
+    page.problems.clear()
+    page.requests.clear()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from efquantface.formats.litert import (
+    function_forms,
     input_forms,
     island_forms,
     layer_forms,
@@ -52,7 +53,7 @@ EMITTERS: dict[type[ops.Operator], Emitter] = {
     ops.LayerNorm: island_forms.layer_norm,
     ops.Gelu: island_forms.gelu,
     ops.Standardize: island_forms.standardize,
-    ops.Function: island_forms.function,
+    ops.Function: function_forms.function,
     ops.Reduce: island_forms.reduce,
     ops.Softmax: island_forms.softmax,
     ops.L2Normalize: island_forms.l2_normalize,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from efquantface.formats.litert.function_forms import with_number
 from efquantface.formats.litert.layer_forms import (
     convolution,
     integer_bias,
@@ -84,8 +85,7 @@ def clamp(out: Writer, name: str, m: ops.Clamp, inputs: list[Value]) -> Value:
         return out.float_op("RELU" if m.high is None else "RELU6", (x.tensor,), x)
     for op, limit in (("MAXIMUM", m.low), ("MINIMUM", m.high)):
         if limit is not None:
-            constant = out.constant(np.full((1,) * len(x.shape), limit))
-            x = out.float_op(op, (x.tensor, constant), x)
+            x = with_number(out, op, x, limit)
     return x
 
 
@@ -182,6 +182,11 @@ def picked(out: Writer, x: Value, axis: int, indices: Array) -> Value:
     if runs == [(0, x.shape[axis])]:
         return x
     parts = [sliced(out, x, axis, *run) for run in runs]
+    return joined(out, parts, axis)
+
+
+def joined(out: Writer, parts: list[Value], axis: int) -> Value:
+    """Values of one layout behind each other, a few at once."""
     while len(parts) > 1:
         groups = [parts[at : at + _AT_ONCE] for at in range(0, len(parts), _AT_ONCE)]
         parts = [group[0] if len(group) == 1 else _joined(out, group, axis) for group in groups]

@@ -25,7 +25,7 @@ from efquantface.export.stated import contract_differences
 from efquantface.export.walk import EDGE, SHARE, Codes, LayerParity, walk
 from efquantface.formats.litert.model import built
 from efquantface.formats.litert.rounding import moved_by
-from efquantface.graph.graph import module_nodes, name_of
+from efquantface.graph.graph import module_nodes, name_of, shapes
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.rows import mean_cosine
@@ -170,7 +170,8 @@ def _checked(
     said += _input_problems(model, pixels, codes)
     layers, own = walk(model, pixels, codes, islands=has_islands(model))
     nodes = {name_of(node): node for node, _ in module_nodes(model.graph)}
-    limits = tuple(moved_by(model.graph, nodes[layer.name], builtin) for layer in layers)
+    sizes = shapes(model.graph, model.contract.height, model.contract.width)
+    limits = tuple(moved_by(model.graph, nodes[layer.name], sizes, builtin) for layer in layers)
     exact, rounding = own, 0.0
     if any(layer.differing for layer in layers):
         exact = emulate(model, pixels).numpy()
@@ -251,8 +252,9 @@ class _Moved(Emulator):
         layer = self.layers[name_of(node)]
         if not layer.differing:
             return codes
-        noise = torch.rand(unrounded.shape, generator=self.random, dtype=torch.float64) * 2 - 1
-        moved = unrounded + noise * _BEYOND * (layer.beyond + layer.rounding)
+        noise = torch.rand(unrounded.shape, generator=self.random, dtype=torch.float64)
+        side = 2 * torch.randint(2, (), generator=self.random) - 1  # a kernel errs to one of both
+        moved = unrounded + side * noise * _BEYOND * (layer.beyond + layer.rounding)
         return moved.round().clamp(module.qmin, module.qmax)
 
 

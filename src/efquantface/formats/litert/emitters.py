@@ -15,6 +15,7 @@ from efquantface.formats.litert import (
     island_forms,
     layer_forms,
     move_forms,
+    pool_forms,
     value_forms,
 )
 from efquantface.formats.litert.values import Value
@@ -39,10 +40,10 @@ EMITTERS: dict[type[ops.Operator], Emitter] = {
     ops.Add: value_forms.add,
     ops.Multiply: value_forms.multiply,
     ops.Sigmoid: value_forms.sigmoid,
-    ops.AvgPool2d: value_forms.avg_pool,
-    ops.GlobalAvgPool: value_forms.global_pool,
+    ops.AvgPool2d: pool_forms.avg_pool,
+    ops.GlobalAvgPool: pool_forms.global_pool,
     ops.Clamp: value_forms.clamp,
-    ops.MaxPool2d: value_forms.max_pool,
+    ops.MaxPool2d: pool_forms.max_pool,
     ops.ZeroPad: move_forms.pad,
     ops.Flatten: move_forms.flatten,
     ops.Reshape: move_forms.reshape,

@@ -25,7 +25,7 @@ from efquantface.export.stated import contract_differences
 from efquantface.export.walk import EDGE, SHARE, Codes, LayerParity, walk
 from efquantface.formats.litert.model import built
 from efquantface.formats.litert.rounding import moved_by
-from efquantface.graph.graph import module_nodes, name_of
+from efquantface.graph.graph import module_nodes, name_of, shapes
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.rows import mean_cosine
@@ -40,7 +40,7 @@ from efquantface.runtime.litert_file import (
 Rows = npt.NDArray[np.float32]
 CLOSE = 5e-4  # 1 - mean cosine to the student in integers
 _FLOAT = 5e-5  # relative error of a network in float, or of the embedding layer on the file's codes
-_TIMES = 4.0  # how much farther another order of sums in float may lie than float64 does
+_TIMES = 4.0  # how much farther another correct computation may lie than the one that was tried
 _TWICE = 2.0  # what two computations differ by is itself uncertain
 _CROPS = 4
 _BEYOND = 2.0  # times that values are moved farther than a kernel was seen to move them
@@ -76,7 +76,7 @@ class Kernels:
             found += _problem(layer, limit)
         if not self.embedding_error <= _FLOAT:
             found.append(f"embeddings differ by {self.embedding_error:.2g} (relative)")
-        allowed = max(CLOSE, _TWICE * self.rounding)
+        allowed = max(CLOSE, _TIMES * self.rounding)
         if not 1 - self.cosine <= allowed:
             found.append(
                 f"1 - cosine is {1 - self.cosine:.2g} to the network, more than the {allowed:.2g} that "
@@ -170,13 +170,14 @@ def _checked(
     said += _input_problems(model, pixels, codes)
     layers, own = walk(model, pixels, codes, islands=has_islands(model))
     nodes = {name_of(node): node for node, _ in module_nodes(model.graph)}
-    limits = tuple(moved_by(model.graph, nodes[layer.name], builtin) for layer in layers)
+    sizes = shapes(model.graph, model.contract.height, model.contract.width)
+    limits = tuple(moved_by(model.graph, nodes[layer.name], sizes, builtin) for layer in layers)
     exact, rounding = own, 0.0
     if any(layer.differing for layer in layers):
         exact = emulate(model, pixels).numpy()
         moved = _moved(model, pixels, {layer.name: layer for layer in layers})
         rounding = 1 - min(mean_cosine(exact, moved), mean_cosine(exact, floating))
-    said += batch_problems(rows, batches, float(np.sqrt(2 * max(CLOSE, _TWICE * rounding))))
+    said += batch_problems(rows, batches, float(np.sqrt(2 * max(CLOSE, _TIMES * rounding))))
     cosine = mean_cosine(exact, rows)
     return Kernels(name, layers, limits, _relative(rows, own), cosine, rounding, tuple(said))
 
@@ -251,8 +252,9 @@ class _Moved(Emulator):
         layer = self.layers[name_of(node)]
         if not layer.differing:
             return codes
-        noise = torch.rand(unrounded.shape, generator=self.random, dtype=torch.float64) * 2 - 1
-        moved = unrounded + noise * _BEYOND * (layer.beyond + layer.rounding)
+        noise = torch.rand(unrounded.shape, generator=self.random, dtype=torch.float64)
+        side = 2 * torch.randint(2, (), generator=self.random) - 1  # a kernel errs to one of both
+        moved = unrounded + side * noise * _BEYOND * (layer.beyond + layer.rounding)
         return moved.round().clamp(module.qmin, module.qmax)
 
 

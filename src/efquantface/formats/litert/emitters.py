@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from efquantface.formats.litert import (
+    function_forms,
     input_forms,
     island_forms,
     layer_forms,
     move_forms,
+    pool_forms,
     value_forms,
 )
 from efquantface.formats.litert.values import Value
@@ -38,10 +40,10 @@ EMITTERS: dict[type[ops.Operator], Emitter] = {
     ops.Add: value_forms.add,
     ops.Multiply: value_forms.multiply,
     ops.Sigmoid: value_forms.sigmoid,
-    ops.AvgPool2d: value_forms.avg_pool,
-    ops.GlobalAvgPool: value_forms.global_pool,
+    ops.AvgPool2d: pool_forms.avg_pool,
+    ops.GlobalAvgPool: pool_forms.global_pool,
     ops.Clamp: value_forms.clamp,
-    ops.MaxPool2d: value_forms.max_pool,
+    ops.MaxPool2d: pool_forms.max_pool,
     ops.ZeroPad: move_forms.pad,
     ops.Flatten: move_forms.flatten,
     ops.Reshape: move_forms.reshape,
@@ -52,7 +54,7 @@ EMITTERS: dict[type[ops.Operator], Emitter] = {
     ops.LayerNorm: island_forms.layer_norm,
     ops.Gelu: island_forms.gelu,
     ops.Standardize: island_forms.standardize,
-    ops.Function: island_forms.function,
+    ops.Function: function_forms.function,
     ops.Reduce: island_forms.reduce,
     ops.Softmax: island_forms.softmax,
     ops.L2Normalize: island_forms.l2_normalize,

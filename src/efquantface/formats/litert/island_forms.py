@@ -6,23 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from efquantface.formats.litert.function_forms import with_number
+from efquantface.formats.litert.value_forms import joined
 from efquantface.formats.litert.values import Value
-from efquantface.formats.litert.writer import Writer, array
+from efquantface.formats.litert.writer import Array, Writer, array
 from efquantface.graph import ops
 
-# our functions that one operator computes, by XNNPACK's kernels
-FUNCTIONS = {
-    "abs": "ABS",
-    "ceil": "CEIL",
-    "cos": "COS",
-    "exp": "EXP",
-    "floor": "FLOOR",
-    "log": "LOG",
-    "round": "ROUND",
-    "sin": "SIN",
-    "tanh": "TANH",
-}
-COMPOSED = ("sign", "elu", "softplus", "pow")
 REDUCTIONS = {"max": "REDUCE_MAX", "mean": "MEAN", "min": "REDUCE_MIN", "sum": "SUM"}
 
 
@@ -30,9 +19,7 @@ def concat(out: Writer, name: str, m: ops.Concat, inputs: list[Value]) -> Value:
     """Tensors one behind the other, in float."""
     first = out.real(inputs[0])
     others = [out.laid(out.real(v), first.order) for v in inputs[1:]]
-    made = replace(first, shape=out.shapes[name])
-    tensors = (first.tensor, *(v.tensor for v in others))
-    return out.float_op("CONCATENATION", tensors, made, axis=first.at(m.axis))
+    return joined(out, [first, *others], m.axis % len(first.shape))
 
 
 def layer_norm(out: Writer, name: str, m: ops.LayerNorm, inputs: list[Value]) -> Value:
@@ -53,8 +40,7 @@ def _standard(out: Writer, value: Value, eps: float) -> Value:
     centred = out.float_op("SUB", (x.tensor, mean.tensor), x)
     squares = out.float_op("MUL", (centred.tensor, centred.tensor), x)
     variance = _reduced(out, "MEAN", squares, (-1,))
-    one = out.constant(np.full((1,) * len(x.shape), eps))
-    safe = out.float_op("ADD", (variance.tensor, one), variance)
+    safe = with_number(out, "ADD", variance, eps)
     factor = out.float_op("RSQRT", (safe.tensor,), variance)
     return out.float_op("MUL", (centred.tensor, factor.tensor), x)
 
@@ -71,12 +57,6 @@ def gelu(out: Writer, name: str, m: ops.Gelu, inputs: list[Value]) -> Value:
     """A GELU in float."""
     x = out.real(inputs[0])
     return out.float_op("GELU", (x.tensor,), x)
-
-
-def function(out: Writer, name: str, m: ops.Function, inputs: list[Value]) -> Value:
-    """A function of every value, in float."""
-    x = out.real(inputs[0])
-    return out.float_op(FUNCTIONS[m.function], (x.tensor,), x)
 
 
 def reduce(out: Writer, name: str, m: ops.Reduce, inputs: list[Value]) -> Value:
@@ -99,8 +79,7 @@ def l2_normalize(out: Writer, name: str, m: ops.L2Normalize, inputs: list[Value]
     squares = out.float_op("MUL", (x.tensor, x.tensor), x)
     total = _reduced(out, "SUM", squares, (-1,))
     length = out.float_op("SQRT", (total.tensor,), total)
-    floor = out.constant(np.full((1,) * len(x.shape), m.eps))
-    length = out.float_op("MAXIMUM", (length.tensor, floor), total)
+    length = with_number(out, "MAXIMUM", length, m.eps)
     return out.float_op("DIV", (x.tensor, length.tensor), x)
 
 
@@ -121,7 +100,7 @@ def shift(out: Writer, name: str, m: ops.Shift, inputs: list[Value]) -> Value:
     return _with_constant(out, "ADD", name, array(m.bias), inputs[0])
 
 
-def _with_constant(out: Writer, op: str, name: str, constant: np.ndarray, value: Value) -> Value:
+def _with_constant(out: Writer, op: str, name: str, constant: Array, value: Value) -> Value:
     x = out.real(value)
     made = replace(x, shape=out.shapes[name])
     return out.float_op(op, (x.tensor, out.broadcast(constant, x)), made)

@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from efquantface.contract import METADATA_KEY
 from efquantface.formats.litert.emitters import EMITTERS
-from efquantface.formats.litert.island_forms import FUNCTIONS
+from efquantface.formats.litert.function_forms import is_known
 from efquantface.formats.litert.tables import Tensor, packed
 from efquantface.formats.litert.values import LAST, Value
 from efquantface.formats.litert.writer import Writer
@@ -29,7 +29,7 @@ def not_carried(model: FaceModel) -> str | None:
         f"{name_of(node)} ({_kind(module)})"
         for node, module in module_nodes(model.graph)
         if type(module) not in EMITTERS
-        or (isinstance(module, ops.Function) and module.function not in FUNCTIONS)
+        or (isinstance(module, ops.Function) and not is_known(module))
     ]
     if not found:
         return None

@@ -12,9 +12,9 @@ from math import prod
 import numpy as np
 from torch import fx
 
-from efquantface.formats.litert.value_forms import POOLED
+from efquantface.formats.litert.pool_forms import POOLED, is_summed
 from efquantface.graph import ops
-from efquantface.graph.graph import module_of
+from efquantface.graph.graph import module_of, name_of
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 from efquantface.quantize.narrow import quantizer_of
@@ -23,12 +23,15 @@ _SUM_BITS = 20  # of a sum's larger factor behind its first
 _CODES = 255  # how far a code lies from its zero point, at most
 
 
-def moved_by(gm: fx.GraphModule, node: fx.Node, builtin: bool) -> float:
+def moved_by(
+    gm: fx.GraphModule, node: fx.Node, shapes: dict[str, tuple[int, ...]], builtin: bool
+) -> float:
     """How far a quantizer's value may lie from the student's before it is rounded, in codes.
 
     Args:
         gm: quantized.
         node: of the quantizer.
+        shapes: of every node's value, by name.
         builtin: LiteRT's own kernels, not XNNPACK's.
     """
     quantizer, source = module_of(gm, node), node.args[0]
@@ -50,7 +53,9 @@ def moved_by(gm: fx.GraphModule, node: fx.Node, builtin: bool) -> float:
     if isinstance(module, ops.AvgPool2d):
         return scales[0] / POOLED / made
     if isinstance(module, ops.GlobalAvgPool):
-        return 0.5 + scales[0] / made
+        height, width = shapes[name_of(source.all_input_nodes[0])][2:]
+        summed = is_summed((height, width))
+        return scales[0] / POOLED / made if summed else 0.5 + scales[0] / made
     return 0.0
 
 

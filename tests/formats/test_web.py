@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from browser import CHROMIUM, Browser, Page, npm_packages, served
+from chromium import CHROMIUM, Browser, Page, npm_packages, served
 from conftest import SmallFaceNet, randomize
 from efquantface import assets
 from efquantface.contract import FaceContract
@@ -118,6 +118,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     opened = browser.page()
     opened.go(address)
     yield opened
+    opened.close()
     assert opened.problems == []
     assert [r for r in opened.requests if not r.startswith((address, "data:", "blob:"))] == []
 
@@ -242,6 +243,19 @@ def test_eyes_by_clicks_and_dragging(page: Page, site: Path, crops: Image, tmp_p
     )
 
 
+def test_a_click_on_a_mark_sets_it_there(page: Page, crops: Image, tmp_path: Path) -> None:
+    give(page, tmp_path, photo_of(crops[0])[0])
+    page.until(f"{MARKS}.length === 2")
+    page.js(f"{MARKS}[1].scrollIntoView({{block: 'center'}}); 1")
+    x, y = page.js(f"(r => [r.left, r.top])({MARKS}[1].getBoundingClientRect())")
+    before = marked(page)
+    page.mouse(x + 20, y + 16)
+    assert page.js(f"{MARKS}.map(m => m.classList.contains('placed'))") == [False, True]
+    moved = marked(page) - before
+    assert (moved[0] == 0).all()
+    assert moved[1, 0] > abs(moved[1, 1])  # four pixels to the right of its middle, as seen
+
+
 def test_camera(page: Page) -> None:
     page.js("document.querySelector('.start').click()")
     page.until("document.querySelector('video').videoWidth")
@@ -299,6 +313,23 @@ def test_a_dropped_file(page: Page, crops: Image, tmp_path: Path) -> None:
     }}""")
     page.until(f"{RESULT} === 'One face is ready.'")
     assert "Taken as it is." in page.js("document.querySelectorAll('.picture')[1].innerText")
+
+
+@pytest.mark.parametrize("site", ["onnxruntime"], indirect=True)
+def test_without_a_template_there_are_crops_only(
+    site: Path, address: str, browser: Browser, crops: Image, tmp_path: Path
+) -> None:
+    settings = site / "efquantface.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "eyes": None}))
+    page = browser.page()
+    page.go(address)
+    give(page, tmp_path, crops[0], photo_of(crops[1])[0])
+    page.until(f"{RESULT} === 'One face is ready.'")
+    page.until("document.body.innerText.includes('this picture 400 x 301')")
+    page.js("document.querySelectorAll('input[value=photo]')[1].click()")
+    page.until("document.body.innerText.includes('names no template')")
+    assert page.js(f"{MARKS}.some(m => m.checkVisibility())") is False
+    page.close()
 
 
 CONTROLS = {"button", "slider", "radio", "combobox", "textbox", "checkbox", "link"}

@@ -89,19 +89,25 @@ class Picture {
 
   /** Set the mark that has no place yet, or else move the nearer one. */
   click(event) {
-    const box = this.canvas.getBoundingClientRect();
-    const x = ((event.clientX - box.left) / box.width) * this.canvas.width - 0.5;
-    const y = ((event.clientY - box.top) / box.height) * this.canvas.height - 0.5;
+    const [x, y] = this.place(event);
     const far = (mark) => Math.hypot(mark.x - x, mark.y - y);
     const [first, second] = this.marks;
     const free = this.marks.find((mark) => !mark.placed);
     (free ?? (far(first) <= far(second) ? first : second)).move(x, y);
   }
 
+  /** The pixel under a pointer. */
+  place({ clientX, clientY }) {
+    const box = this.canvas.getBoundingClientRect();
+    const scale = this.canvas.width / box.width;
+    return [(clientX - box.left) * scale - 0.5, (clientY - box.top) * scale - 0.5];
+  }
+
   /** Make the crop and the embedding anew, after a pause in which nothing else is changed. */
   changed(pause = PAUSE) {
     this.embedding = undefined;
-    this.root.classList.toggle("marked", this.image !== undefined && this.kind === "photo");
+    const marked = this.image && recognizer.site.eyes && this.kind === "photo";
+    this.root.classList.toggle("marked", Boolean(marked));
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.embed(), pause);
     tell();
@@ -193,11 +199,18 @@ class Mark {
     this.index = index;
     root.setAttribute("aria-label", this.name);
     root.addEventListener("keydown", (event) => this.key(event));
-    root.addEventListener("pointerdown", (event) => root.setPointerCapture(event.pointerId));
+    root.addEventListener("pointerdown", (event) => {
+      root.setPointerCapture(event.pointerId);
+      const [x, y] = picture.place(event);
+      this.grip = [this.x - x, this.y - y];
+    });
     root.addEventListener("pointermove", (event) => {
       if (!root.hasPointerCapture(event.pointerId)) return;
-      const scale = picture.canvas.width / picture.canvas.clientWidth;
-      this.move(this.x + event.movementX * scale, this.y + event.movementY * scale);
+      const [x, y] = picture.place(event);
+      this.move(x + this.grip[0], y + this.grip[1]);
+    });
+    root.addEventListener("pointerup", (event) => {
+      if (!this.placed) this.move(...picture.place(event)); // a click where the mark lies already
     });
   }
 

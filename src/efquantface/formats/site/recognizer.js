@@ -13,7 +13,7 @@
  *   of the contract's size and gives its embedding, a Float32Array that is not normalized
  */
 export async function openRecognizer(folder = import.meta.url, packages = "./node_modules/") {
-  const place = new URL("./", new URL(folder, document.baseURI));
+  const place = new URL("./", new URL(folder, self.location.href));
   const [contract, site] = await Promise.all(
     ["contract.json", "efquantface.json"].map(async (name) => (await got(place, name)).json()),
   );
@@ -78,9 +78,16 @@ async function onnxruntime(model, contract, packages) {
   return { run, last: false };
 }
 
+let loaded; // LiteRT.js, which a page loads once for all its models
+
 async function litert(model, contract, packages) {
   const { loadLiteRt, loadAndCompile, Tensor } = await import("@litertjs/core");
-  await loadLiteRt(`${packages}@litertjs/core/wasm/`, { threads: self.crossOriginIsolated });
+  const folder = `${packages}@litertjs/core/wasm/`;
+  // threads need relaxed SIMD, which not every browser has
+  loaded ??= self.crossOriginIsolated
+    ? loadLiteRt(folder, { threads: true }).catch(() => loadLiteRt(folder))
+    : loadLiteRt(folder);
+  await loaded;
   const compiled = await loadAndCompile(model, { accelerator: "wasm" });
   const run = async (input) => {
     const tensor = new Tensor(input, [1, contract.height, contract.width, 3]);

@@ -30,6 +30,7 @@ CHROMIUM = next(
     (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
 )
 _PATIENCE = 60  # seconds until a browser that does not answer fails a test
+_QUICK = ("--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=0")
 _FLAGS = (
     "--headless=new",
     "--no-sandbox",  # containers have none
@@ -50,29 +51,39 @@ def npm_packages() -> Path:
     Raises:
         RuntimeError: npm is missing, or cannot install them.
     """
-    npm = shutil.which("npm")
-    wanted = {k: v for runtime in RUNTIMES.values() for k, v in runtime.packages.items()}
-    name = "npm-" + "-".join(wanted.values())
-    folder = assets.cache_dir() / name
-    if not folder.is_dir():
-        if npm is None:
-            raise RuntimeError("npm is not installed")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".npm-") as made:
-            Path(made, "package.json").write_text(json.dumps({"dependencies": wanted}))
-            command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund"]
-            try:
-                done = subprocess.run(
-                    command, cwd=made, capture_output=True, text=True, timeout=120, check=False
-                )
-            except subprocess.TimeoutExpired:
-                raise RuntimeError("npm does not come to an end") from None
-            if done.returncode:
-                raise RuntimeError(f"npm cannot install the runtimes: {done.stderr[-300:]}")
-            with contextlib.suppress(OSError):  # another process was faster
-                Path(made).rename(folder)
-            Path(made).mkdir(exist_ok=True)
+    folder, problem = _installed()
+    if problem:
+        raise RuntimeError(problem)
     return folder / "node_modules"
+
+
+@functools.cache
+def _installed() -> tuple[Path, str]:
+    """The folder, and why there is nothing in it."""
+    wanted = {k: v for runtime in RUNTIMES.values() for k, v in runtime.packages.items()}
+    folder = assets.cache_dir() / ("npm-" + "-".join(wanted.values()))
+    if folder.is_dir():
+        return folder, ""
+    npm = shutil.which("npm")
+    if npm is None:
+        return folder, "npm is not installed"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".npm-") as made:
+        place = Path(made, "npm")
+        place.mkdir()
+        (place / "package.json").write_text(json.dumps({"dependencies": wanted}))
+        command = [npm, "install", *_QUICK]
+        try:
+            done = subprocess.run(
+                command, cwd=place, capture_output=True, text=True, timeout=120, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return folder, "npm does not come to an end"
+        if done.returncode:
+            return folder, f"npm cannot install the runtimes: {done.stderr[-300:]}"
+        with contextlib.suppress(OSError):  # another process was faster
+            place.rename(folder)
+    return folder, ""
 
 
 @contextlib.contextmanager
@@ -101,10 +112,16 @@ class Page:
 
     def __init__(self, browser: Browser, session: str) -> None:
         self.browser, self.session = browser, session
+        self.context = ""
         self.requests: list[str] = []
         self.problems: list[str] = []
         for domain in ("Page", "Runtime", "Network", "Log", "DOM", "Accessibility"):
             self.send(f"{domain}.enable")
+
+    def close(self) -> None:
+        """Close it with all that it keeps."""
+        del self.browser.pages[self.session]
+        self.browser.send("Target.disposeBrowserContext", browserContextId=self.context)
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         """What the page answers."""
@@ -243,6 +260,7 @@ class Browser:
         session = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         name = session["sessionId"]
         self.pages[name] = page = Page(self, name)
+        page.context = context
         return page
 
     def close(self) -> None:

@@ -36,10 +36,10 @@ def decisions(student: Path | None) -> list[dict[str, Any]]:
             return []
         protocol, found = max(usable, key=lambda entry: int(entry[0]["counts"]["impostor"]))
         pairs = int(protocol["counts"]["impostor"])
+        measured = f"{str(protocol['protocol'])[:80]} ({pairs:,} pairs of different people)"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return []  # no results, or none of ours
     preferred = min(found, key=lambda far: abs(math.log(far / _USUAL)))
-    measured = f"{protocol['protocol']} ({pairs:,} pairs of different people)"
     return [
         {"far": far, "threshold": found[far], "measured": measured, "preferred": far == preferred}
         for far in sorted(found, reverse=True)

@@ -48,6 +48,11 @@ class Runtime:
     checked_by: tuple[str, str]
     packages: dict[str, str]
 
+    @property
+    def name(self) -> str:
+        """The first package, by which it is known."""
+        return next(iter(self.packages))
+
     def unable(self, model: FaceModel) -> str | None:
         """Why it cannot be given a model here; None where it can."""
         package, extra = self.checked_by
@@ -94,7 +99,7 @@ def write(model: FaceModel, files: Sequence[Path], choices: Choices) -> list[str
     size = sum(path.stat().st_size for path in written) / 1e6
     decided = f"decides by thresholds of {found[0]['measured']}" if found else _UNDECIDED
     return [
-        f"wrote {folder} (model {size:.2f} MB, run by {' '.join(RUNTIMES[name].packages)}{why})",
+        f"wrote {folder} (model {size:.2f} MB, run by {RUNTIMES[name].name}{why})",
         f"the page {decided}",
         f"to see it: cd {folder} && npm install --ignore-scripts && python3 -m http.server",
     ]
@@ -163,7 +168,7 @@ def _runtime_for(model: FaceModel, choices: Choices) -> tuple[str, str]:
         said = runtime.unable(model)
         if said is None:
             return name, why
-        why = f"; not by {' '.join(runtime.packages)}: {said}"
+        why = f"; not by {runtime.name}: {said}"
     raise ExportError(f"{model.name}: cannot be run{why}")
 
 

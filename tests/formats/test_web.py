@@ -272,9 +272,18 @@ def test_what_is_no_crop_is_said(page: Page, crops: Image, tmp_path: Path) -> No
     page.until("document.body.innerText.includes('text.png is no picture')")
     give(page, tmp_path, photo_of(crops[0])[0])
     page.until(f"{MARKS}.length === 2")
-    page.js("document.querySelector('input[value=crop]').click()")
+    enter = f"{MARKS}.forEach(m => m.dispatchEvent(new KeyboardEvent('keydown', {{key: 'Enter'}})))"
+    page.js(enter)
+    page.until(f"{RESULT} === 'One face is ready.'")
+    crop = "document.querySelector('.crop')"
+    assert page.js(f"{crop}.checkVisibility()")
+    # while the network still works on the face as it was
+    wait = "new Promise((done) => setTimeout(done, 151))"
+    page.js(f"{enter}; {wait}.then(() => document.querySelector('input[value=crop]').click())")
     page.until("document.body.innerText.includes('112 x 112 pixels, this picture 400 x 301')")
+    page.js("new Promise((done) => setTimeout(done, 300))")
     assert page.js(RESULT) == "Choose two faces."
+    assert not page.js(f"{crop}.checkVisibility()")
 
 
 def test_alignment_is_ours_on_random_points(page: Page) -> None:

@@ -105,7 +105,7 @@ class Picture {
 
   /** Make the crop and the embedding anew, after a pause in which nothing else is changed. */
   changed(pause = PAUSE) {
-    this.embedding = undefined;
+    [this.embedding, this.work] = [undefined, undefined];
     const marked = this.image && recognizer.site.eyes && this.kind === "photo";
     this.root.classList.toggle("marked", Boolean(marked));
     clearTimeout(this.timer);
@@ -115,19 +115,21 @@ class Picture {
 
   async embed() {
     const crop = this.cropped();
+    this.crop.hidden = !crop;
     if (!crop) return;
     [this.crop.width, this.crop.height] = [crop.width, crop.height];
     const pixels = new ImageData(crop.data, crop.width, crop.height);
     this.crop.getContext("2d").putImageData(pixels, 0, 0);
     const work = (this.work = recognizer.embed(crop));
-    const embedding = await work;
-    if (work !== this.work) return; // another one has been begun
-    this.embedding = embedding;
-    this.say(
-      this.kind === "crop"
-        ? "Taken as it is."
-        : "Aligned. Drag a mark, or move it with arrow keys.",
-    );
+    try {
+      const embedding = await work;
+      if (work !== this.work) return; // something was changed meanwhile
+      this.embedding = embedding;
+      const isCrop = this.kind === "crop";
+      this.say(isCrop ? "Taken as it is." : "Aligned. Drag a mark, or move it with arrow keys.");
+    } catch (error) {
+      this.say(`The network does not run: ${error.message}`);
+    }
     tell();
   }
 

@@ -41,8 +41,8 @@ def test_sdist_holds_the_source_and_no_measured_rows(built: Path) -> None:
     assert any(name.startswith("recipes/") for name in names)
     suffixes = {Path(name).suffix or Path(name).name for name in names}
     assert suffixes <= {
-        *(".py", ".md", ".yaml", ".toml", ".txt", ".cff", ".j2", ".css", ".typed"),
-        *(".yml", "LICENSE", "Makefile", "PKG-INFO", ".gitignore"),
+        *(".py", ".md", ".yaml", ".toml", ".txt", ".cff", ".j2", ".typed"),
+        *(".html", ".css", ".js", ".yml", "LICENSE", "Makefile", "PKG-INFO", ".gitignore"),
     }
     assert not [n for n in names if n.startswith(("benchmarks/results", "docs/images"))]
     assert max(sizes) < 200_000
@@ -55,7 +55,9 @@ def test_wheel_holds_the_package_its_types_and_its_licence(built: Path) -> None:
         metadata = message_from_bytes(archive.read(found))
     package = ROOT / "src"
     source = {str(p.relative_to(package)) for p in package.rglob("*.py")}
-    assert source | {"efquantface/py.typed", "efquantface/report/page.html.j2"} <= names
+    site = {str(p.relative_to(package)) for p in package.glob("efquantface/formats/site/*")}
+    assert len(site) > 5
+    assert source | site | {"efquantface/py.typed", "efquantface/report/page.html.j2"} <= names
     outside = {n.split("/")[0] for n in names} - {"efquantface"}
     assert outside == {f"efquantface-{__version__}.dist-info"}
     assert f"efquantface-{__version__}.dist-info/licenses/LICENSE" in names

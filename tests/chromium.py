@@ -31,6 +31,10 @@ CHROMIUM = next(
 )
 _PATIENCE = 60  # seconds until a browser that does not answer fails a test
 _QUICK = ("--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=0")
+Packages = tuple[tuple[str, str], ...]
+_OF_SITES: Packages = tuple(
+    item for runtime in RUNTIMES.values() for item in runtime.packages.items()
+)
 _FLAGS = (
     "--headless=new",
     "--no-sandbox",  # containers have none
@@ -45,23 +49,25 @@ _FLAGS = (
 )
 
 
-def npm_packages() -> Path:
-    """A ``node_modules`` with both runtimes, installed once into the cache of default parts.
+def npm_packages(wanted: Packages = _OF_SITES) -> Path:
+    """A ``node_modules`` with packages, installed once into the cache of default parts.
+
+    Args:
+        wanted: names and versions; what sites need where none are named.
 
     Raises:
         RuntimeError: npm is missing, or cannot install them.
     """
-    folder, problem = _installed()
+    folder, problem = _installed(wanted)
     if problem:
         raise RuntimeError(problem)
     return folder / "node_modules"
 
 
 @functools.cache
-def _installed() -> tuple[Path, str]:
+def _installed(wanted: Packages) -> tuple[Path, str]:
     """The folder, and why there is nothing in it."""
-    wanted = {k: v for runtime in RUNTIMES.values() for k, v in runtime.packages.items()}
-    folder = assets.cache_dir() / ("npm-" + "-".join(wanted.values()))
+    folder = assets.cache_dir() / ("npm-" + "-".join(version for _, version in wanted))
     if folder.is_dir():
         return folder, ""
     npm = shutil.which("npm")
@@ -71,7 +77,7 @@ def _installed() -> tuple[Path, str]:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".npm-") as made:
         place = Path(made, "npm")
         place.mkdir()
-        (place / "package.json").write_text(json.dumps({"dependencies": wanted}))
+        (place / "package.json").write_text(json.dumps({"dependencies": dict(wanted)}))
         command = [npm, "install", *_QUICK]
         try:
             done = subprocess.run(
@@ -80,7 +86,7 @@ def _installed() -> tuple[Path, str]:
         except subprocess.TimeoutExpired:
             return folder, "npm does not come to an end"
         if done.returncode:
-            return folder, f"npm cannot install the runtimes: {done.stderr[-300:]}"
+            return folder, f"npm cannot install them: {done.stderr[-300:]}"
         with contextlib.suppress(OSError):  # another process was faster
             place.rename(folder)
     return folder, ""
@@ -137,10 +143,12 @@ class Page:
         elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.problems.append(params["entry"]["text"])
 
-    def go(self, address: str) -> None:
-        """Load an address, and wait for its model."""
+    def go(
+        self, address: str, ready: str = "document.querySelectorAll('.picture').length === 2"
+    ) -> None:
+        """Load an address, and wait until it is ready: a site, until it has its model."""
         self.send("Page.navigate", url=address)
-        self.until("document.querySelectorAll('.picture').length === 2")
+        self.until(ready)
 
     def js(self, code: str) -> Any:
         """The value of an expression, awaited."""

@@ -132,7 +132,12 @@ class Parity:
 
 
 def check_parity(
-    student: FaceModel, path: Path, faces: npt.NDArray[np.uint8], teacher: npt.NDArray[np.float32]
+    student: FaceModel,
+    path: Path,
+    faces: npt.NDArray[np.uint8],
+    teacher: npt.NDArray[np.float32],
+    *,
+    as_written: bool = False,
 ) -> Parity:
     """Compare an exported file in ONNX Runtime with its student on real crops.
 
@@ -141,6 +146,7 @@ def check_parity(
         path: the exported file.
         faces: uint8 RGB crops (N,H,W,3); a few dozen are enough.
         teacher: the teacher's embeddings (N,D) of the same crops.
+        as_written: see :func:`onnxruntime_session`.
 
     Raises:
         ParityError: the file cannot be compared: it does not load, says nothing or something else of
@@ -153,7 +159,9 @@ def check_parity(
         raise ParityError(f"{path}: fails the parity check: " + "; ".join(said))
     layers = tuple(overflowing(model))
     exact_sums = bool(layers) and lacks_vnni()
-    rows, batches = embed_alone(path, contract, faces, exact_sums=exact_sums)
+    rows, batches = embed_alone(
+        path, contract, faces, exact_sums=exact_sums, as_written=as_written
+    )
     pixels = torch.from_numpy(student.contract.pixels(faces)).float()
     floating = _in_torch(student, pixels)
     if not student.quantized:
@@ -169,7 +177,8 @@ def check_parity(
             in_float=True,
         )
     islands = has_islands(student)
-    codes = _runtime_codes(model, path, student, contract.normalize(faces), exact_sums)
+    x = contract.normalize(faces)
+    codes = _runtime_codes(model, path, student, x, exact_sums=exact_sums, as_written=as_written)
     walked, own = walk(student, pixels, codes, islands=islands)
     embedding_error, rounding = _relative(rows, own), 0.0
     if any(layer.differing for layer in walked):  # else the walk was the emulation
@@ -212,14 +221,18 @@ def _without_vnni(student: FaceModel, pixels: Tensor, exact: npt.NDArray[np.floa
     return mean_cosine(found, exact[: len(pixels)]) if emulator.overflowed else 1.0
 
 
-def check_layers(student: FaceModel, path: Path, count: int = 16) -> Parity:
+def check_layers(
+    student: FaceModel, path: Path, count: int = 16, *, as_written: bool = False
+) -> Parity:
     """Layer-by-layer check on random pixels, where no faces are at hand.
+
+    ``as_written`` as for :func:`onnxruntime_session`.
 
     Raises:
         ParityError: the file does not compute what the student computes.
     """
     noise, own = on_noise(student, count)
-    parity = check_parity(student, path, noise, own)
+    parity = check_parity(student, path, noise, own, as_written=as_written)
     if parity.rounding:  # noise makes roundings grow more than faces do
         parity = replace(parity, cosine=1.0)
     parity.check(path)
@@ -255,7 +268,9 @@ def _runtime_codes(
     path: Path,
     student: FaceModel,
     x: npt.NDArray[np.float32],
+    *,
     exact_sums: bool,
+    as_written: bool,
 ) -> Codes:
     """Every quantizer's codes as the runtime computes them, by quantizer name."""
     names: dict[str, str] = {}
@@ -276,6 +291,8 @@ def _runtime_codes(
     element = TensorProto.INT8 if has_signed_codes(student) else TensorProto.UINT8
     for name in quantizers:
         model.graph.output.append(helper.make_tensor_value_info(names[name], element, None))
-    session = onnxruntime_session(model.SerializeToString(), exact_sums=exact_sums)
+    session = onnxruntime_session(
+        model.SerializeToString(), exact_sums=exact_sums, as_written=as_written
+    )
     results = session.run([names[q] for q in quantizers], {student.contract.input_name: x})
     return dict(zip(quantizers, results, strict=True))

@@ -60,7 +60,8 @@ class Format:
         suffix: ending of the file that is opened; empty for a folder.
         beside: endings of the files that belong to it.
         floats: whether float networks (``--float``) can be written.
-        in_float: what is written of a student computes in float.
+        between: what stands between a student's name and the ending where ``-o`` is not given, so that
+            its files of several formats lie side by side.
     """
 
     name: str
@@ -68,7 +69,7 @@ class Format:
     suffix: str
     beside: tuple[str, ...] = ()
     floats: bool = True
-    in_float: bool = False
+    between: str = ""
 
     @property
     def room(self) -> Room:
@@ -106,7 +107,22 @@ FORMATS: dict[str, Format] = {
             ".onnx",
             (".scales.json",),
             floats=False,
-            in_float=True,
+            between=".float",
+        ),
+        Format(
+            "tensorrt",
+            "ONNX as TensorRT's parser takes it, of symmetric students",
+            ".onnx",
+            floats=False,
+            between=".tensorrt",
+        ),
+        Format(
+            "ncnn",
+            "ncnn's .param and .bin in int8, of symmetric students",
+            ".param",
+            (".bin", ".contract.json"),
+            floats=False,
+            between=".ncnn",
         ),
     )
 }

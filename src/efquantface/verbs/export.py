@@ -80,7 +80,7 @@ def export_model(
         loaded, portable = _made_portable(loaded, model)
     checked = compared(model, loaded) if as_float else []
     source = resolve(model)
-    name = f"{source.stem}{'.float' if as_float or form.in_float else ''}{form.suffix}"
+    name = f"{source.stem}{'.float' if as_float else form.between}{form.suffix}"
     output = output or (Path.cwd() / name if as_float else source.with_name(name))
     for path in form.files(output):
         if path.exists() and not force:

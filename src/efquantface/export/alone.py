@@ -18,12 +18,7 @@ Rows = npt.NDArray[np.float32]
 
 
 def embed_alone(
-    path: Path,
-    contract: FaceContract,
-    faces: npt.NDArray[np.uint8],
-    *,
-    exact_sums: bool = False,
-    as_written: bool = False,
+    path: Path, contract: FaceContract, faces: npt.NDArray[np.uint8], *, exact_sums: bool = False
 ) -> tuple[Rows, dict[int, Rows]]:
     """Embeddings of uint8 crops by a file in ONNX Runtime.
 
@@ -31,7 +26,7 @@ def embed_alone(
         path: the file.
         contract: as the file states it.
         faces: uint8 RGB crops (N,H,W,3).
-        exact_sums, as_written: see :func:`onnxruntime_session`.
+        exact_sums: see :func:`onnxruntime_session`.
 
     Returns:
         Embeddings (N,D) of all crops in one batch, and those of ``BATCHES`` sizes, whose crops are the
@@ -41,7 +36,7 @@ def embed_alone(
         ParityError: ONNX Runtime does not load it, or it does not run with one of the batch sizes.
     """
     try:
-        session = onnxruntime_session(path, exact_sums=exact_sums, as_written=as_written)
+        session = onnxruntime_session(path, exact_sums=exact_sums)
     except ModelFileError as error:
         raise ParityError(f"{error}; it fails the parity check") from None
     return in_batches(run_onnxruntime(session, contract.output_name), path, contract, faces)

@@ -132,12 +132,7 @@ class Parity:
 
 
 def check_parity(
-    student: FaceModel,
-    path: Path,
-    faces: npt.NDArray[np.uint8],
-    teacher: npt.NDArray[np.float32],
-    *,
-    as_written: bool = False,
+    student: FaceModel, path: Path, faces: npt.NDArray[np.uint8], teacher: npt.NDArray[np.float32]
 ) -> Parity:
     """Compare an exported file in ONNX Runtime with its student on real crops.
 
@@ -146,7 +141,6 @@ def check_parity(
         path: the exported file.
         faces: uint8 RGB crops (N,H,W,3); a few dozen are enough.
         teacher: the teacher's embeddings (N,D) of the same crops.
-        as_written: see :func:`onnxruntime_session`.
 
     Raises:
         ParityError: the file cannot be compared: it does not load, says nothing or something else of
@@ -159,9 +153,7 @@ def check_parity(
         raise ParityError(f"{path}: fails the parity check: " + "; ".join(said))
     layers = tuple(overflowing(model))
     exact_sums = bool(layers) and lacks_vnni()
-    rows, batches = embed_alone(
-        path, contract, faces, exact_sums=exact_sums, as_written=as_written
-    )
+    rows, batches = embed_alone(path, contract, faces, exact_sums=exact_sums)
     pixels = torch.from_numpy(student.contract.pixels(faces)).float()
     floating = _in_torch(student, pixels)
     if not student.quantized:
@@ -177,10 +169,11 @@ def check_parity(
             in_float=True,
         )
     islands = has_islands(student)
-    x = contract.normalize(faces)
-    codes = _runtime_codes(model, path, student, x, exact_sums=exact_sums, as_written=as_written)
+    codes, beside = _runtime_codes(model, path, student, contract.normalize(faces), exact_sums)
     walked, own = walk(student, pixels, codes, islands=islands)
-    embedding_error, rounding = _relative(rows, own), 0.0
+    # signed codes run in integers or in float, and which layers do depends on the outputs asked for
+    embedding_error = _relative(beside if has_signed_codes(student) else rows, own)
+    rounding = 0.0
     if any(layer.differing for layer in walked):  # else the walk was the emulation
         own = emulate(student, pixels).numpy()
         rounding = 1 - mean_cosine(own, floating)
@@ -221,18 +214,14 @@ def _without_vnni(student: FaceModel, pixels: Tensor, exact: npt.NDArray[np.floa
     return mean_cosine(found, exact[: len(pixels)]) if emulator.overflowed else 1.0
 
 
-def check_layers(
-    student: FaceModel, path: Path, count: int = 16, *, as_written: bool = False
-) -> Parity:
+def check_layers(student: FaceModel, path: Path, count: int = 16) -> Parity:
     """Layer-by-layer check on random pixels, where no faces are at hand.
-
-    ``as_written`` as for :func:`onnxruntime_session`.
 
     Raises:
         ParityError: the file does not compute what the student computes.
     """
     noise, own = on_noise(student, count)
-    parity = check_parity(student, path, noise, own, as_written=as_written)
+    parity = check_parity(student, path, noise, own)
     if parity.rounding:  # noise makes roundings grow more than faces do
         parity = replace(parity, cosine=1.0)
     parity.check(path)
@@ -268,11 +257,9 @@ def _runtime_codes(
     path: Path,
     student: FaceModel,
     x: npt.NDArray[np.float32],
-    *,
     exact_sums: bool,
-    as_written: bool,
-) -> Codes:
-    """Every quantizer's codes as the runtime computes them, by quantizer name."""
+) -> tuple[Codes, npt.NDArray[np.float32]]:
+    """Every quantizer's codes as the runtime computes them, by quantizer name, and the embeddings."""
     names: dict[str, str] = {}
     for node in model.graph.node:
         label = node.name.partition("/")[2]
@@ -291,8 +278,7 @@ def _runtime_codes(
     element = TensorProto.INT8 if has_signed_codes(student) else TensorProto.UINT8
     for name in quantizers:
         model.graph.output.append(helper.make_tensor_value_info(names[name], element, None))
-    session = onnxruntime_session(
-        model.SerializeToString(), exact_sums=exact_sums, as_written=as_written
-    )
-    results = session.run([names[q] for q in quantizers], {student.contract.input_name: x})
-    return dict(zip(quantizers, results, strict=True))
+    session = onnxruntime_session(model.SerializeToString(), exact_sums=exact_sums)
+    wanted = [*(names[q] for q in quantizers), student.contract.output_name]
+    *results, rows = session.run(wanted, {student.contract.input_name: x})
+    return dict(zip(quantizers, results, strict=True)), rows

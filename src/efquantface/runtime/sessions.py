@@ -37,7 +37,6 @@ def onnxruntime_session(
     optimized: Path | None = None,
     exact_sums: bool = False,
     signed_integers: bool = False,
-    as_written: bool = False,
 ) -> Any:
     """An inference session on the CPU, or on CUDA where ``device`` says so, as any client opens it.
 
@@ -51,8 +50,6 @@ def onnxruntime_session(
             that overflows there holds the right integers at all.
         signed_integers: no client's way either: signed codes in integers on x86, too, as processors
             that want them run them.
-        as_written: nor this: operators as they stand in the file, none fused, for files that are made
-            for another runtime.
 
     Raises:
         RuntimeMissingError: CUDA was asked for and this onnxruntime has no CUDA provider.
@@ -80,8 +77,6 @@ def onnxruntime_session(
     source = model if isinstance(model, bytes) else utf8_name(model)
     if signed_integers:
         options.add_session_config_entry("session.qdqisint8allowed", "1")
-    if as_written:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if exact_sums:
         options.add_session_config_entry("session.x64quantprecision", "1")
     try:

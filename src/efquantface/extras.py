@@ -17,6 +17,7 @@ _EXTRA_OF = {
     "yuface": "align",
     "openvino": "openvino",
     "pyarrow": "parquet",
+    "ncnn": "ncnn",
 }
 
 

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from efquantface.formats.openvino import for_openvino
 from efquantface.graph import ops
@@ -86,24 +86,29 @@ def unwritten(form: FaceModel) -> list[str]:
     found: Counter[str] = Counter()
     sizes = shapes(form.graph, form.contract.height, form.contract.width)
     for node, module in module_nodes(form.graph):
-        shape = sizes[name_of(node)]
-        rank = len(shape)
         source = sizes[name_of(node.all_input_nodes[0])]
-        if not isinstance(module, _WRITTEN):
-            found[type(module).__name__] += 1
-        elif rank > _MOST_AXES:
-            found[f"{type(module).__name__} of {rank} axes"] += 1
-        elif isinstance(module, QuantConv2d) and not _plain(module):
-            found[f"convolution of {module.groups} groups"] += 1
-        elif isinstance(module, ops.MaxPool2d | ops.AvgPool2d) and _rounds_up(module, source):
-            found[f"{type(module).__name__} of ceil_mode"] += 1
-        elif isinstance(module, QuantLinear | ops.Linear | ops.L2Normalize) and rank != 2:
-            found[f"{type(module).__name__} over the last of {rank} axes"] += 1
-        elif isinstance(module, ops.Affine | ops.PReLU) and rank not in (2, 4):
-            found[f"{type(module).__name__} of {rank} axes"] += 1
-        elif isinstance(module, ops.Transpose | ops.ZeroPad) and rank != _MOST_AXES:
-            found[f"{type(module).__name__} of {rank} axes"] += 1
+        said = _unwritten(module, len(sizes[name_of(node)]), source)
+        if said:
+            found[said] += 1
     return [f"{count} {name}" for name, count in found.items()]
+
+
+def _unwritten(module: nn.Module, rank: int, source: tuple[int, ...]) -> str | None:
+    """What an operator is called that gives ``rank`` axes and has no layer; None where it has one."""
+    name, axes = type(module).__name__, (*range(1, _MOST_AXES + 1),)
+    if not isinstance(module, _WRITTEN):
+        return name
+    if isinstance(module, QuantConv2d) and not _plain(module):
+        return f"convolution of {module.groups} groups"
+    if isinstance(module, ops.MaxPool2d | ops.AvgPool2d) and _rounds_up(module, source):
+        return f"{name} of ceil_mode"
+    if isinstance(module, QuantLinear | ops.Linear | ops.L2Normalize):
+        axes = (2,)
+    elif isinstance(module, ops.Affine | ops.PReLU):
+        axes = (2, _MOST_AXES)
+    elif isinstance(module, ops.Transpose | ops.ZeroPad):
+        axes = (_MOST_AXES,)
+    return None if rank in axes else f"{name.removeprefix('Quant')} of {rank} axes"
 
 
 def _plain(module: QuantConv2d) -> bool:

@@ -2,6 +2,7 @@
 
 ``.param`` holds one line a layer (type, name, blobs in and out, numbered parameters), ``.bin`` the
 weights in the order of the layers. A blob has one reader; where several read, a Split stands behind it.
+Names that are made here have a dot, which no operator's name has.
 """
 
 from __future__ import annotations
@@ -96,11 +97,11 @@ def _split(layers: Sequence[Layer]) -> list[Layer]:
     for layer in layers:
         inputs = []
         for blob in layer.inputs:
-            inputs.append(f"{blob}_split_{given[blob]}" if readers[blob] > 1 else blob)
+            inputs.append(f"{blob}.{given[blob]}" if readers[blob] > 1 else blob)
             given[blob] += 1
         made.append(Layer(layer.kind, layer.name, tuple(inputs), layer.outputs, layer.parameters))
         for blob in layer.outputs:
             if readers[blob] > 1:
-                copies = tuple(f"{blob}_split_{i}" for i in range(readers[blob]))
-                made.append(Layer("Split", f"split_{blob}", (blob,), copies, {}))
+                copies = tuple(f"{blob}.{i}" for i in range(readers[blob]))
+                made.append(Layer("Split", f"{blob}.split", (blob,), copies, {}))
     return made

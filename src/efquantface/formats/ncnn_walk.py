@@ -7,7 +7,7 @@ kernels round. Some multiply by reciprocals that are only nearly right. Every la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,15 @@ from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 Blobs = Mapping[str, npt.NDArray[np.float32]]
 _ROUNDED = 1e-5  # of the largest value: what sums in float32 lose
 _NEARLY = 3e-4  # of a value: reciprocals of ncnn's depthwise kernels on AVX-512; seen is 1.3e-4
-_FEW, _SHARE = 3, 2e-3  # values of a channel that may lie elsewhere: an input on the edge of two codes
+_FEW, _SHARE = (
+    1,
+    2e-3,
+)  # values of a channel that may lie elsewhere: an input on the edge of two codes
 
 
-def wrong_layers(form: FaceModel, written: Written, crops: list[tuple[Tensor, Blobs]]) -> list[str]:
+def wrong_layers(
+    form: FaceModel, written: Written, crops: Sequence[tuple[Tensor, Blobs]]
+) -> list[str]:
     """Layers that do not compute what the form's do, one sentence each.
 
     Args:
@@ -44,8 +49,11 @@ def wrong_layers(form: FaceModel, written: Written, crops: list[tuple[Tensor, Bl
     worst: dict[str, float] = {}
     for pixels, blobs in crops:
         walker = _Walker(form, written, blobs)
-        with torch.no_grad():
-            walker.run(pixels.double())
+        try:
+            with torch.no_grad():
+                walker.run(pixels.double())
+        except _OtherSize as error:
+            return [f"layer {error.layer} gives {error.found} values, not {error.wanted}"]
         for name, (beyond, allowed) in walker.found.items():
             channels = beyond > allowed
             counts[name] = counts.get(name, 0) + channels[0].size
@@ -60,6 +68,14 @@ def wrong_layers(form: FaceModel, written: Written, crops: list[tuple[Tensor, Bl
     ]
 
 
+class _OtherSize(Exception):
+    """A blob has not as many values as the form's value."""
+
+    def __init__(self, layer: str, found: int, wanted: int) -> None:
+        super().__init__(layer)
+        self.layer, self.found, self.wanted = layer, found, wanted
+
+
 class _Walker(fx.Interpreter):
     """Computes a form in float64, and replaces each value by the file's after comparing them.
 
@@ -70,7 +86,9 @@ class _Walker(fx.Interpreter):
     def __init__(self, form: FaceModel, written: Written, blobs: Blobs) -> None:
         super().__init__(form.graph)
         self.written, self.blobs = written, blobs
-        self.tolerances: dict[str, Tensor] = {}  # of results that a limit behind them has still to see
+        self.tolerances: dict[
+            str, Tensor
+        ] = {}  # of results that a limit behind them has still to see
         self.found: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -114,7 +132,10 @@ class _Walker(fx.Interpreter):
     def _compared(self, name: str, right: Tensor, nearly: Tensor) -> Tensor:
         """The file's value in place of ours, once their distance is noted."""
         blob = self.written.blobs[name]
-        theirs = torch.from_numpy(self.blobs[blob].astype(np.float64)).reshape(right.shape)
+        held = self.blobs[blob]
+        if held.size != right.numel():
+            raise _OtherSize(name, held.size, right.numel())
+        theirs = torch.from_numpy(held.astype(np.float64)).reshape(right.shape)
         step = self.written.steps.get(blob)
         allowed = nearly + _ROUNDED * right.abs().max() + torch.zeros_like(right)
         value = right

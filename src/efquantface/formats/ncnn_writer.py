@@ -6,6 +6,7 @@ convolutions of one scale, it gives their codes instead (ncnn calls that requant
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 from torch import fx, nn
 
-from efquantface.contract import FaceContract
 from efquantface.export.values import array
 from efquantface.formats.ncnn_form import LIMIT, IntegerLayer
 from efquantface.formats.ncnn_layers import Network, Parameter
@@ -30,6 +30,7 @@ _RELU, _CLIP = 1, 3  # activation_type
 _PERMUTED = {(0, 1, 2): 0, (0, 2, 1): 1, (1, 0, 2): 2, (1, 2, 0): 3, (2, 0, 1): 4, (2, 1, 0): 5}
 _ADD, _MULTIPLY, _DIVIDE, _MAXIMUM = 0, 2, 3, 4  # op_type of BinaryOp
 _L2 = 8  # operation of Reduction
+_LONGEST = 200  # letters of a name; ncnn reads 255
 
 
 @dataclass
@@ -64,8 +65,9 @@ class _Writer:
         self.sizes = shapes(form.graph, form.contract.height, form.contract.width)
         self.output = output_node(form.graph)
         self.sources: dict[str, str] = {INPUT: IN}  # blob of each value
+        self.labels: dict[str, str] = {}  # by the node's name
+        self.shape: tuple[int, ...] = ()  # of the value that is written
         size = {0: self.contract.width, 1: self.contract.height, 2: 3}
-        self.made.network.layers.clear()
         self.made.network.add("Input", IN, (), IN, dict(size))
 
     def write(self, node: fx.Node, module: nn.Module) -> None:
@@ -74,22 +76,35 @@ class _Writer:
         if name in self.sources:  # a limit that its convolution applies
             return
         inputs = [self.sources[name_of(source)] for source in node.all_input_nodes]
-        if isinstance(module, ops.Flatten) and len(self.sizes[name_of(node.all_input_nodes[0])]) == 2:
+        if (
+            isinstance(module, ops.Flatten)
+            and len(self.sizes[name_of(node.all_input_nodes[0])]) == 2
+        ):
             self.sources[name] = inputs[0]
             return
         if isinstance(module, ActivationQuantizer):
             self.sources[name] = self._limited(name, module, inputs[0])
             return
         last = self._limit_behind(node) if isinstance(module, IntegerLayer) else node
-        blob = OUT if last is self.output else name_of(last)
+        blob = OUT if last is self.output else self._label(name_of(last))
         if isinstance(module, IntegerLayer):
             self._integer_layer(node, module, inputs[0], blob, last)
         elif isinstance(module, ops.Normalize):
             blob = self._normalize(module, blob)
         else:
-            _FORMS[type(module)](self, name, module, inputs, blob)
+            self.shape = self.sizes[name]
+            _FORMS[type(module)](self, self._label(name), module, inputs, blob)
         self.sources[name] = self.sources[name_of(last)] = blob
         self.made.blobs[name_of(last)] = blob
+
+    def _label(self, name: str) -> str:
+        """An operator's name as ncnn reads it: ASCII, not too long, once."""
+        if name not in self.labels:
+            label = re.sub(r"\W", "_", name, flags=re.ASCII)[:_LONGEST]
+            while label in (IN, OUT) or label in self.labels.values():
+                label += "_"
+            self.labels[name] = label
+        return self.labels[name]
 
     def add(
         self, kind: str, name: str, inputs: Sequence[str], blob: str, **parameters: Parameter
@@ -115,15 +130,18 @@ class _Writer:
         if _whole(module):
             return source
         step = module.qparams()[0]
-        self.add("Clip", name, (source,), name, p0=module.qmin * step, p1=module.qmax * step)
-        return name
+        label = self._label(name)
+        self.add("Clip", label, (source,), label, p0=module.qmin * step, p1=module.qmax * step)
+        return label
 
     def _limit_behind(self, node: fx.Node) -> fx.Node:
         """The ReLU or limit behind a convolution that becomes part of it; otherwise the node."""
         users = list(node.users)
         follows = module_of(self.gm, users[0]) if len(users) == 1 else None
         joined = isinstance(follows, ops.Clamp) and follows.low == 0
-        return users[0] if joined and not isinstance(module_of(self.gm, node), QuantLinear) else node
+        return (
+            users[0] if joined and not isinstance(module_of(self.gm, node), QuantLinear) else node
+        )
 
     def _integer_layer(
         self, node: fx.Node, module: IntegerLayer, source: str, blob: str, last: fx.Node
@@ -134,10 +152,9 @@ class _Writer:
         step, _ = before.qparams()
         network = self.made.network
         if isinstance(module, QuantLinear):
-            self.add(
-                *("InnerProduct", name_of(node), (source,), blob),
-                **{"p0": len(scales), "p1": 1, "p2": codes.size, "p8": _SCALE_A_CHANNEL},
-            )
+            label = self._label(name_of(node))
+            sizes = {0: len(scales), 1: 1, 2: int(codes.size), 8: _SCALE_A_CHANNEL}
+            network.add("InnerProduct", label, (source,), blob, dict(sizes))
             requantized = None
         else:
             requantized = self._step_read(last)
@@ -149,7 +166,7 @@ class _Writer:
                 parameters |= (
                     {9: _RELU} if limit.high is None else {9: _CLIP, 10: (0.0, float(limit.high))}
                 )
-            network.add(kind, name_of(node), (source,), blob, parameters)
+            network.add(kind, self._label(name_of(node)), (source,), blob, parameters)
         network.codes(codes)
         network.floats(float_bias(module, step))
         network.floats(1 / scales)
@@ -185,7 +202,15 @@ def _convolution(module: QuantConv2d | QuantAffine) -> tuple[str, dict[int, Any]
         return "ConvolutionDepthWise", parameters
     (height, width), (down, right) = module.kernel_size, module.stride
     (top, left), (across, along) = module.padding, module.dilation
-    parameters = {0: module.out_channels, 1: width, 11: height, 2: along, 12: across, 3: right, 13: down}
+    parameters = {
+        0: module.out_channels,
+        1: width,
+        11: height,
+        2: along,
+        12: across,
+        3: right,
+        13: down,
+    }
     parameters |= {4: left, 15: left, 14: top, 16: top, 5: 1}
     if module.groups == 1:
         return "Convolution", {**parameters, 8: _SCALE_A_CHANNEL}
@@ -254,7 +279,7 @@ def _flatten(out: _Writer, name: str, m: ops.Flatten, inputs: list[str], blob: s
 
 
 def _reshape(out: _Writer, name: str, m: ops.Reshape, inputs: list[str], blob: str) -> None:
-    sizes = out.sizes[name][:0:-1]  # width first, without the batch
+    sizes = out.shape[:0:-1]  # width first, without the batch
     out.made.network.add("Reshape", name, inputs, blob, dict(enumerate(sizes)))
 
 
@@ -268,12 +293,13 @@ def _slice(out: _Writer, name: str, m: ops.Slice, inputs: list[str], blob: str) 
 
 
 def _concat(out: _Writer, name: str, m: ops.Concat, inputs: list[str], blob: str) -> None:
-    rank = len(out.sizes[name])
-    out.add("Concat", name, inputs, blob, p0=m.axis % rank - 1)
+    out.add("Concat", name, inputs, blob, p0=m.axis % len(out.shape) - 1)
 
 
-def _l2_normalize(out: _Writer, name: str, m: ops.L2Normalize, inputs: list[str], blob: str) -> None:
-    length, floor = f"{name}_length", f"{name}_floor"
+def _l2_normalize(
+    out: _Writer, name: str, m: ops.L2Normalize, inputs: list[str], blob: str
+) -> None:
+    length, floor = f"{name}.length", f"{name}.floor"
     out.add("Reduction", length, inputs, length, p0=_L2, p1=1, p4=1)
     out.add("BinaryOp", floor, (length,), floor, p0=_MAXIMUM, p1=1, p2=float(m.eps))
     out.add("BinaryOp", name, (*inputs, floor), blob, p0=_DIVIDE)

@@ -28,7 +28,7 @@ def needs_symmetric(model: FaceModel, runtime: str) -> str | None:
 
 
 def wide_weights(model: FaceModel) -> list[str]:
-    """A line about weights of fewer bits, which such runtimes hold in int8; none where there are none."""
+    """A line about weights of fewer bits, which such runtimes hold in int8; none without such."""
     layers = [m for m in model.graph.modules() if isinstance(m, QuantConv2d | QuantLinear)]
     narrow = sum(m.bits < 8 for m in layers)
     if not narrow:

@@ -35,7 +35,9 @@ def write(model: FaceModel, files: Sequence[Path], choices: Choices) -> list[str
     proto, _ = named_onnx(model, packed=False, emitters=FORMS)
     write_bytes(target, proto.SerializeToString())
     size = f"3x{model.contract.height}x{model.contract.width}"
-    shapes = (f"--{key}Shapes={model.contract.input_name}:{n}x{size}" for key, n in _BATCHES.items())
+    shapes = (
+        f"--{key}Shapes={model.contract.input_name}:{n}x{size}" for key, n in _BATCHES.items()
+    )
     return [
         f"wrote {target} ({target.stat().st_size / 1e6:.2f} MB, ONNX opset {OPSET})",
         *wide_weights(model),
@@ -61,8 +63,7 @@ def check(model: FaceModel, files: Sequence[Path]) -> list[str]:
     parity = check_layers(model, target)
     return [
         "held to the rules of TensorRT's parser; not run on a GPU",
-        f"in ONNX Runtime {len(parity.layers)} layers equal to the student's "
-        "on random pixels",
+        f"in ONNX Runtime {len(parity.layers)} layers equal to the student's on random pixels",
     ]
 
 

@@ -128,7 +128,9 @@ def quant_linear(out: Writer, name: str, m: QuantLinear, inputs: list[Value]) ->
     """A linear layer; over the last axis of a map it is a product of matrices."""
     source = _operand(out, inputs[0], name)
     if out.ranks[name] <= 2:
-        return Value(out.node("Gemm", (source, _weight(out, m), _bias(out, m, inputs[0])), name, transB=1))
+        return Value(
+            out.node("Gemm", (source, _weight(out, m), _bias(out, m, inputs[0])), name, transB=1)
+        )
     product = out.node("MatMul", (source, _weight(out, m, axis=1)), name)
     bias = out.constant(array(m.bias), np.float32)  # added in float by the student, too
     return Value(out.node("Add", (product, bias), f"{name}_offset"))

@@ -64,6 +64,8 @@ class Parity:
             (:mod:`sums16`), as every processor without VNNI computes the file.
         misstated: what the file says wrongly, and batch sizes that change its embeddings.
         in_float: the last layer, or all of a network without quantizers, sums in float.
+        signed: of signed codes, which layers run in integers depends on the outputs that are asked for,
+            so the layers were looked at in another session than the embeddings are from.
     """
 
     layers: tuple[LayerParity, ...]
@@ -77,6 +79,7 @@ class Parity:
     without_vnni: float = 1.0
     misstated: tuple[str, ...] = ()
     in_float: bool = False
+    signed: bool = False
 
     @property
     def portable(self) -> bool:
@@ -117,7 +120,7 @@ class Parity:
         """1 - mean cosine end to end that rounding explains."""
         if not self.layers:
             return EXACT
-        if not any(layer.differing for layer in self.layers):
+        if not self.signed and not any(layer.differing for layer in self.layers):
             return EXACT
         return max(_ROUNDED, _TWICE * self.rounding)
 
@@ -171,10 +174,9 @@ def check_parity(
     islands = has_islands(student)
     codes, beside = _runtime_codes(model, path, student, contract.normalize(faces), exact_sums)
     walked, own = walk(student, pixels, codes, islands=islands)
-    # signed codes run in integers or in float, and which layers do depends on the outputs asked for
-    embedding_error = _relative(beside if has_signed_codes(student) else rows, own)
-    rounding = 0.0
-    if any(layer.differing for layer in walked):  # else the walk was the emulation
+    signed = has_signed_codes(student)
+    embedding_error, rounding = _relative(beside if signed else rows, own), 0.0
+    if signed or any(layer.differing for layer in walked):  # else the walk was the emulation
         own = emulate(student, pixels).numpy()
         rounding = 1 - mean_cosine(own, floating)
         if islands:
@@ -190,7 +192,8 @@ def check_parity(
         executed=executed(path),
         overflowing=layers,
         without_vnni=_without_vnni(student, pixels if layers else pixels[:_SAFE_CROPS], own),
-        in_float=islands or has_signed_codes(student) or not _ends_in_layer(student),
+        in_float=islands or signed or not _ends_in_layer(student),
+        signed=signed,
     )
     found = batch_problems(rows, batches, float(np.sqrt(2 * parity.allowed)))
     return replace(parity, misstated=tuple(found))

@@ -16,6 +16,7 @@ from efquantface.errors import ExportError, MissingPackageError, ModelFileError
 from efquantface.formats import ncnn as room
 from efquantface.formats.delivery import deliver
 from efquantface.formats.ncnn_form import for_ncnn
+from efquantface.formats.ncnn_walk import shaken
 from efquantface.formats.ncnn_writer import to_ncnn
 from efquantface.formats.table import FORMATS
 from efquantface.graph import ops
@@ -24,6 +25,7 @@ from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
+from efquantface.rows import mean_cosine
 from ncnn_files import NcnnFile
 from students import Pattern, student_of
 
@@ -226,3 +228,14 @@ def test_the_network_is_the_same_each_time(student: FaceModel) -> None:
 
 def test_a_float_network_is_not_for_ncnn(network: nn.Module, contract: FaceContract) -> None:
     assert "float network" in str(room.refused(load_model(network, contract=contract)))
+
+
+@pytest.mark.parametrize("bits", ["w8a8", "w4a4"])
+def test_what_rounding_explains_is_little(
+    network: nn.Module, contract: FaceContract, bits: str
+) -> None:
+    form = for_ncnn(student_of(network, contract, bits, symmetric=True)[1])
+    pixels = torch.from_numpy(contract.pixels(make_faces().images)).float()
+    own, moved = form.embed_pixels(pixels).numpy(), shaken(form, pixels)
+    assert not np.array_equal(own, moved)
+    assert mean_cosine(own, moved) > 0.999

@@ -7,7 +7,9 @@ kernels round. Some multiply by reciprocals that are only nearly right. Every la
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,6 +68,27 @@ def wrong_layers(
         for name, each in wrong.items()
         if each.max() > _FEW + _SHARE * counts[name]
     ]
+
+
+@torch.no_grad()
+def shaken(form: FaceModel, pixels: Tensor) -> npt.NDArray[np.float32]:
+    """Embeddings (N,D) by another right computation of a form: layers' scales are off by a little.
+
+    How far these lie from the form's says what ncnn's rounding alone can move.
+    """
+    gm, generator = copy.deepcopy(form.graph), torch.Generator().manual_seed(0)
+    for node in list(gm.graph.nodes):
+        module = module_of(gm, node)
+        if isinstance(module, IntegerLayer):
+            size = _ROUNDED if _is_dense(module) else _NEARLY
+            channels = module.scale().numel()
+            factor = 1 + size * (torch.rand(channels, generator=generator) - 0.5)
+            module.register_forward_hook(partial(_scaled, factor))
+    return np.asarray(gm(pixels.float()).numpy(), np.float32)
+
+
+def _scaled(factor: Tensor, module: nn.Module, inputs: Any, result: Tensor) -> Tensor:
+    return result * factor.view(1, -1, *(1,) * (result.dim() - 2))
 
 
 class _OtherSize(Exception):

@@ -173,7 +173,7 @@ def check_openvino(form: FaceModel, target: Path) -> float:
     noise, own = on_noise(form)
     rows, batches = in_batches(run, target, contract, noise)
     cosine = mean_cosine(own, rows)
-    allowed = max(_CLOSE, _TIMES * (1 - mean_cosine(own, in_float64(form, noise))))
+    allowed = max(_CLOSE, _TIMES * (1 - mean_cosine(own, _in_float64(form, noise))))
     found = batch_problems(rows, batches, float(np.sqrt(2 * allowed)))
     ratio = float(np.linalg.norm(rows, axis=1).mean() / np.linalg.norm(own, axis=1).mean())
     if not 1 - cosine <= allowed:
@@ -196,7 +196,7 @@ def contract_beside(target: Path) -> Path:
 
 
 @torch.no_grad()
-def in_float64(form: FaceModel, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+def _in_float64(form: FaceModel, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """Embeddings (N,D) of a network whose values fall on the other side of some roundings."""
     pixels = torch.from_numpy(form.contract.pixels(faces)).double()
     found: npt.NDArray[np.float64] = copy.deepcopy(form.graph).double()(pixels).numpy()

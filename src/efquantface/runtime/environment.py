@@ -19,6 +19,7 @@ _PACKAGES = (
     "onnx",
     "onnxruntime",
     "openvino",
+    "ncnn",
     "opencv-python-headless",
     "yuface",
     "safetensors",

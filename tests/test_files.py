@@ -11,7 +11,15 @@ import pytest
 
 from efquantface import files
 from efquantface.errors import WriteError
-from efquantface.files import append_text, temporary_folder, whole, write_text, writing
+from efquantface.files import (
+    append_text,
+    move,
+    remove,
+    temporary_folder,
+    whole,
+    write_text,
+    writing,
+)
 from failing_disk import FailingDisk
 
 
@@ -77,6 +85,44 @@ def test_every_operation_may_fail(
     assert [kind for kind, _ in disk.done] == ["folder", "open", "write", "replace"][: at + 1]
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("at", [None, 0, 1])
+def test_a_folder_replaces_a_folder_whole(
+    at: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    write_text(new / "a", "new")
+    write_text(old / "b" / "c", "old")
+    if at is None:
+        move(new, old)
+        assert [p.name for p in old.iterdir()] == ["a"]
+        assert list(tmp_path.iterdir()) == [old]
+        return
+    monkeypatch.setattr(files, "disk", FailingDisk(at))
+    with pytest.raises(WriteError, match="old: the disk is full"):
+        move(new, old)
+    assert (old / "b" / "c").read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "old"]
+
+
+def test_a_link_to_a_folder_is_replaced_and_its_folder_stays(tmp_path: Path) -> None:
+    write_text(tmp_path / "new" / "a", "new")
+    write_text(tmp_path / "there" / "b", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    move(tmp_path / "new", tmp_path / "link")
+    assert (tmp_path / "link" / "a").read_text() == "new"
+    assert (tmp_path / "there" / "b").read_text() == "old"
+
+
+def test_remove(tmp_path: Path) -> None:
+    write_text(tmp_path / "folder" / "a", "x")
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    remove(tmp_path / "link")
+    assert (tmp_path / "folder" / "a").is_file()
+    remove(tmp_path / "folder")
+    remove(tmp_path / "folder")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")

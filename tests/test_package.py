@@ -42,7 +42,7 @@ def test_sdist_holds_the_source_and_no_measured_rows(built: Path) -> None:
     suffixes = {Path(name).suffix or Path(name).name for name in names}
     assert suffixes <= {
         *(".py", ".md", ".yaml", ".toml", ".txt", ".cff", ".j2", ".typed"),
-        *(".yml", "LICENSE", "Makefile", "PKG-INFO", ".gitignore"),
+        *(".html", ".css", ".js", ".yml", "LICENSE", "Makefile", "PKG-INFO", ".gitignore"),
     }
     assert not [n for n in names if n.startswith(("benchmarks/results", "docs/images"))]
     assert max(sizes) < 200_000
@@ -55,7 +55,9 @@ def test_wheel_holds_the_package_its_types_and_its_licence(built: Path) -> None:
         metadata = message_from_bytes(archive.read(found))
     package = ROOT / "src"
     source = {str(p.relative_to(package)) for p in package.rglob("*.py")}
-    assert source | {"efquantface/py.typed", "efquantface/report/page.html.j2"} <= names
+    site = {str(p.relative_to(package)) for p in package.glob("efquantface/formats/site/*")}
+    assert len(site) > 5
+    assert source | site | {"efquantface/py.typed", "efquantface/report/page.html.j2"} <= names
     outside = {n.split("/")[0] for n in names} - {"efquantface"}
     assert outside == {f"efquantface-{__version__}.dist-info"}
     assert f"efquantface-{__version__}.dist-info/licenses/LICENSE" in names

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from fuzz.readers import checkpoints, faces, networks, pairs, texts
+from fuzz.readers import checkpoints, faces, litert, networks, pairs, texts
 from fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for family in (faces, pairs, texts, networks, checkpoints)
+    for family in (faces, pairs, texts, networks, litert, checkpoints)
     for target in family.TARGETS
 }
 

@@ -1,4 +1,4 @@
-"""Recipes and contracts."""
+"""Recipes, contracts, and a run's thresholds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from random import Random
 import yaml
 
 from efquantface.contract import FaceContract
+from efquantface.formats.measured import decisions
 from efquantface.importers.contracts import onnx_contract
 from efquantface.recipe import Recipe
 from fuzz.mutate import mutate_plain, mutate_text
@@ -64,7 +65,39 @@ def _change_contract(files: Files, draw: Random) -> Files:
     return {**files, "n.contract.json": data}
 
 
+def _metrics_seeds(folder: Path) -> list[Files]:
+    thresholds = [
+        {"name": f"threshold at FAR={far}", "teacher": 0.4, "student": value, "note": ""}
+        for far, value in (("0.01", 0.3), ("0.001", 0.4), ("0.0001", None))
+    ]
+    protocols = [
+        {
+            "protocol": f"{name} pairs",
+            "counts": {"genuine": 10, "impostor": pairs, "images": 20},
+            "flags": "flip off, embeddings normalized, cosine",
+            "metrics": [*thresholds, {"name": "EER", "teacher": 0.1, "student": 0.1}],
+        }
+        for name, pairs in (("lfw", 3000), ("held-out all", 90_000))
+    ]
+    return [{"metrics.json": json.dumps({"protocols": protocols}).encode()}]
+
+
+def _read_metrics(folder: Path) -> None:
+    found = decisions(folder / "student.safetensors")
+    assert all(0 < d["far"] < 1 and -1 <= d["threshold"] <= 1 for d in found)
+    assert sum(d["preferred"] for d in found) == min(len(found), 1)
+    json.dumps(found, allow_nan=False)
+
+
+def _change_metrics(files: Files, draw: Random) -> Files:
+    data = files["metrics.json"]
+    if draw.random() < 0.3:
+        return {"metrics.json": mutate_text(data, draw)}
+    return {"metrics.json": json.dumps(mutate_plain(json.loads(data), draw)).encode()}
+
+
 TARGETS = (
     Target("recipe", _recipe_seeds, _read_recipe, _change_recipe, short=400),
+    Target("metrics", _metrics_seeds, _read_metrics, _change_metrics, short=1000),
     Target("contract", _contract_seeds, _read_contract, _change_contract, short=3000),
 )

@@ -16,6 +16,8 @@ _EXTRA_OF = {
     **dict.fromkeys(_COMPRESS, "compress"),
     "yuface": "align",
     "openvino": "openvino",
+    "ai_edge_litert": "litert",
+    "flatbuffers": "litert",
     "pyarrow": "parquet",
     "ncnn": "ncnn",
 }

@@ -180,13 +180,37 @@ def make_folder(path: Path, *, private: bool = False) -> None:
 
 
 def move(temporary: Path, path: Path) -> None:
-    """Give a finished file its own name, in place of what has it.
+    """Give a finished file or folder its own name, in place of what has it.
+
+    A folder comes whole in place of a folder, whose files go; where it cannot, the old one stays.
 
     Raises:
         WriteError: it cannot be moved.
     """
+    if not (temporary.is_dir() and path.is_dir()):
+        with writing(path):
+            disk.replace(temporary, path)
+        return
+    with temporary_folder(path.absolute().parent) as aside, writing(path):
+        disk.replace(path, aside / path.name)
+        try:
+            disk.replace(temporary, path)
+        except BaseException:
+            disk.replace(aside / path.name, path)
+            raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; what is not there is removed already.
+
+    Raises:
+        WriteError: it cannot be removed.
+    """
     with writing(path):
-        disk.replace(temporary, path)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def append_text(path: Path, text: str) -> None:

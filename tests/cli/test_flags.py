@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +15,7 @@ from efquantface.errors import RecipeError
 from efquantface.fields import flag_name
 from efquantface.pipeline import compress as pipeline
 from efquantface.recipe import Recipe
+from efquantface.report.provenance import command
 from program import efq
 
 # a flag and value of every setting, written by hand: a new setting needs a row
@@ -112,6 +114,14 @@ def test_a_flag_sets_its_field_and_nothing_else(name: str, told: Any) -> None:
     assert value(plain, name) != wanted
     others = [n for n in GIVEN if n != name]
     assert [value(given, n) for n in others] == [value(plain, n) for n in others]
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_report_names_the_command_again(name: str, told: Any) -> None:
+    recipe = told("t.onnx", "faces", *GIVEN[name][0])
+    words = shlex.split(command(recipe))
+    assert words[:4] == ["efq", "compress", "t.onnx", "faces"]
+    assert told(*words[2:]) == recipe
 
 
 def test_flags_win_over_a_recipe_both_ways(told: Any, tmp_path: Path) -> None:

@@ -228,12 +228,12 @@ def test_bad_recipes(
         ("evaluate TEACHER --eval folder=FACES --threshold 3", "a number from -1 up to 1, not '3'"),
         (
             "evaluate TEACHER --eval folder=FACES --backend onnx",
-            "auto, onnxruntime, openvino, torch",
+            "auto, onnxruntime, openvino, litert, torch",
         ),
         ("evaluate TEACHER --eval folder=FACES --preprocess arcface", "insightface"),
         ("benchmark TEACHER --rounds 0", "a whole number from 1, not '0'"),
         ("export TEACHER", "float network"),
-        ("export TEACHER --format tflite", "choose from onnx, openvino, scales"),
+        ("export TEACHER --format mnn", "choose from onnx, openvino"),
         ("models fetch nothing", "unknown"),
     ],
 )

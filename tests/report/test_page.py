@@ -62,8 +62,12 @@ def test_report(tmp_path: Path, network: nn.Module, contract: FaceContract) -> N
     write_report(tmp_path / "plain.html", done.results)
     assert "data:image/jpeg" not in (tmp_path / "plain.html").read_text()
 
+    assert done.results.as_dict()["verdict"]["headline"] in page
+    assert str(tmp_path) not in page
+    card = done.run.card.read_text()
+    assert card.startswith("---\nlicense: other\n")
+    assert done.results.as_dict()["verdict"]["headline"] in card
     assert "portable: yes, the same integers on every processor" in page
-    assert 'class="wrong"' not in page
     assert "a plain <code>InferenceSession</code>" in page
     assert done.results.processor in page
     assert "<h2>Speed</h2>" not in page

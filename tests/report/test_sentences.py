@@ -65,7 +65,7 @@ def test_a_full_range_run_says_first_where_it_is_wrong(run: CompressResult) -> N
     code = [line.strip() for line in lines if line.startswith("    ")]
     assert code == sentences.exact_sums(results)
     page = run.run.report.read_text()
-    assert page.index("portable: no") < page.index(results.contract.describe()[:20])
+    assert page.index("portable: no") < page.index("<h2>Use it</h2>")
     assert "x64quantprecision" in page
     metrics = json.loads(run.run.metrics.read_text())
     assert metrics["portable"] is False
@@ -104,7 +104,7 @@ def test_a_portable_run_says_so_in_one_line(run: CompressResult) -> None:
     results = dataclasses.replace(run.results, parity=parity, without_vnni=None, speed=speed())
     lines = shown(results)
     assert lines[0].startswith("portable: yes, the same integers on every processor")
-    assert lines[1].startswith("teacher against student")
+    assert any(line.startswith("teacher against student") for line in lines)
     assert max(map(len, lines)) <= 100
     assert not any("x64quantprecision" in line for line in lines)
     assert "X 1, x86 with VNNI" in lines

@@ -216,7 +216,8 @@ def benchmark(
 def export(
     run: Annotated[str, typer.Argument(help="run folder, checkpoint or model to export")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="file  [default: beside the model]")
+        Path | None,
+        typer.Option("-o", "--output", help="file or folder  [default: beside the model]"),
     ] = None,
     format_: Annotated[
         str,
@@ -236,6 +237,14 @@ def export(
         bool,
         typer.Option("--float", help="the float network in the form that runtimes run fastest"),
     ] = False,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            "--runtime",
+            help="what runs a site's model: litert, onnxruntime, or auto, the first that can",
+            callback=one_of("auto", "litert", "onnxruntime"),
+        ),
+    ] = "auto",
     full_range: Annotated[
         bool,
         typer.Option(
@@ -246,7 +255,9 @@ def export(
     ] = False,
     preprocess: Preprocess = None,
     size: Size = None,
-    force: Annotated[bool, typer.Option("--force", help="replace an existing file")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="replace an existing file or site")
+    ] = False,
 ) -> None:
     """Write a student (or, with --float, any readable network) as a file for a runtime."""
     from efquantface.pipeline.paths import check_model
@@ -260,6 +271,7 @@ def export(
         format_,
         as_float=float_,
         packed=not unpacked,
+        runtime=runtime,
         full_range=full_range,
         preprocess=preprocess,
         size=in_pixels(size),

@@ -11,6 +11,7 @@ from efquantface.cli.flags import option
 from efquantface.contract import parse_size
 from efquantface.errors import did_you_mean
 from efquantface.recipe import check_device_name, check_preprocess, check_size
+from efquantface.runtime.backends import NAMES
 
 
 def _checked(name: str, check: Callable[[str], str]) -> typer.models.OptionInfo:
@@ -41,8 +42,7 @@ def one_of(*names: str) -> Callable[[str], str]:
     return check
 
 
-BACKENDS = ("auto", "onnxruntime", "openvino", "torch")
-Backend = Annotated[str, typer.Option(help=", ".join(BACKENDS), callback=one_of(*BACKENDS))]
+Backend = Annotated[str, typer.Option(help=", ".join(NAMES), callback=one_of(*NAMES))]
 Device = Annotated[str | None, _checked("device", check_device_name)]
 Threads = Annotated[int | None, _shown("threads")]
 Preprocess = Annotated[str | None, _checked("preprocess", check_preprocess)]

@@ -10,17 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from efquantface.contract import FaceContract
-from efquantface.errors import ContractError, EvaluationError, RuntimeMissingError
+from efquantface.errors import ContractError, EvaluationError
 from efquantface.extras import wanted_for
 from efquantface.importers.contracts import opened, resolve
 from efquantface.interfaces import Progress
-from efquantface.runtime.sessions import (
-    Float32,
-    Run,
-    onnxruntime_session,
-    run_onnxruntime,
-    run_openvino,
-)
+from efquantface.runtime.backends import BACKENDS, backend_for, not_exported
+from efquantface.runtime.sessions import Float32, Run, onnxruntime_session, run_onnxruntime
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,12 +27,12 @@ if TYPE_CHECKING:
 class Embedder:
     """uint8 RGB faces (N,H,W,3) to float32 embeddings (N,D), whatever computes them.
 
-    ONNX and OpenVINO files need no PyTorch; checkpoints and modules do (the ``compress`` extra).
+    Files of runtimes need no PyTorch; checkpoints and modules do (the ``compress`` extra).
 
     Attributes:
         contract: what the crops have to be.
         name: file name or model name, for tables.
-        backend: ``torch``, ``onnxruntime`` or ``openvino``.
+        backend: ``torch``, ``onnxruntime``, ``openvino`` or ``litert``.
         run: the network itself: normalized float32 (N,3,H,W) to embeddings (N,D).
         path: the file, where there is one.
         open_size: neither the file nor the user says height and width, and crops of any would do.
@@ -72,9 +67,9 @@ class Embedder:
         """Open a model to embed faces with.
 
         Args:
-            model: ``.onnx``, ``.xml`` (OpenVINO), ``.safetensors``, a run's directory, the name of
-                a default, an ``nn.Module`` with ``contract``, or a loaded model.
-            backend: ``auto`` takes ONNX Runtime for .onnx, OpenVINO for .xml, PyTorch otherwise.
+            model: ``.onnx``, ``.xml`` (OpenVINO), ``.tflite`` (LiteRT), ``.safetensors``, a run's
+                directory, the name of a default, an ``nn.Module`` with ``contract``, or a loaded model.
+            backend: ``auto`` takes the file's own runtime, PyTorch for checkpoints.
             device: ``cpu`` or ``cuda``.
             threads: threads of the runtime; all cores where None.
             contract, preprocess: for files that do not say how pixels are normalized.
@@ -91,15 +86,11 @@ class Embedder:
         """
         if isinstance(model, str | Path):
             path = resolve(model)
-            if path.suffix == ".xml" or (path.suffix == ".onnx" and backend != "torch"):
+            runtime = backend_for(path, backend)
+            if runtime is not None:
                 found, facts = opened(path, contract, preprocess, size)
-                if path.suffix == ".xml" or backend == "openvino":
-                    backend, run = "openvino", run_openvino(path, threads, device)
-                else:
-                    backend = "onnxruntime"
-                    session = onnxruntime_session(path, threads, device)
-                    run = run_onnxruntime(session, found.output_name, lenient=True)
-                made = cls(_sized(found, run), path.name, backend, run, path)
+                run = runtime.run(path, threads, device, found.output_name)
+                made = cls(_sized(found, run), path.name, runtime.name, run, path)
                 if facts is not None:
                     made.open_size, made.notes = facts.open_size, facts.notes
                 return made
@@ -112,8 +103,8 @@ class Embedder:
         if backend == "onnxruntime":
             session = onnxruntime_session(to_onnx(loaded).SerializeToString(), threads, device)
             return cls(loaded.contract, name, backend, run_onnxruntime(session), loaded.source)
-        if backend == "openvino":
-            raise RuntimeMissingError("OpenVINO takes .onnx and .xml files; export the model first")
+        if backend in BACKENDS:
+            raise not_exported(backend)
         run = run_torch(loaded, device)
         return cls(loaded.contract, name, "torch", run, loaded.source, loaded.open_size)
 

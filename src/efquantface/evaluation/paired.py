@@ -8,7 +8,7 @@ import numpy.typing as npt
 from efquantface.evaluation.allpairs import BINS
 from efquantface.evaluation.bootstrap import Interval, mean_interval
 from efquantface.evaluation.metrics import Operating, Scores, rates_at, roc_curve, tar_at_far
-from efquantface.evaluation.result import Curves, Metric
+from efquantface.evaluation.result import Curves, Metric, Mixed
 
 Embeddings = npt.NDArray[np.float32]
 ACROSS = (("teacher", "student"), ("student", "teacher"))  # model of the gallery, of the probes
@@ -95,12 +95,36 @@ def add_curves(
     curves.impostor[name] = counts.reshape(-1, coarse).sum(axis=1).tolist()
 
 
+def mixed_at(
+    own: tuple[Scores, Scores],
+    mixed: tuple[Scores, Scores],
+    fars: list[float],
+    totals: tuple[int, int] | None = None,
+) -> list[Mixed]:
+    """The student's probes in the teacher's gallery, at the teacher's threshold of each FAR.
+
+    Args:
+        own: genuine and impostor scores of the teacher.
+        mixed: the same with the probe embedded by the student.
+        totals: number of impostor pairs of both, where only the largest are held.
+    """
+    found = []
+    for far in fars:
+        point = tar_at_far(*own, far, totals and totals[0])
+        genuine, impostor = mixed
+        accepted = int((impostor >= point.threshold).sum())
+        share = accepted / (totals[1] if totals else len(impostor))
+        tar = float((genuine >= point.threshold).mean())
+        found.append(Mixed(far, point.tar, tar, share))
+    return found
+
+
 def compatibility(
     own: dict[str, tuple[Scores, Scores]],
     mixed: dict[str, tuple[Scores, Scores]],
     fars: list[float],
     totals: tuple[int, int] | None = None,
-) -> list[Metric]:
+) -> tuple[list[Metric], list[Mixed]]:
     """What a deployment asks: do enrolled galleries still match, and which threshold becomes which.
 
     Args:
@@ -112,7 +136,8 @@ def compatibility(
 
     Returns:
         The TAR of mixed pairs at the threshold that is deployed for the gallery's own model (with the
-        FAR that they have there), and the thresholds of equal FAR.
+        FAR that they have there), and the thresholds of equal FAR; then the teacher's gallery with the
+        student's probes at every FAR.
     """
     found = []
     if fars:
@@ -136,7 +161,7 @@ def compatibility(
         found.append(
             Metric(f"threshold at FAR={far:g}", values["teacher"], student=values["student"])
         )
-    return found
+    return found, mixed_at(own["teacher"], mixed["teacher"], fars, totals)
 
 
 def at_threshold(split: dict[str, tuple[Scores, Scores]], threshold: float | None) -> list[Metric]:

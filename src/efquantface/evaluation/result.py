@@ -39,6 +39,22 @@ class Curves:
     impostor: dict[str, list[int]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """Probes of the student against a gallery of the teacher, at the teacher's threshold.
+
+    Attributes:
+        asked: the FAR that the threshold has for the teacher.
+        teacher: the teacher's own TAR there.
+        tar, far: of the mixed pairs.
+    """
+
+    asked: float
+    teacher: float
+    tar: float
+    far: float
+
+
 @dataclass(repr=False)
 class ProtocolResult:
     """All metrics of one protocol on one evaluation set.
@@ -49,6 +65,7 @@ class ProtocolResult:
         flags: how embeddings were made (flip, normalization).
         changed: indices (a, b, same, teacher score, student score) of pairs decided differently.
         left_out: metrics that the set is too small for, and why.
+        mixed: galleries of the teacher that the student searches, by FAR.
     """
 
     protocol: str
@@ -58,6 +75,7 @@ class ProtocolResult:
     curves: Curves
     changed: list[tuple[int, int, bool, float, float]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    mixed: list[Mixed] = field(default_factory=list)
 
     def __repr__(self) -> str:
         """One line: what was compared, and the first metric."""
@@ -101,6 +119,7 @@ class ProtocolResult:
             "flags": self.flags,
             "metrics": [vars(m) for m in self.metrics],
             "left_out": self.left_out,
+            "mixed": [vars(m) for m in self.mixed],
         }
 
 

@@ -116,6 +116,11 @@ class Emulator(fx.Interpreter):
             return copy.deepcopy(module).double()(*(_real(x).double() for x in inputs)).float()
         return module(*(_real(x) for x in inputs))  # an island of float
 
+    def is_input(self, n: fx.Node) -> bool:
+        """Whether a node makes codes of the pixels."""
+        assert isinstance(self.module, fx.GraphModule)
+        return isinstance(module_of(self.module, n), InputQuantizer)
+
     def _in_16_bits(
         self, module: QuantConv2d | QuantLinear, x: _Codes, exact: _Accumulated
     ) -> _Accumulated:

@@ -8,7 +8,7 @@ a difference does not grow through those behind it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,10 +81,10 @@ def walk(
     for start in range(0, len(pixels), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         own = {name: values[part] for name, values in codes.items()}
-        walker = _Walker(student.graph, own)
+        walker = Walker(student.graph, own)
         rows.append(walker.rows(pixels[part]))
         if islands:
-            wide = _Walker(student.graph, own, wide=True)
+            wide = Walker(student.graph, own, wide=True)
             wide.rows(pixels[part])
         for layer in walker.layers:
             rounding = 0.0
@@ -110,8 +110,10 @@ def _joined(parts: list[tuple[int, LayerParity]]) -> LayerParity:
     )
 
 
-class _Walker(Emulator):
+class Walker(Emulator):
     """Replaces each quantizer's result by the file's after comparing them.
+
+    The input's codes are the file's, too, where they are given.
 
     Attributes:
         layers: one entry a quantizer.
@@ -128,6 +130,13 @@ class _Walker(Emulator):
         with torch.no_grad():
             result: Tensor = self.run(pixels.cpu().float())
         return np.asarray(result.float().numpy(), np.float32)
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        theirs = self.codes.get(name_of(n))
+        if theirs is None or not self.is_input(n):
+            return result
+        return replace(result, codes=torch.from_numpy(theirs).double())
 
     def settle(
         self,

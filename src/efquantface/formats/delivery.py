@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from efquantface.errors import ExportError, ParityError
+from efquantface.files import remove
 from efquantface.formats.table import Choices, Format
 from efquantface.graph.model import FaceModel
 
@@ -36,5 +37,5 @@ def deliver(
         return lines + form.room.check(model, files)
     except ParityError:
         for path in files:
-            path.unlink(missing_ok=True)
+            remove(path)
         raise

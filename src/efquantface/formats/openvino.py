@@ -34,6 +34,7 @@ from efquantface.graph.model import FaceModel
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d
 from efquantface.rows import mean_cosine
+from efquantface.runtime.backends import contract_beside
 from efquantface.runtime.processor import lacks_vnni
 from efquantface.runtime.sessions import Run, run_openvino
 
@@ -188,11 +189,6 @@ def check_openvino(form: FaceModel, target: Path) -> float:
     if found:
         raise ParityError(f"{target}: {'; '.join(found)}")
     return cosine
-
-
-def contract_beside(target: Path) -> Path:
-    """The file that holds the contract of an OpenVINO file, which keeps none itself."""
-    return target.with_suffix(".contract.json")
 
 
 @torch.no_grad()

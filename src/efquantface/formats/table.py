@@ -24,9 +24,11 @@ class Choices:
 
     Attributes:
         packed: weights of few bits in few bits, where the format can.
+        runtime: what runs a site's model, ``litert`` or ``onnxruntime``; ``auto`` the first that can.
     """
 
     packed: bool = True
+    runtime: str = "auto"
 
 
 class Room(Protocol):
@@ -62,6 +64,7 @@ class Format:
         floats: whether float networks (``--float``) can be written.
         between: what stands between a student's name and the ending where ``-o`` is not given, so that
             its files of several formats lie side by side.
+        mark: the file by which a folder is known as one of this format.
     """
 
     name: str
@@ -70,29 +73,34 @@ class Format:
     beside: tuple[str, ...] = ()
     floats: bool = True
     between: str = ""
+    mark: str = ""
 
     @property
     def room(self) -> Room:
         """The format's module, imported when it is used."""
         return cast(Room, importlib.import_module(f"efquantface.formats.{self.name}"))
 
+    def called(self, stem: str) -> str:
+        """The name where the user gives none, from a model's."""
+        return f"{stem}{self.suffix}" if self.suffix else f"{stem}-{self.name}"
+
     def files(self, output: Path) -> tuple[Path, ...]:
         """The files that ``-o`` stands for, the one that is opened first.
 
         Raises:
-            ExportError: the name has another ending than the format's.
+            ExportError: the name has another ending than the format's, or a folder has none.
         """
         if self.name == "scales" and output.suffix == ".json":
             if output.name.endswith(".scales.json"):  # of X.onnx
                 output = output.with_name(output.name.removesuffix(".scales.json") + ".onnx")
             else:
                 return output.with_suffix(self.suffix), output
+        if not self.suffix:
+            if not output.name or output.name == ".." or output.suffix in _ENDINGS:
+                raise ExportError(f"-o {output}: this is a folder; give it a name of its own")
+            return (output,)
         if output.suffix != self.suffix:
-            raise ExportError(
-                f"-o {output}: this file's name ends in {self.suffix}"
-                if self.suffix
-                else f"-o {output}: this is a folder, whose name has no ending"
-            )
+            raise ExportError(f"-o {output}: this file's name ends in {self.suffix}")
         return output, *(output.with_suffix(ending) for ending in self.beside)
 
 
@@ -101,6 +109,7 @@ FORMATS: dict[str, Format] = {
     for entry in (
         Format("onnx", "a file for ONNX Runtime and whatever else reads ONNX", ".onnx"),
         Format("openvino", "IR placed for OpenVINO's integers", ".xml", (".bin", ".contract.json")),
+        Format("tflite", "a file for LiteRT, of phones and browsers", ".tflite"),
         Format(
             "scales",
             "float ONNX and a JSON of scales, for other converters",
@@ -124,8 +133,10 @@ FORMATS: dict[str, Format] = {
             floats=False,
             between=".ncnn",
         ),
+        Format("web", "a folder to serve: a page that compares faces", "", mark="efquantface.json"),
     )
 }
+_ENDINGS = {entry.suffix for entry in FORMATS.values()} - {""}  # no folder is called so
 
 
 def known(name: str) -> Format:

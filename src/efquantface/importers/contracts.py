@@ -1,4 +1,4 @@
-"""Which file a model is, and what an ONNX or OpenVINO file expects of a crop. Needs no PyTorch."""
+"""Which file a model is, and what a runtime's file expects of a crop. Needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from efquantface.downloads import stand_in
 from efquantface.errors import ContractError, ModelFileError
 from efquantface.importers.onnx.facts import OnnxFacts, read_facts
 from efquantface.importers.packs import is_pack, open_pack
+from efquantface.runtime.backends import own_backend
 
 _BAKED_IN = 8.0  # a graph that starts by dividing pixels by this or more, or subtracting it
 
@@ -51,7 +52,7 @@ def onnx_contract(
     preprocess: str | None = None,
     size: tuple[int, int] | None = None,
 ) -> FaceContract:
-    """The contract of an ONNX or OpenVINO file; see :func:`opened`."""
+    """The contract of a runtime's file; see :func:`opened`."""
     return opened(path, contract, preprocess, size)[0]
 
 
@@ -61,19 +62,20 @@ def opened(
     preprocess: str | None = None,
     size: tuple[int, int] | None = None,
 ) -> tuple[FaceContract, OnnxFacts | None]:
-    """The contract of an ONNX or OpenVINO file, whatever operators are in it, and an ONNX file's facts.
+    """The contract of a runtime's file, whatever operators are in it, and an ONNX file's facts.
 
     Args:
-        path: ``.onnx`` or ``.xml``.
+        path: with one of the endings of :mod:`~efquantface.runtime.backends`.
         contract, preprocess: as the user declares them.
         size: height and width of crops, for files that leave them open.
 
     Raises:
         ModelFileError: the file cannot be read.
-        ContractError: an OpenVINO file without a contract, or a declared one that does not fit.
+        ContractError: another runtime's file without a contract, or a declared one that does not fit.
     """
-    if path.suffix == ".xml":
-        return contract or _openvino_contract(path), None
+    backend = own_backend(path)
+    if backend is not None and backend.contract is not None:
+        return contract or backend.contract(path), None
     facts = read_facts(path, wanted_size(contract, size))
     return find_contract(facts, path, contract, preprocess)[0], facts
 
@@ -125,13 +127,3 @@ def find_contract(
         "say --preprocess insightface|adaface|imagenet|raw if you know it"
     )
     return replace(base, source=ASSUMED), [*said, note]
-
-
-def _openvino_contract(path: Path) -> FaceContract:
-    """The contract that export wrote beside (``NAME.contract.json``) an OpenVINO file."""
-    beside = path.with_suffix(".contract.json")
-    if not beside.is_file():
-        raise ContractError(
-            f"{path}: OpenVINO files keep no contract; {beside.name} is missing beside it"
-        )
-    return FaceContract.read(beside)

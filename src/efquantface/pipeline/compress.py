@@ -21,6 +21,7 @@ from efquantface.errors import FinishedError, OutOfMemoryError, WriteError
 from efquantface.evaluation.items import EvalItem
 from efquantface.evaluation.sets import EvalSet
 from efquantface.export.parity import Parity
+from efquantface.files import write_text
 from efquantface.graph.checkpoint import save_checkpoint
 from efquantface.graph.model import FaceModel
 from efquantface.pipeline import estimate
@@ -42,8 +43,11 @@ from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import layer_errors
 from efquantface.quantize.scheme import Scheme
 from efquantface.recipe import Recipe
+from efquantface.report.card import model_card
 from efquantface.report.page import write_report
+from efquantface.report.provenance import Provenance
 from efquantface.report.results import Results, Sizes
+from efquantface.runtime.environment import environment
 from efquantface.runtime.memory import is_out_of_memory, keep_freed_memory
 
 _LAYER_FACES = 64
@@ -186,7 +190,7 @@ def compress(
     files = run.directory
     with alone_in(files.path, files.environment), _going_on(run):
         files.make(recipe, force=force, resume=resume)  # what was given can be used
-        files.keep_inputs(inputs.described(), resume=resume)
+        files.keep_inputs(inputs.digests, resume=resume)
         run.console.log_to(files.log)
         return _compress(run, inputs, caveat)
 
@@ -263,6 +267,7 @@ def _compress(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
         reconstructed=recipe.reconstructs,
         title=caveat,
         caveat=caveat,
+        provenance=Provenance.of(recipe, inputs.digests, environment()["packages"], files.onnx),
     )
     with console.stage(estimate.REPORT):
         _report(run, inputs, results)
@@ -343,6 +348,7 @@ def _report(run: Run, inputs: Inputs, results: Results) -> None:
     files = run.directory
     files.write_metrics(results.as_dict())
     shown = [s for s in inputs.sets if isinstance(s, EvalSet)] if run.recipe.report_faces else []
+    write_text(files.card, model_card(results))
     write_report(files.report, results, shown)
     files.state.unlink(missing_ok=True)
     run.console.log(f"student: {files.onnx}   report: {files.report}")

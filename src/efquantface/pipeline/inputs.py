@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ class Inputs:
     alignment: str
     teacher_check: TeacherCheck | None = None
 
-    def described(self) -> dict[str, Any]:
+    @cached_property
+    def digests(self) -> dict[str, Any]:
         """By what a resumed run knows that teacher and faces are the same."""
         images = hashlib.sha256(np.ascontiguousarray(self.faces.images).data)
         images.update(np.ascontiguousarray(self.faces.identities).data)

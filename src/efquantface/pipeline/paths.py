@@ -13,9 +13,10 @@ from efquantface.errors import DataError, EfqError, ModelFileError, RecipeError,
 from efquantface.evaluation.benchmarks.look import check_eval
 from efquantface.importers.packs import is_pack
 from efquantface.recipe import Recipe
+from efquantface.runtime.backends import ENDINGS
 
 # Endings by which a model is told from faces; what else can be read is for load_model to say.
-_MODELS = (".onnx", ".xml", ".dat", ".pt", ".pth", ".ckpt", ".safetensors", ".pkl")
+_MODELS = (*ENDINGS, ".dat", ".pt", ".pth", ".ckpt", ".safetensors", ".pkl")
 _LISTS = (".txt", ".lst")
 _IN_MEMORY = "<"  # a recipe names what a Python caller gives as an object so
 _STUDENT = "student.safetensors"

@@ -76,6 +76,11 @@ class RunDir:
         """The report."""
         return self.path / "report.html"
 
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.path / "MODEL_CARD.md"
+
     def check(self, recipe: Recipe, *, force: bool, resume: bool) -> None:
         """Raise if a run with ``recipe`` may not be written here; changes nothing.
 

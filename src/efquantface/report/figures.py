@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from markupsafe import escape
 from matplotlib.axes import Axes
 
 from efquantface.distill.settings import History
@@ -17,7 +19,11 @@ from efquantface.prune.prune import Pruned
 from efquantface.quantize.mixed import CHOICES, LayerChoice
 from efquantface.text import plain
 
-TEACHER, STUDENT, QUIET = "#5b6770", "#0b7285", "#adb5bd"
+TEACHER, STUDENT, QUIET = "#6c7a84", "#0b8ca3", "#adb5bd"  # on white and on black
+_INK = "#010203"  # of text and axes; the page replaces it
+_INKED: dict[Any, str] = dict.fromkeys(
+    ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK
+)
 _COLOURS = {"teacher": TEACHER, "student": STUDENT}
 
 
@@ -55,7 +61,7 @@ def histograms(protocol: ProtocolResult) -> str:
                 if name == "student":
                     axes.stairs(shares, edges, fill=True, color=colour, alpha=0.55)
                 else:
-                    axes.stairs(shares, edges, color="#212529", linewidth=1.1)
+                    axes.stairs(shares, edges, color=_INK, linewidth=1.1)
         axes.set_xlabel("cosine similarity (student filled, teacher as line)")
         axes.set_ylabel("share of pairs")
         axes.set_xlim(-0.6, 1)
@@ -137,11 +143,15 @@ def allocation(choices: list[LayerChoice]) -> str:
 
 
 def _figure(draw: Callable[[Axes], None], title: str, width: float = 4.6) -> str:
-    figure, axes = plt.subplots(figsize=(width, 3.2), layout="constrained")
+    with plt.rc_context(_INKED):
+        figure, axes = plt.subplots(figsize=(width, 3.2), layout="constrained")
     axes.spines[["top", "right"]].set_visible(False)
     draw(axes)
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Title": plain(title)})
+    figure.savefig(
+        stream, format="svg", metadata={"Date": None, "Title": plain(title)}, transparent=True
+    )
     plt.close(figure)
     text = stream.getvalue()
-    return text[text.index("<svg") :]
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")  # dark pages, too
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(plain(title))}" ', 1)

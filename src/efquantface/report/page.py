@@ -17,6 +17,8 @@ from efquantface.evaluation.sets import EvalSet
 from efquantface.files import write_text
 from efquantface.recipe import FLOAT
 from efquantface.report import figures, sentences
+from efquantface.report.deploying import insightface_code, onnxruntime_code
+from efquantface.report.provenance import as_yaml, without_folders
 from efquantface.report.results import (
     BEST_FLOAT,
     STUDENT,
@@ -26,9 +28,11 @@ from efquantface.report.results import (
     formatted_interval,
     percent,
 )
+from efquantface.report.verdict import GALLERY_RULE, RULE, judge
 from efquantface.text import plain
 
 _MAX_CHANGED = 40
+_STYLE = Path(__file__).with_name("style.css")
 
 
 def _plain(value: object) -> object:
@@ -53,7 +57,12 @@ def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ())
         lstrip_blocks=True,
     )
     environment.globals.update(
-        percent=percent, formatted=formatted, interval=formatted_interval, zip=zip
+        percent=percent,
+        formatted=formatted,
+        shown=formatted_interval,
+        rule=RULE,
+        gallery_rule=GALLERY_RULE,
+        style=Markup(_STYLE.read_text(encoding="utf-8")),
     )
     speed, quantized = results.speed, results.recipe["bits"] != FLOAT
     protocols = [
@@ -68,6 +77,12 @@ def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ())
     page = environment.get_template("page.html.j2").render(
         results=results,
         title=results.title or f"{results.teacher}: {_bits(results)}",
+        verdict=judge(results.protocols),
+        made=results.provenance,
+        recipe=as_yaml(results.recipe),
+        faces=without_folders(results.recipe["faces"]),
+        onnxruntime=onnxruntime_code(results.contract),
+        insightface=insightface_code(results.contract),
         protocols=protocols,
         portability=sentences.portability(results),
         exact_sums=sentences.exact_sums(results),

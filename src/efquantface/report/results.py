@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from efquantface.contract import FaceContract
 from efquantface.embedding.benchmark import Speed
 from efquantface.evaluation.result import Evaluation, Metric
+from efquantface.report.provenance import Provenance
+from efquantface.report.verdict import judge
 from efquantface.runtime.processor import named
 
 if TYPE_CHECKING:  # tables of evaluations need no PyTorch
@@ -70,6 +72,7 @@ class Results:
         teacher_check: the teacher's graph beside the user's own file; None where that cannot run.
         title, caveat: for the head of table and report.
         processor: on which all this was measured: its name and kind.
+        provenance: what made the student; None outside of a run.
 
     Example:
         >>> results
@@ -99,6 +102,7 @@ class Results:
     caveat: str = ""
     processor: str = field(default_factory=named)
     teacher_check: dict[str, Any] | None = None
+    provenance: Provenance | None = None
 
     def __repr__(self) -> str:
         """One line: what was made of what, how small it is, and each protocol's first metric."""
@@ -118,6 +122,8 @@ class Results:
         """Plain data for metrics.json."""
         return {
             "teacher": self.teacher,
+            "verdict": judge(self.protocols).as_dict(),
+            "provenance": None if self.provenance is None else asdict(self.provenance),
             "contract": asdict(self.contract),
             "sizes": {**asdict(self.sizes), "ratio": self.sizes.ratio},
             "protocols": [p.as_dict() for p in self.protocols],

@@ -20,6 +20,7 @@ _PACKAGES = (
     "onnxruntime",
     "openvino",
     "ncnn",
+    "ai-edge-litert",
     "opencv-python-headless",
     "yuface",
     "safetensors",

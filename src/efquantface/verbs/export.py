@@ -10,7 +10,7 @@ from efquantface.errors import ExportError, RunError
 from efquantface.export.parity import on_noise
 from efquantface.files import make_folder, move, temporary_folder
 from efquantface.formats.delivery import deliver
-from efquantface.formats.table import Choices, known
+from efquantface.formats.table import Choices, Format, known
 from efquantface.graph.model import FaceModel
 from efquantface.importers.contracts import resolve
 from efquantface.importers.load import load_model
@@ -28,6 +28,7 @@ def export_model(
     *,
     as_float: bool,
     packed: bool = True,
+    runtime: str = "auto",
     full_range: bool = False,
     preprocess: str | None,
     size: tuple[int, int] | None = None,
@@ -37,15 +38,16 @@ def export_model(
 
     Args:
         model: a run's directory, a checkpoint, or any other model with ``as_float``.
-        output: the file; beside the model, or here for ``as_float``, where None. For scales X.onnx
-            (with X.scales.json beside it) or X.json (with X.onnx).
+        output: the file or folder; beside the model, or here for ``as_float``, where None. For scales
+            X.onnx (with X.scales.json beside it) or X.json (with X.onnx).
         file_format: one of ``FORMATS``.
         as_float: write a float network, in the form that runtimes run fastest.
         packed: weights of few bits packed, for ONNX from opset 21.
+        runtime: what runs a site's model: ``litert``, ``onnxruntime`` or ``auto``, the first that can.
         full_range: leave a student of full range as it is; otherwise it is made portable.
         preprocess: for files that do not say how pixels are normalized.
         size: height and width of crops, for files that leave them open.
-        force: replace existing files.
+        force: replace existing files, or a folder of the same format.
 
     Returns:
         Lines to print: what was written, and what runs in integers.
@@ -54,7 +56,7 @@ def export_model(
         ExportError: an unknown format, a float network where a student is expected, or a student
             that cannot be made portable.
         ImportMismatchError: the network was not imported rightly; compared on random crops.
-        RunError: the output exists and ``force`` is not given.
+        RunError: the output exists and ``force`` is not given, or is a folder of something else.
         ParityError: the file does not compute what the student computes; nothing is replaced.
 
     Example:
@@ -80,23 +82,36 @@ def export_model(
         loaded, portable = _made_portable(loaded, model)
     checked = compared(model, loaded) if as_float else []
     source = resolve(model)
-    name = f"{source.stem}{'.float' if as_float else form.between}{form.suffix}"
+    name = form.called(f"{source.stem}{'.float' if as_float else form.between}")
     output = output or (Path.cwd() / name if as_float else source.with_name(name))
     for path in form.files(output):
-        if path.exists() and not force:
-            raise RunError(f"{path}: exists; add --force to replace it, or choose another -o")
+        _check_free(path, form, force)
     beside = output.parent
     make_folder(beside)
     # files get their place once all of them are written and checked
     with temporary_folder(beside) as folder:
         try:
-            lines = deliver(loaded, form, folder / output.name, Choices(packed))
+            lines = deliver(loaded, form, folder / output.name, Choices(packed, runtime))
         except ExportError as error:
             raise type(error)(str(error).replace(str(folder), str(beside))) from None
         for path in form.files(output):
             move(folder / path.name, path)
     written = [line.replace(str(folder), str(beside)) for line in lines]
     return portable + written + checked
+
+
+def _check_free(path: Path, form: Format, force: bool) -> None:
+    """Raise where something stands that is not to be replaced."""
+    if not path.exists():
+        return
+    if not force:
+        raise RunError(f"{path}: exists; add --force to replace it, or choose another -o")
+    if form.suffix and path.is_dir():
+        raise RunError(f"{path}: is a folder; choose another -o")
+    if not form.suffix and not (path / form.mark).is_file():
+        raise RunError(
+            f"{path}: is nothing that --format {form.name} wrote; move it away, or choose another -o"
+        )
 
 
 def _made_portable(student: FaceModel, name: str) -> tuple[FaceModel, list[str]]:

@@ -17,6 +17,7 @@ from efquantface.importers.contracts import find_contract, onnx_contract, resolv
 from efquantface.importers.looks import no_embedding
 from efquantface.importers.onnx.facts import read_facts
 from efquantface.importers.onnx.proto import load_proto, quantized_operators
+from efquantface.runtime.backends import own_backend
 
 
 @dataclass
@@ -66,6 +67,9 @@ def describe_model(
         quantized = quantized_operators(load_proto(path))
         if quantized:
             return _quantized(found, path, quantized)
+    backend = own_backend(path)
+    if backend is not None and backend.contract is not None:
+        return _of_runtime(found, path, backend.name)
     try:
         with wanted_for("to tell multiply-accumulates, layers and what can be compressed, inspect"):
             from efquantface.importers.load import load_model
@@ -134,6 +138,20 @@ def _quantized(found: Description, path: Path, operators: list[str]) -> Descript
         executed_operators=dict(ran.counts),
         portable=not layers,
         overflowing_layers=layers,
+    )
+
+
+def _of_runtime(found: Description, path: Path, backend: str) -> Description:
+    """A file of a runtime that only runs it."""
+    contract = onnx_contract(path)
+    return found.add(
+        [
+            f"a file for --backend {backend}: to be evaluated, benchmarked and deployed, not compressed",
+            f"contract: {contract.describe()}",
+        ],
+        backend=backend,
+        contract=asdict(contract),
+        compressible=False,
     )
 
 

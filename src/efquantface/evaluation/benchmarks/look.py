@@ -8,12 +8,13 @@ from pathlib import Path
 
 from efquantface.data.images import SUFFIXES
 from efquantface.errors import DataError, did_you_mean
+from efquantface.runtime.backends import ENDINGS
 
 AGEDB = "*protocol_30*.mat"
 TWO_LINES = ("pairs_CALFW.txt", "pairs_CPLFW.txt")
 _LISTS = ("*.bin", AGEDB, "*pair*.txt", "meta/*_face_tid_mid.txt")
 _FOLDERS = (("Protocol", "Split"), ("txts",), ("test", "txts"), ("gallery",))
-_ALONE = frozenset({".onnx", ".xml", ".pt", ".pth", ".safetensors", ".rec", ".parquet"})
+_ALONE = frozenset({*ENDINGS, ".pt", ".pth", ".safetensors", ".rec", ".parquet"})
 
 
 def name_and_path(text: str) -> tuple[str, Path]:

@@ -22,7 +22,7 @@ from efquantface.evaluation.paired import (
     plain_metric,
     tar_metric,
 )
-from efquantface.evaluation.result import Curves, Metric, ProtocolResult
+from efquantface.evaluation.result import Curves, Metric, Mixed, ProtocolResult
 from efquantface.evaluation.sets import EvalSet
 from efquantface.interfaces import Progress
 from efquantface.rows import mean_cosine, unit
@@ -69,6 +69,7 @@ def score_people(
         for position, what in enumerate(("FAR", "FRR")):
             values = {n: r[position] for n, r in rates.items()}
             metrics.append(plain_metric(f"{what} at {options.threshold:g}", values))
+    searched: list[Mixed] = []
     if "student" in models:
         metrics.append(
             Metric(
@@ -80,13 +81,20 @@ def score_people(
         )
         metrics += _agreement(rows, first, fars)
         if labelled and fars:
-            metrics += _across(rows, found, identities, fars, progress)
+            across, searched = _across(rows, found, identities, fars, progress)
+            metrics += across
     if options.groups and labelled and fars:
         points = {n: _point(r, fars[-1]).threshold for n, r in found.items()}
         metrics += people_groups(item.faces, rows, points, fars[-1], options.groups)
     left_out = why_left_out(len(first.genuine), first.impostors)
     return ProtocolResult(
-        f"{item.name} all pairs", counts, options.text, metrics, curves, left_out=left_out
+        f"{item.name} all pairs",
+        counts,
+        options.text,
+        metrics,
+        curves,
+        left_out=left_out,
+        mixed=searched,
     )
 
 
@@ -96,7 +104,7 @@ def _across(
     identities: npt.NDArray[np.int64],
     fars: list[float],
     progress: Progress | None,
-) -> list[Metric]:
+) -> tuple[list[Metric], list[Mixed]]:
     own = {n: (r.genuine, r.top_impostors) for n, r in found.items()}
     mixed = {
         gallery: score_all_pairs(rows[gallery], identities, progress, probes=rows[probe])
@@ -115,7 +123,9 @@ def _point(result: AllPairs, far: float) -> Operating:
 
 
 def _agreement(rows: dict[str, Embeddings], teacher: AllPairs, fars: list[float]) -> list[Metric]:
-    """Share of pairs decided alike at the teacher's own thresholds, on up to 2,000 images.
+    """Shares of pairs decided alike at the teacher's own thresholds, on up to 2,000 images.
+
+    Of all pairs, nearly all of which both reject, and of those that either accepts.
 
     Without genuine pairs (one image a person) the thresholds are those that accept the share FAR
     of all pairs.
@@ -132,10 +142,16 @@ def _agreement(rows: dict[str, Embeddings], teacher: AllPairs, fars: list[float]
         accepted, both = a >= threshold, (a >= threshold) & (b >= threshold)
         share = float(((a >= threshold) == (b >= threshold)).mean())
         either = int((accepted | (b >= threshold)).sum())
-        note = f"of pairs that either accepts, both accept {both.sum() / max(either, 1):.1%}"
-        metrics.append(
-            Metric(f"same decisions at teacher's FAR={far:g}", None, student=share, note=note)
-        )
+        metrics.append(Metric(f"same decisions at teacher's FAR={far:g}", None, student=share))
+        if either:
+            metrics.append(
+                Metric(
+                    f"same accepted pairs at teacher's FAR={far:g}",
+                    None,
+                    student=float(both.sum() / either),
+                    note="of pairs that either accepts, those that both accept",
+                )
+            )
     return metrics
 
 

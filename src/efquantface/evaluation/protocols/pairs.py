@@ -32,7 +32,7 @@ from efquantface.evaluation.paired import (
     plain_metric,
     thresholds,
 )
-from efquantface.evaluation.result import Curves, Metric, ProtocolResult
+from efquantface.evaluation.result import Curves, Metric, Mixed, ProtocolResult
 from efquantface.evaluation.sets import EvalSet, Pairs
 from efquantface.rows import mean_cosine, unit
 
@@ -69,6 +69,7 @@ def score_pairs(
     metrics.append(plain_metric("AUC", {n: area_under_roc(g, i) for n, (g, i) in split.items()}))
     metrics += at_threshold(split, options.threshold)
     changed: list[tuple[int, int, bool, float, float]] = []
+    searched: list[Mixed] = []
     if "student" in models:
         metrics.append(
             Metric(
@@ -79,11 +80,12 @@ def score_pairs(
             )
         )
         mixed = {g: pair_scores(rows[g], rows[p], pairs) for g, p in ACROSS}
-        metrics += compatibility(
+        across, searched = compatibility(
             split,
             {n: (s[same], s[~same]) for n, s in mixed.items()},
             supported_fars(counts["impostor"]),
         )
+        metrics += across
         changed = _changed(pairs, scores, folds)
     if options.groups:
         metrics += pair_groups(item.faces, pairs, scores, folds, options.groups)
@@ -98,6 +100,7 @@ def score_pairs(
         curves,
         changed,
         [*pairs.left_out(), *why_left_out(counts["genuine"], counts["impostor"])],
+        searched,
     )
 
 

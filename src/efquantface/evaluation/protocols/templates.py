@@ -24,7 +24,7 @@ from efquantface.evaluation.paired import (
     tar_metric,
     thresholds,
 )
-from efquantface.evaluation.result import Curves, Metric, ProtocolResult
+from efquantface.evaluation.result import Curves, Metric, Mixed, ProtocolResult
 from efquantface.evaluation.templates import score_template_pairs
 from efquantface.rows import mean_cosine, unit
 
@@ -89,6 +89,7 @@ def verification(item: TemplateSet, rows: Rows, options: Options, flags: str) ->
         for far in fars
     ]
     metrics += at_threshold(split, options.threshold)
+    searched: list[Mixed] = []
     if "student" in rows:
         cosine = mean_cosine(rows["teacher"], rows["student"])
         metrics.append(
@@ -98,12 +99,15 @@ def verification(item: TemplateSet, rows: Rows, options: Options, flags: str) ->
             gallery: _divided(score_template_pairs(rows[gallery], rows[probe], a, b), same)
             for gallery, probe in ACROSS
         }
-        metrics += compatibility(split, mixed, fars)
+        across, searched = compatibility(split, mixed, fars)
+        metrics += across
     curves = Curves()
     for name, (g, i) in split.items():
         add_curves(curves, name, g, i, None, histogram(i))
     left_out = why_left_out(counts["genuine"], counts["impostor"])
-    return ProtocolResult(f"{item.name} 1:1", counts, flags, metrics, curves, left_out=left_out)
+    return ProtocolResult(
+        f"{item.name} 1:1", counts, flags, metrics, curves, left_out=left_out, mixed=searched
+    )
 
 
 def _divided(scores: Scores, same: npt.NDArray[np.bool_]) -> tuple[Scores, Scores]:

@@ -1,0 +1,342 @@
+"""LiteRT computes the student: the same codes, in one part, for any batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import fx, nn
+
+from conftest import SIZE, SmallFaceNet, make_faces, randomize
+from efquantface.contract import FaceContract
+from efquantface.embedding.embedder import Embedder
+from efquantface.errors import ExportError
+from efquantface.export.onnx_writer import to_onnx
+from efquantface.export.parity import _runtime_codes
+from efquantface.formats.delivery import deliver
+from efquantface.formats.litert.checking import check_litert
+from efquantface.formats.litert.model import to_litert
+from efquantface.formats.table import FORMATS
+from efquantface.graph import ops
+from efquantface.graph.graph import INPUT, GraphBuilder, module_nodes, name_of
+from efquantface.graph.model import FaceModel
+from efquantface.importers.load import load_model
+from efquantface.quantize.fake_quant import ActivationQuantizer
+from efquantface.quantize.placement import quantize
+from efquantface.quantize.ranges import set_ranges
+from efquantface.quantize.scheme import Bits, Scheme
+from efquantface.runtime.litert import Interpreter
+from efquantface.runtime.litert_file import parse, with_outputs
+from litert_files import LiteRtFile
+from random_graphs import SIZE as SMALL
+from random_graphs import graphs
+from students import Pattern, student_of
+
+FACES = make_faces().images[:8]
+
+
+class ReluNet(nn.Module):
+    """MobileNet's block with ReLU6, a residual sum and two ways of pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.wide, self.deep = nn.Conv2d(8, 16, 1), nn.Conv2d(16, 16, 3, 1, 1, groups=16)
+        self.back, self.pool = nn.Conv2d(16, 8, 1), nn.AvgPool2d(2)
+        self.fc = nn.Linear(8, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        relu = nn.functional.relu6
+        x = relu(self.stem(x))
+        x = self.pool(x + self.back(relu(self.deep(relu(self.wide(x))))))
+        return self.fc(x.mean((2, 3)))
+
+
+class SqueezeExcite(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.squeeze, self.excite = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        small = torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))
+        return x * torch.sigmoid(self.excite(small))
+
+
+def delivered(model: FaceModel, folder: Path) -> list[str]:
+    return deliver(model, FORMATS["tflite"], folder / "model.tflite")
+
+
+@pytest.mark.parametrize("bits", ["w8a8", "w6a8", "w4a8", "w6a6", "w4a4"])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_relu_network_has_the_codes_of_onnxruntime(
+    tmp_path: Path, contract: FaceContract, bits: str, symmetric: bool
+) -> None:
+    """Two kernels that know nothing of each other give the same integers, and the same embeddings."""
+    _, student = student_of(randomize(ReluNet()), contract, bits, symmetric)
+    onnx_file, path = to_onnx(student), tmp_path / "model.tflite"
+    (tmp_path / "s.onnx").write_bytes(onnx_file.SerializeToString())
+    lines = delivered(student, tmp_path)
+    assert "XNNPACK: 7 of 7 layers equal" in lines[2] or bits in ("w6a6", "w4a4"), lines
+    x = contract.normalize(FACES)
+    if not symmetric:  # ONNX Runtime on x86 computes signed codes in float
+        right = _runtime_codes(onnx_file, tmp_path / "s.onnx", student, x, False)
+        for name, codes in _codes(path, student, x).items():
+            assert (codes == right[name]).all(), name
+    by_onnx, by_litert = (Embedder.open(p).embed(FACES) for p in (tmp_path / "s.onnx", path))
+    np.testing.assert_allclose(by_litert, by_onnx, atol=1e-5 * np.abs(by_onnx).max())
+
+
+def _codes(path: Path, student: FaceModel, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Codes of maps, in the student's own terms and layout."""
+    data = path.read_bytes()
+    model = parse(data, path.name)
+    names = {
+        name_of(node): module.qparams()[1]
+        for node, module in module_nodes(student.graph)
+        if isinstance(module, ActivationQuantizer)
+    }
+    places = tuple(model.names()[name] for name in names)
+    outputs = Interpreter(with_outputs(data, model, places), path.name)(x)
+    found = {}
+    for (name, zero_point), place, codes in zip(names.items(), places, outputs, strict=True):
+        moved = codes.astype(int) - model.tensors[place].zero_points[0] + zero_point
+        found[name] = moved.transpose(0, 3, 1, 2) if moved.ndim == 4 else moved
+    return found
+
+
+@pytest.mark.parametrize("bits", ["w8a8", "w4a8", "w4a4"])
+@pytest.mark.parametrize("steep", [True, False])
+def test_a_prelu_is_a_product_and_a_sum(
+    tmp_path: Path, network: nn.Module, contract: FaceContract, bits: str, steep: bool
+) -> None:
+    """Only sums may round otherwise, by a code at the edge between two."""
+    for child in network.modules():
+        if isinstance(child, nn.PReLU) and not steep:
+            child.weight.data.clamp_(max=1)
+    _, student = student_of(network, contract, bits)
+    delivered(student, tmp_path)
+    xnnpack, _ = check_litert(student, tmp_path / "model.tflite")
+    sums = {name_of(node) for node, m in module_nodes(student.graph) if isinstance(m, ops.Add)}
+    for layer in xnnpack.layers:
+        assert layer.max_codes <= 1
+        assert not layer.differing or layer.name.removesuffix("_q") in sums
+        assert layer.differing < 1e-3
+
+
+def test_biases_and_weights_are_integers_with_scales(
+    tmp_path: Path, network: nn.Module, contract: FaceContract
+) -> None:
+    """As LiteRT's own schema reads the file: int8 a channel, int32 biases in products of scales."""
+    _, student = student_of(network, contract, "w4a8")
+    file = LiteRtFile(to_litert(student))
+    kinds = file.kinds()
+    assert kinds.count("CONV_2D") == 3
+    assert kinds[-1] == "FULLY_CONNECTED"
+    for operator in file.graph.operators:
+        if file.kind(operator) not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+            continue
+        source, weight, bias = (file.operand(operator, index) for index in range(3))
+        axis = 3 if file.kind(operator) == "DEPTHWISE_CONV_2D" else 0
+        assert weight.quantization.quantizedDimension == axis
+        assert len(weight.quantization.scale) == weight.shape[axis]
+        product = source.quantization.scale[0] * weight.quantization.scale
+        np.testing.assert_array_equal(bias.quantization.scale, product)
+        assert not np.any(weight.quantization.zeroPoint)
+        assert np.abs(file.value(weight).astype(int)).max() <= 127
+
+
+@pytest.mark.parametrize("preprocess", ["insightface", "imagenet", "raw", "adaface", "unit"])
+@pytest.mark.parametrize("bits", ["w8a8", None])
+def test_the_file_takes_what_the_teacher_takes(
+    tmp_path: Path, preprocess: str, bits: str | None
+) -> None:
+    """Normalized crops or raw pixels, of other sizes than square; in colour or grey inside."""
+    contract = FaceContract(SIZE, SIZE + 8, 16, template="unknown").with_preprocess(preprocess)
+    torch.manual_seed(0)
+    module = Pattern(nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU()))
+    if preprocess == "raw":  # networks that take pixels normalize them themselves
+        module.stem.weight.data /= 128
+    teacher = load_model(module.eval(), contract=contract)
+    model = teacher
+    if bits:
+        faces = make_faces(4, 2, size=SIZE + 8).images[:, :SIZE]
+        model = quantize(teacher, Scheme(Bits.parse(bits)))
+        set_ranges(model.graph, [torch.from_numpy(contract.pixels(faces))])
+    lines = delivered(model, tmp_path)
+    assert f"(N,{SIZE},{SIZE + 8},3)" in lines[1]
+    assert contract.color in lines[1]
+    embedder = Embedder.open(tmp_path / "model.tflite")
+    assert embedder.contract == contract
+    faces = make_faces(3, 1, size=SIZE + 8, seed=1).images[:, :SIZE]
+    right = model.embed_pixels(torch.from_numpy(contract.pixels(faces))).numpy()
+    found = embedder.embed(faces)
+    cosine = (found * right).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(right, axis=1)
+    assert cosine.min() > (0.9995 if bits else 1 - 1e-6)
+
+
+BLOCKS = {
+    "squeeze and excitation": SqueezeExcite(),
+    "hard swish": nn.Hardswish(),
+    "swish": nn.SiLU(),
+    "average, zeros counted": nn.AvgPool2d(3, 2, 1),
+    "average, zeros left out": nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+    "average, windows over the end": nn.AvgPool2d(3, 2, ceil_mode=True),
+    "maximum, padded": nn.MaxPool2d(3, 2, 1),
+    "maximum, windows over the end": nn.MaxPool2d(2, 3, ceil_mode=True),
+    "every other place": nn.MaxPool2d(1, 2),
+    "places between windows": nn.MaxPool2d((2, 1), (3, 2), (1, 0)),
+    "depthwise 5x5, stride 2": nn.Conv2d(8, 8, 5, 2, 2, groups=8),
+    "groups": nn.Conv2d(8, 8, 3, 1, 1, groups=2),
+    "depthwise, twice as many": nn.Sequential(
+        nn.Conv2d(8, 16, 3, 1, 1, groups=8), nn.Conv2d(16, 8, 1)
+    ),
+    "dilated": nn.Conv2d(8, 8, 3, 1, 2, dilation=2),
+    "norm alone": nn.BatchNorm2d(8),
+    "norm of groups": nn.GroupNorm(2, 8),
+    "gelu": nn.Sequential(nn.Conv2d(8, 8, 1), nn.GELU()),
+    "elu": nn.Sequential(nn.Conv2d(8, 8, 1), nn.ELU(0.7)),
+    "mish": nn.Mish(),
+    "limits that are no codes": nn.Hardtanh(-1, 0.7),
+    "nearest neighbour": nn.Upsample(scale_factor=2),
+    "mirrored border": nn.ReflectionPad2d(1),
+    "zeros on one side": nn.ZeroPad2d((1, 0, 0, 2)),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_block(tmp_path: Path, contract: FaceContract, name: str) -> None:
+    """Float, 8 bits and 4 bits of every kind of block pass the check: one part, the same codes."""
+    torch.manual_seed(0)
+    body = BLOCKS[name]
+    residual = name in ("squeeze and excitation", "groups", "norm alone")
+    teacher, student = student_of(Pattern(body, 8, residual), contract)
+    _, narrow = student_of(Pattern(body, 8, residual), contract, "w4a4")
+    for model in (teacher, student, narrow):
+        assert len(delivered(model, tmp_path)) == 4
+
+
+def _tokens(out: int = 16) -> FaceModel:
+    """Attention over a map's places, and linear layers over its last axis."""
+    builder, at = GraphBuilder(), INPUT
+    steps: list[tuple[str, nn.Module]] = [
+        ("norm", ops.Normalize([127.5] * 3, [127.5] * 3)),
+        ("stem", ops.Conv2d(3, 6, 4, 4)),
+        ("line", ops.Reshape((6, (SIZE // 4) ** 2))),
+        ("last", ops.Transpose((0, 2, 1))),
+        ("layer_norm", ops.LayerNorm(6, 1e-6)),
+        ("first", ops.Linear(6, 12)),
+        ("gelu", ops.Gelu()),
+        ("second", ops.Linear(12, 6)),
+    ]
+    for name, module in steps:
+        at = builder.add(name, module, at)
+    turned = builder.add("turned", ops.Transpose((0, 2, 1)), at)
+    weights = builder.add("weights", ops.MatMul(), turned, at)
+    weights = builder.add("soft", ops.Softmax(), builder.add("less", ops.Scale(()), weights))
+    mixed = builder.add("mixed", ops.MatMul(), weights, turned)
+    both = builder.add("both", ops.Concat(1), turned, mixed)
+    back = builder.add("map", ops.Reshape((12, SIZE // 4, SIZE // 4)), both)
+    at = builder.add("deep", ops.Conv2d(12, 8, 3, padding=1), back)
+    at = builder.add(
+        "fc",
+        ops.Linear(8, out),
+        builder.add("flat", ops.Flatten(), builder.add("pool", ops.GlobalAvgPool(), at)),
+    )
+    unit = builder.add("unit", ops.L2Normalize(1e-12), at)
+    gm = builder.finish(unit)
+    with torch.no_grad():
+        for parameter in gm.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.05)
+    return FaceModel(gm, FaceContract(SIZE, SIZE, out, template="unknown"))
+
+
+def test_islands_of_float_stay_in_one_part(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher = _tokens()
+    student = quantize(teacher, Scheme(Bits.parse("w8a8")))
+    set_ranges(student.graph, [torch.from_numpy(teacher.contract.pixels(FACES))])
+    for model in (teacher, student):
+        delivered(model, tmp_path)
+        right = model.embed_pixels(torch.from_numpy(model.contract.pixels(FACES))).numpy()
+        found = Embedder.open(tmp_path / "model.tflite").embed(FACES)
+        assert (found * right).sum(1).min() > 0.9995
+
+
+@given(graphs(), st.sampled_from(["w8a8", "w4a4", None]))
+@settings(max_examples=25)
+def test_random_graphs(gm: fx.GraphModule, bits: str | None) -> None:
+    """Whatever small graph: XNNPACK's codes are the student's, and a float file equals PyTorch."""
+    contract = FaceContract(SMALL, SMALL, 5, template="unknown")
+    builder = GraphBuilder()
+    at = builder.add("normalize", ops.Normalize([127.5] * 3, [127.5] * 3), INPUT)
+    names = {INPUT: at}
+    for node, module in module_nodes(gm):
+        inputs = [names[name_of(a)] for a in node.args if isinstance(a, fx.Node)]
+        names[name_of(node)] = builder.add(name_of(node), module, *inputs)
+    model = FaceModel(builder.finish(list(names.values())[-1]), contract)
+    if bits:
+        faces = make_faces(6, 2, size=SMALL).images
+        model = quantize(model, Scheme(Bits.parse(bits)))
+        set_ranges(model.graph, [torch.from_numpy(contract.pixels(faces))])
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        assert len(delivered(model, Path(folder))) == 4
+
+
+def test_dead_channels_and_far_scales(tmp_path: Path, contract: FaceContract) -> None:
+    """Channels without weights, and sums of values of very different size."""
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1), nn.BatchNorm2d(8))
+    with torch.no_grad():
+        body[0].weight[2:4] = 0
+        body[0].bias[2] = 0
+        body[0].weight[5:] *= 1e-4
+    for residual in (False, True):
+        _, student = student_of(Pattern(body, 8, residual), contract)
+        assert len(delivered(student, tmp_path)) == 4
+    with torch.no_grad():
+        body[0].weight.mul_(1e5)
+    _, student = student_of(Pattern(body, 8, True), contract)
+    assert len(delivered(student, tmp_path)) == 4
+
+
+def test_what_litert_cannot_compute_is_said_before_anything_is_written(
+    tmp_path: Path, contract: FaceContract
+) -> None:
+    builder = GraphBuilder()
+    at = builder.add("norm", ops.Normalize([127.5] * 3, [127.5] * 3), INPUT)
+    at = builder.add("bent", ops.Function("erf"), at)
+    at = builder.add("odd", ops.Function("pow", 2.5), at)
+    at = builder.add("flat", ops.Flatten(), at)
+    model = FaceModel(builder.finish(builder.add("fc", ops.Linear(3 * SIZE**2, 16), at)), contract)
+    with pytest.raises(ExportError, match=r"computes no bent \(erf\), odd \(pow\)"):
+        delivered(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_equal_constants_are_one_and_the_digest_is_none_of_them(contract: FaceContract) -> None:
+    """32 zeros are a constant's bytes as well as the digest's before it is known."""
+    builder = GraphBuilder()
+    at = builder.add("norm", ops.Normalize([127.5] * 3, [127.5] * 3), INPUT)
+    at = builder.add("shift", ops.Shift((8,)), builder.add("part", ops.Slice(3, 0, 8), at))
+    at = builder.add("flat", ops.Flatten(), at)
+    fc = ops.Linear(3 * SIZE * 8, 16)
+    model = FaceModel(builder.finish(builder.add("fc", fc, at)), contract)
+    rows = Interpreter(to_litert(model), "made")(contract.normalize(FACES))[0]
+    right = model.embed_pixels(torch.from_numpy(contract.pixels(FACES))).numpy()
+    np.testing.assert_allclose(rows, right, atol=1e-5)
+
+
+def test_small_face_net_is_the_same_for_any_threads(tmp_path: Path, contract: FaceContract) -> None:
+    _, student = student_of(randomize(SmallFaceNet()), contract)
+    delivered(student, tmp_path)
+    one, two = (
+        Embedder.open(tmp_path / "model.tflite", threads=n).embed(FACES, batch_size=n)
+        for n in (1, 2)
+    )
+    assert (one == two).all()

@@ -19,6 +19,7 @@ _EXTRA_OF = {
     "ai_edge_litert": "litert",
     "flatbuffers": "litert",
     "pyarrow": "parquet",
+    "ncnn": "ncnn",
 }
 
 

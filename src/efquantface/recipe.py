@@ -170,8 +170,8 @@ class Recipe(BaseModel):
     )
     activations: Literal["affine", "symmetric"] = Field(
         "affine",
-        description="affine, or symmetric: signed codes with zero point 0, as TensorRT and several "
-        "NPUs require",
+        description="affine, or symmetric: signed codes with zero point 0, as efq export's formats "
+        "tensorrt and ncnn and several NPUs need",
         json_schema_extra=_BITS,
     )
     full_range: bool = Field(

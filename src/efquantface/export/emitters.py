@@ -6,7 +6,7 @@ writes nodes and gives the value that they make.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -20,7 +20,9 @@ from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 
 Emitter = Callable[[Writer, str, Any, list[Value]], Value]
 
-EMITTERS: dict[type[ops.Operator], Emitter] = {
+Emitters = Mapping[type[ops.Operator], Emitter]
+
+EMITTERS: Emitters = {
     ops.Normalize: input_forms.normalize,
     InputQuantizer: input_forms.input_quantizer,
     ActivationQuantizer: integer_forms.quantizer,
@@ -58,13 +60,19 @@ EMITTERS: dict[type[ops.Operator], Emitter] = {
 }
 
 
-def emit(out: Writer, name: str, module: nn.Module, inputs: list[Value]) -> Value:
-    """The ONNX form of one operator.
+def emit(
+    out: Writer,
+    name: str,
+    module: nn.Module,
+    inputs: list[Value],
+    emitters: Emitters = EMITTERS,
+) -> Value:
+    """The ONNX form of one operator; a runtime with forms of its own has other ``emitters``.
 
     Raises:
         ExportError: there is none.
     """
-    emitter = EMITTERS.get(type(module))  # type: ignore[arg-type]
+    emitter = emitters.get(type(module))  # type: ignore[arg-type]
     if emitter is None:
         raise ExportError(f"{name}: {type(module).__name__} has no ONNX form")
     return emitter(out, name, module, inputs)

@@ -16,7 +16,7 @@ from torch import fx
 
 from efquantface.contract import METADATA_KEY
 from efquantface.errors import ExportError
-from efquantface.export.emitters import emit
+from efquantface.export.emitters import EMITTERS, Emitters, emit
 from efquantface.export.packing import PACKED_IR_VERSION, PACKED_OPSET, stored_bits
 from efquantface.export.portability import PORTABLE_KEY, overflowing
 from efquantface.export.values import Value, Writer
@@ -55,9 +55,16 @@ def to_onnx(
 
 
 def named_onnx(
-    model: FaceModel, metadata: dict[str, str] | None = None, *, packed: bool = True
+    model: FaceModel,
+    metadata: dict[str, str] | None = None,
+    *,
+    packed: bool = True,
+    emitters: Emitters = EMITTERS,
 ) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """:func:`to_onnx`, and the tensor in it that each of the graph's nodes gives, by the node's name."""
+    """:func:`to_onnx`, and the tensor in it that each of the graph's nodes gives, by the node's name.
+
+    ``emitters`` are the forms of operators (:mod:`emitters`).
+    """
     contract = model.contract
     packed = packed and any(
         stored_bits(m.bits) < 8
@@ -70,7 +77,7 @@ def named_onnx(
     values = {INPUT: Value(contract.input_name)}
     for node, module in module_nodes(model.graph):
         inputs = [values[name_of(a)] for a in node.args if isinstance(a, fx.Node)]
-        values[name_of(node)] = emit(out, name_of(node), module, inputs)
+        values[name_of(node)] = emit(out, name_of(node), module, inputs, emitters)
     result = out.dequantize(values[output_name(model.graph)])
     _name_output(out, result)
     tensors = {name: value.name for name, value in values.items()}

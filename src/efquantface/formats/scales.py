@@ -1,4 +1,4 @@
-"""The way out to other converters (ncnn, TFLite, vendor NPUs): a float ONNX and a JSON of scales.
+"""The way out to other converters (of vendors' NPUs): a float ONNX and a JSON of scales.
 
 The float network has BatchNorm folded, channels equalized and the trained, rounded weights, so that
 a converter that takes over the scales gets the student's own integers.
@@ -21,6 +21,7 @@ from efquantface.errors import ParityError
 from efquantface.export.onnx_writer import named_onnx, write_onnx
 from efquantface.export.parity import check_parity, on_noise
 from efquantface.files import write_text
+from efquantface.formats.ncnn_form import normalization
 from efquantface.formats.table import Choices
 from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes, module_of, name_of, tidy
@@ -43,7 +44,7 @@ def float_form(student: FaceModel) -> FaceModel:
                 node.replace_all_uses_with(source)
                 gm.graph.erase_node(node)
         elif isinstance(module, InputQuantizer):
-            gm.set_submodule(str(node.target), _normalization(module))
+            gm.set_submodule(str(node.target), normalization(module))
         elif isinstance(module, QuantConv2d | QuantLinear | QuantAffine):
             gm.set_submodule(str(node.target), _float_layer(module))
     tidy(gm)
@@ -147,12 +148,6 @@ def check(model: FaceModel, files: Sequence[Path]) -> list[str]:
         if lost:
             raise ParityError(f"{beside}: {target.name} has no tensors {', '.join(lost[:3])}")
     return []
-
-
-def _normalization(module: InputQuantizer) -> ops.Normalize:
-    if not module.pixels:
-        return ops.Normalize(module.mean.tolist(), module.std.tolist())
-    return ops.Normalize([float(module.zero_point_value)] * 3, [1 / module.scale_value] * 3)
 
 
 @torch.no_grad()

@@ -62,7 +62,8 @@ class Format:
         suffix: ending of the file that is opened; empty for a folder.
         beside: endings of the files that belong to it.
         floats: whether float networks (``--float``) can be written.
-        in_float: what is written of a student computes in float.
+        between: what stands between a student's name and the ending where ``-o`` is not given, so that
+            its files of several formats lie side by side.
         mark: the file by which a folder is known as one of this format.
     """
 
@@ -71,7 +72,7 @@ class Format:
     suffix: str
     beside: tuple[str, ...] = ()
     floats: bool = True
-    in_float: bool = False
+    between: str = ""
     mark: str = ""
 
     @property
@@ -115,7 +116,22 @@ FORMATS: dict[str, Format] = {
             ".onnx",
             (".scales.json",),
             floats=False,
-            in_float=True,
+            between=".float",
+        ),
+        Format(
+            "tensorrt",
+            "ONNX as TensorRT's parser takes it, of symmetric students",
+            ".onnx",
+            floats=False,
+            between=".tensorrt",
+        ),
+        Format(
+            "ncnn",
+            "ncnn's .param and .bin in int8, of symmetric students",
+            ".param",
+            (".bin", ".contract.json"),
+            floats=False,
+            between=".ncnn",
         ),
         Format("web", "a folder to serve: a page that compares faces", "", mark="efquantface.json"),
     )

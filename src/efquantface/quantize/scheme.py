@@ -53,7 +53,7 @@ class Scheme:
         bits: of layers that ``layers`` does not name.
         layers: (shell pattern of layer names, bits); the last pattern that matches decides.
         wide_ends: the first and the last layer keep 8 bits, whatever ``bits`` says.
-        symmetric: activation codes are signed with zero point 0 (TensorRT, many NPUs) instead of
+        symmetric: activation codes are signed with zero point 0 (TensorRT, ncnn, many NPUs) instead of
             unsigned with a zero point.
         full_range: weights of 8 bits use all codes, also where the 16-bit sums of x86 processors
             without VNNI can overflow (:mod:`pairs`).

@@ -19,6 +19,7 @@ _PACKAGES = (
     "onnx",
     "onnxruntime",
     "openvino",
+    "ncnn",
     "ai-edge-litert",
     "opencv-python-headless",
     "yuface",

@@ -82,7 +82,7 @@ def export_model(
         loaded, portable = _made_portable(loaded, model)
     checked = compared(model, loaded) if as_float else []
     source = resolve(model)
-    name = form.called(f"{source.stem}{'.float' if as_float or form.in_float else ''}")
+    name = form.called(f"{source.stem}{'.float' if as_float else form.between}")
     output = output or (Path.cwd() / name if as_float else source.with_name(name))
     for path in form.files(output):
         _check_free(path, form, force)

@@ -17,6 +17,9 @@ _EXTRA_OF = {
     "yuface": "align",
     "openvino": "openvino",
     "pyarrow": "parquet",
+    "fsspec": "gallery",
+    "ray": "ray",
+    "pandas": "ray",
 }
 
 

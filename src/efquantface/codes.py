@@ -17,6 +17,8 @@ Embedding = Literal["float32", "int8"]
 EMBEDDINGS: tuple[str, ...] = get_args(Embedding)
 QMAX = 127  # -128 is not used: codes of -x are those of x, negated
 
+_LARGEST = np.nextafter(np.float32(np.finfo(np.float32).max / QMAX), np.float32(0))
+
 
 def encode(
     rows: npt.NDArray[np.float32],
@@ -36,7 +38,7 @@ def encode(
         EvaluationError: a value is not finite.
 
     Example:
-        >>> codes, scales = encode(np.array([[12.7, -6.35, 0.1]], np.float32))
+        >>> codes, scales = encode(np.array([[12.7, -6.4, 0.1]], np.float32))
         >>> codes.tolist(), round(float(scales[0]), 6)
         ([[127, -64, 1]], 0.1)
     """
@@ -47,7 +49,7 @@ def encode(
     if len(bad):
         raise EvaluationError(f"embedding {int(bad[0])} is not finite")
     largest = np.abs(values).max(axis=1, initial=0.0)
-    scales = (largest / QMAX).astype(np.float32)
+    scales = np.minimum(largest / QMAX, _LARGEST).astype(np.float32)
     steps = scales.astype(np.float64)[:, None]
     quotients = np.divide(values, steps, out=np.zeros_like(values), where=steps > 0)
     return np.clip(np.rint(quotients), -QMAX, QMAX).astype(np.int8), scales

@@ -11,6 +11,7 @@ their block again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,14 +29,16 @@ from efquantface.errors import DataError
 from efquantface.extras import wanted_for
 from efquantface.verbs.gallery import Done, Each, Job, Worker, _model_file
 
-RETRIES = 3  # of a block whose actor died
 
-
-def workers(count: int) -> Each:
+def workers(count: int, worker: type[Worker] = Worker) -> Each:
     """What :func:`~efquantface.verbs.gallery.embed_gallery` takes as ``each``: so many actors.
 
     Each takes the cores that ``threads`` says, one where it says nothing. A shard whose actor dies
     is done again by another; outputs appear whole, so none is there twice or in half.
+
+    Args:
+        count: actors; no more than there are shards.
+        worker: what each of them is.
 
     Raises:
         MissingPackageError: Ray is not installed.
@@ -52,10 +55,11 @@ def workers(count: int) -> Each:
         # a block a shard: what is lost with an actor is one shard
         found = ray.data.from_items(rows, override_num_blocks=max(len(rows), 1)).map_batches(
             _ShardActor,
-            fn_constructor_args=(job,),
+            fn_constructor_args=(worker, job),
             batch_size=1,
             batch_format="pyarrow",
-            **_actors(min(count, len(rows)), job.threads or 1),
+            compute=ray.data.ActorPoolStrategy(size=max(min(count, len(rows)), 1)),
+            num_cpus=job.threads,
         )
         with console.bar("shards") as advance:
             for number, row in enumerate(found.iter_rows()):
@@ -100,7 +104,7 @@ def embed_dataset(
         EfqError: the model cannot be used.
     """
     with wanted_for("datasets of Ray"):
-        import ray.data  # noqa: F401 - the dataset's own
+        import ray.data
 
     _quiet()
     options = {"backend": backend, "preprocess": preprocess, "threads": threads}
@@ -110,7 +114,9 @@ def embed_dataset(
         fn_constructor_args=(_model_file(model)[0], way, column, options),
         batch_size=batch_size,
         batch_format="pyarrow",
-        **_actors(workers, threads),
+        # as many as leave room for what reads
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
+        num_cpus=threads,
     )
 
 
@@ -162,8 +168,8 @@ class FaceEmbedder:
 class _ShardActor:
     """Shards by name and source to what became of them."""
 
-    def __init__(self, job: Job) -> None:
-        self.worker = Worker(job)
+    def __init__(self, worker: type[Worker], job: Job) -> None:
+        self.worker = worker(job)
 
     def __call__(self, table: Any) -> Any:
         import pyarrow as arrow
@@ -196,21 +202,12 @@ class _TableSource(FaceSource):
         return image_bytes(self.column[index].as_py(), f"{self.where}: row {index}")
 
 
-def _actors(count: int, threads: int) -> dict[str, Any]:
-    """How Ray starts actors: so many, of so many cores, and again where they die."""
-    import ray.data
-
-    return {
-        "compute": ray.data.ActorPoolStrategy(size=max(count, 1)),
-        "num_cpus": threads,
-        "max_restarts": -1,
-        "max_task_retries": RETRIES,
-    }
-
-
 def _quiet() -> None:
-    """Our own progress bar is enough."""
+    """Join the cluster, or start one here; our own progress bar is enough."""
+    import ray
     import ray.data
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    ray.data.DataContext.get_current().enable_progress_bars = False

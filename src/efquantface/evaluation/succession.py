@@ -16,13 +16,14 @@ import numpy.typing as npt
 from efquantface.errors import EvaluationError
 from efquantface.evaluation.allpairs import AllPairs, score_all_pairs
 from efquantface.evaluation.bootstrap import Interval, pairs_interval
-from efquantface.evaluation.metrics import MIN_FALSE_ACCEPTS, Scores, supported_fars, tar_at_far
+from efquantface.evaluation.metrics import MIN_FALSE_ACCEPTS, Scores, supported_fars
 from efquantface.interfaces import Progress
 from efquantface.rows import unit
 
 Rows = npt.NDArray[np.float32]
 KINDS = ("genuine", "impostor")
 FAR = 1e-4  # where no threshold is given
+_KEPT, _KEPT_UNNAMED = 1e-2, 0.2  # shares of pairs that a threshold may pass
 _BLOCK = 2048
 _BINS = 4000  # of differences of scores over [-2, 2]
 _EXAMPLES = 100
@@ -179,9 +180,12 @@ def compare(
         raise EvaluationError(
             "the sample does not say who is who; give the cosine that you deploy: --threshold 0.4"
         )
-    found = {name: score_all_pairs(r, identities, progress) for name, r in rows.items()}
+    kept = _KEPT if labelled else _KEPT_UNNAMED
+    found = {
+        name: score_all_pairs(r, identities, progress, kept_far=kept) for name, r in rows.items()
+    }
     if mixable:
-        found["mixed"] = score_all_pairs(rows["old"], identities, progress, probes=rows["new"])
+        found["mixed"] = score_all_pairs(rows["old"], identities, progress, rows["new"], kept)
     first = found["old"]
     if first.impostors == 0 or (labelled and not len(first.genuine)):
         raise EvaluationError(
@@ -195,7 +199,7 @@ def compare(
     for block in _blocks(rows, mixable):
         tally.add(block)
     genuine = len(first.genuine) if labelled else accepted
-    cases = [tally.case(*c, genuine, first.impostors) for c in _CASES if mixable or c[1] == "new"]
+    cases = [tally.case(*case, genuine, first.impostors) for case in tally.cases]
     frr = float((first.genuine < cuts["old"]).mean()) if labelled else 0.0
     return Succession(
         len(old),
@@ -223,9 +227,8 @@ def _thresholds(
         top = first.top_impostors
         if len(top) < total and threshold <= top.min():
             raise EvaluationError(
-                f"--threshold {threshold:g} accepts more than {first.kept_far:.0%} of the "
-                "impostor pairs "
-                "of OLD; thresholds below that are compared"
+                f"--threshold {threshold:g} accepts more than {first.kept_far:.0%} of the impostor "
+                "pairs of OLD; give a larger one"
             )
         share = int((top >= threshold).sum()) / total
     else:
@@ -239,16 +242,24 @@ def _thresholds(
                 f"sample has {total:,}; give more faces, or a larger --far"
             )
         share = far
-    some = np.ones(1, np.float32)  # the point depends on impostors only
-    cuts = {
-        name: tar_at_far(some, pairs.top_impostors, share, total).threshold
-        for name, pairs in found.items()
-    }
+    allowed = int(np.floor(share * total + 1e-9))
+    cuts = {name: _cut(pairs.top_impostors, allowed) for name, pairs in found.items()}
     if threshold is not None:
         cuts["old"] = threshold
     if "mixed" in cuts:
         cuts["both"] = max(cuts["new"], cuts["mixed"])
     return cuts
+
+
+def _cut(top: Scores, allowed: int) -> float:
+    """The threshold that so many of the largest scores pass.
+
+    It lies in the middle between two scores: sums that are made in another order must not decide.
+    """
+    ranked = np.sort(top)[::-1].astype(np.float64)
+    below = ranked[allowed] if allowed < len(ranked) else ranked[-1] - 1e-6
+    above = ranked[allowed - 1] if allowed else ranked[0] + 1e-6
+    return float((below + above) / 2)
 
 
 @dataclass(frozen=True)
@@ -287,8 +298,9 @@ class _Tally:
         self.others = ["new", "mixed"] if mixable else ["new"]
         self.sums = {(k, s): np.zeros(6) for k in KINDS for s in self.others}
         self.bins = {key: np.zeros(_BINS, np.int64) for key in self.sums}
-        self.passed = {c[0]: 0 for c in _CASES}  # impostors that a case accepts
-        self.changed: dict[str, list[tuple[npt.NDArray[Any], ...]]] = {c[0]: [] for c in _CASES}
+        self.cases = _CASES if mixable else _CASES[:1]
+        self.passed = {c[0]: 0 for c in self.cases}  # impostors that a case accepts
+        self.changed: dict[str, list[tuple[npt.NDArray[Any], ...]]] = {c[0]: [] for c in self.cases}
 
     def add(self, block: _Block) -> None:
         old = block.scores["old"]
@@ -299,9 +311,7 @@ class _Tally:
         for kind, mask in zip(KINDS, (same, ~same), strict=True):
             for name in self.others:
                 self._move((kind, name), old[mask], block.scores[name][mask])
-        for case, name, cut in _CASES:
-            if name not in self.others:
-                continue
+        for case, name, cut in self.cases:
             scores = block.scores[name]
             before, after = old >= self.cuts["old"], scores >= self.cuts[cut]
             self.passed[case] += int((after & ~same).sum()) if self.labelled else int(after.sum())
@@ -379,7 +389,7 @@ class _Tally:
     def examples(self) -> list[Example]:
         """The changed pairs that moved most, of each case."""
         found = []
-        for name in [c for c in self.changed if self.changed[c]]:
+        for name in self.changed:
             a, b, same, _, old, new = self._all(name)
             for i in np.argsort(-np.abs(new - old), kind="stable")[:_EXAMPLES]:
                 pair = (int(a[i]), int(b[i]), bool(same[i]), float(old[i]), float(new[i]))

@@ -18,8 +18,8 @@ from efquantface.data.source import FaceSource
 from efquantface.embedding.embedder import Embedder
 from efquantface.embedding.parts import Way
 from efquantface.errors import DataError
+from efquantface.evaluation.advice import MARGIN, Verdict, judge
 from efquantface.evaluation.succession import Case, Share, Succession, compare
-from efquantface.evaluation.verdict import MARGIN, Verdict, judge
 from efquantface.importers.contracts import resolve
 
 IMAGES = 10_000  # of which all pairs are scored
@@ -144,7 +144,7 @@ def compare_gallery(
         EfqError: a model cannot be used.
 
     Example:
-        >>> found = compare_gallery("old.onnx", "new.onnx", "faces", far=0.01, quiet=True)
+        >>> found = compare_gallery("old.onnx", "new.onnx", "faces", far=0.01, margin=0.3, quiet=True)
         >>> found.verdict.verdict, found.found.people
         ('may be mixed', 12)
     """

@@ -71,22 +71,21 @@ def judge(found: Succession, margin: float = MARGIN) -> Verdict:
         if all(_judged(c, margin) == _FITS and c.far <= _FAR_RATIO * found.far for c in as_is):
             threshold = found.threshold
             reasons.append(
-                f"the threshold may stay: FRR fits there, and FAR is at most {_FAR_RATIO:g} "
-                "times the old "
-                "one"
+                f"the threshold may stay: FRR fits there, and FAR is at most {_FAR_RATIO:g} times the "
+                "old one"
             )
         else:
             reasons.append(
-                f"the threshold has to change: at {found.threshold:.4f} FRR does not fit, or "
-                "FAR is more "
-                f"than {_FAR_RATIO:g} times the old one"
+                f"the threshold has to change: at {found.threshold:.4f} FRR does not fit, or FAR is "
+                f"more than {_FAR_RATIO:g} times the old one"
             )
     elif alone == _FAILS:
         verdict, threshold = KEEP, found.threshold
     elif alone == _FITS and together == _FAILS:
         verdict, threshold = EMBED, found.thresholds["new"]
     else:
-        reasons.append("intervals are too wide: give faces of more people")
+        no = "; mixing fails in any case" if together == _FAILS else ""
+        reasons.append(f"intervals are too wide: give faces of more people{no}")
     return Verdict(verdict, threshold, reasons, rule(margin))
 
 

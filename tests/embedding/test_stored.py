@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -90,5 +91,17 @@ def test_damage_is_an_error(tmp_path: Path, ending: str) -> None:
     with pytest.raises(DataError, match="no such file"):
         read(tmp_path / f"none{ending}")
     np.savez(tmp_path / "o.npz", embeddings=np.ones((2, 3)), names=["a", "b"], identities=["", ""])
-    with pytest.raises(DataError, match="float64 of shape"):
+    with pytest.raises(DataError, match="do not belong together"):
         read(tmp_path / "o.npz")
+
+
+def test_members_that_are_no_arrays(tmp_path: Path) -> None:
+    path = written(tmp_path / "e.npz", parts("int8"))
+    for name in ("embeddings", "scales", "names", "identities"):
+        other = tmp_path / "other.npz"
+        with zipfile.ZipFile(path) as whole, zipfile.ZipFile(other, "w") as changed:
+            for member in whole.namelist():
+                data = whole.read(member)
+                changed.writestr(member, b"no array" if member.startswith(name) else data)
+        with pytest.raises(DataError, match=r"other\.npz: no file of embeddings"):
+            read(other)

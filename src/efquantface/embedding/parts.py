@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,5 +112,5 @@ def check_embedding(name: str) -> str:
     return name
 
 
-def _texts(texts: list[str]) -> npt.NDArray[Any]:
-    return np.array(texts, np.str_)
+def _texts(texts: Sequence[str]) -> npt.NDArray[Any]:
+    return np.array(list(texts), np.str_)

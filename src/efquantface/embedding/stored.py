@@ -113,15 +113,22 @@ def read(path: Path) -> Stored:
             pass
     try:
         arrays, facts = _read_npz(path) if path.suffix == ".npz" else _read_parquet(path)
-        rows = arrays["embeddings"]
-        scales = arrays.get("scales")
-        names, people = (arrays[n].tolist() for n in ("names", "identities"))
+        rows, texts = arrays["embeddings"], [arrays[n] for n in ("names", "identities")]
     except Exception as error:  # zipfile, NumPy and Arrow raise many kinds
         raise DataError(f"{path}: no whole file of embeddings ({str(error)[:200]})") from None
-    wanted = np.float32 if scales is None else np.int8
-    fits = rows.ndim == 2 and rows.dtype == wanted and len(names) == len(people) == len(rows)
-    if not fits or (scales is not None and scales.shape != (len(rows),)):
-        raise DataError(f"{path}: no file of embeddings: {rows.dtype} of shape {rows.shape}")
+    scales = arrays.get("scales")
+    floats = np.dtype(np.float32)
+    wanted = floats if scales is None else np.dtype(np.int8)
+    fits = (
+        all(isinstance(a, np.ndarray) for a in arrays.values())  # members of a zip may be anything
+        and (rows.ndim, rows.dtype) == (2, wanted)
+        and all(a.shape == rows.shape[:1] and a.dtype.kind == "U" for a in texts)
+        and (scales is None or (scales.shape, scales.dtype) == (rows.shape[:1], floats))
+        and isinstance(facts, dict)
+    )
+    if not fits:
+        raise DataError(f"{path}: no file of embeddings: its columns do not belong together")
+    names, people = (a.tolist() for a in texts)
     return Stored(rows, scales, names, people, facts)
 
 

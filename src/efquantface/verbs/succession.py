@@ -170,7 +170,7 @@ def compare_gallery(
         name: {"model": str(model), "sha256": file_sha256(resolve(model))}
         for name, model in (("old", old), ("new", new))
     }
-    return Compared(models, str(sample), sets[0].names, found, judge(found, margin))
+    return Compared(models, str(sample), list(sets[0].names), found, judge(found, margin))
 
 
 def _opened(

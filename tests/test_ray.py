@@ -17,11 +17,11 @@ from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.embedding.embedder import Embedder
 from efquantface.embedding.parts import Way
-from efquantface.errors import CropError, DataError
+from efquantface.errors import CropError, DataError, ModelFileError
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.importers.load import load_model
 from efquantface.ray import FaceEmbedder, embed_dataset, workers
-from efquantface.verbs.gallery import Done, Gallery, Worker, embed_gallery
+from efquantface.verbs.gallery import Done, Worker, embed_gallery
 from formats import png, write_tar
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
@@ -98,8 +98,14 @@ def test_a_gallery_where_an_actor_dies(
         assert (out / path.name).read_bytes() == path.read_bytes()
     assert "torch: False" in caplog.text
     assert "torch: True" not in caplog.text
-    found = embed_gallery(model, list(shards), out, each=workers(1), quiet=True)
-    assert found == Gallery(str(out), 3, 3, 48, 0)
+
+
+def test_a_model_that_is_none(cluster: None, shards: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "no.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelFileError, match=r"no\.onnx"):
+        embed_gallery(
+            tmp_path / "no.onnx", list(shards), tmp_path / "out", each=workers(1), quiet=True
+        )
 
 
 def test_datasets(cluster: None, model: Path, faces: FaceSet) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from efquantface import errors
 from efquantface.console import Console
 from efquantface.data.parquet import IMAGES, image_bytes
 from efquantface.data.shards import Shard
@@ -63,6 +64,8 @@ def workers(count: int, worker: type[Worker] = Worker) -> Each:
         )
         with console.bar("shards") as advance:
             for number, row in enumerate(found.iter_rows()):
+                if fatal := row.pop("fatal"):
+                    raise getattr(errors, fatal)(row["error"])
                 yield Done(**{**row, "notes": list(row["notes"])})
                 advance(number + 1, len(rows))
 
@@ -174,7 +177,7 @@ class _ShardActor:
     def __call__(self, table: Any) -> Any:
         import pyarrow as arrow
 
-        done = [self.worker.embed(Shard(**row)) for row in table.to_pylist()]
+        done = [self._done(Shard(**row)) for row in table.to_pylist()]
         kinds = arrow.schema(
             [
                 ("source", arrow.string()),
@@ -183,9 +186,17 @@ class _ShardActor:
                 ("before", arrow.bool_()),
                 ("notes", arrow.list_(arrow.string())),
                 ("error", arrow.string()),
+                ("fatal", arrow.string()),
             ]
         )
-        return arrow.Table.from_pylist([asdict(d) for d in done], schema=kinds)
+        return arrow.Table.from_pylist(done, schema=kinds)
+
+    def _done(self, shard: Shard) -> dict[str, Any]:
+        """What became of a shard; an error that ends everything goes to the driver by its name."""
+        try:
+            return {**asdict(self.worker.embed(shard)), "fatal": ""}
+        except errors.EfqError as error:
+            return {**asdict(Done(shard.source, error=str(error))), "fatal": type(error).__name__}
 
 
 class _TableSource(FaceSource):

@@ -348,19 +348,25 @@ class _Tally:
         a, b, same, after, *_ = self._all(name)
         pairs = np.stack([self.who[a], self.who[b]])
         lost, won = same & ~after, same & after
-        share = self._share
         admitted, refused = ~same & after, ~same & ~after
+        # a person's genuine pairs depend on each other; those of impostors are taken as if they did not
+        people = int((self.images > 1).sum()) if self.labelled else len(self.images) // 2
+        of = (genuine, min(genuine, people))
+
+        def share(mask: npt.NDArray[np.bool_], pairs_of: tuple[int, int]) -> Share:
+            return self._share(pairs[:, mask], np.ones(mask.sum()), *pairs_of)
+
         return Case(
             name,
             scores,
             self.cuts[cut],
-            share(pairs[:, lost], np.ones(lost.sum()), genuine),
-            share(pairs[:, won], np.ones(won.sum()), genuine),
-            share(pairs[:, same], np.where(after[same], -1.0, 1.0), genuine, signed=True),
+            share(lost, of),
+            share(won, of),
+            self._share(pairs[:, same], np.where(after[same], -1.0, 1.0), *of, signed=True),
             len(np.unique(pairs[0, lost])),
             self.passed[name] / impostors,
-            share(pairs[:, admitted], np.ones(admitted.sum()), impostors),
-            share(pairs[:, refused], np.ones(refused.sum()), impostors),
+            share(admitted, (impostors, impostors)),
+            share(refused, (impostors, impostors)),
         )
 
     def _share(
@@ -368,13 +374,15 @@ class _Tally:
         pairs: npt.NDArray[np.int64],
         values: npt.NDArray[np.float64],
         total: int,
+        independent: int,
         signed: bool = False,
     ) -> Share:
-        """Sum of the values (K,) of pairs of people (2,K), over all ``total`` pairs of their kind."""
-        if not len(values):
-            # nothing was seen: the rule of three, over people where pairs of one person depend
-            people = int((self.images > 1).sum()) if self.labelled else len(self.images) // 2
-            limit = min(1.0, 3 / max(min(total, max(people, 1)), 1))
+        """Sum of the values (K,) of pairs of people (2,K), over all ``total`` pairs of their kind.
+
+        ``independent`` says how many of these share nobody.
+        """
+        if not len(values):  # nothing was seen: the rule of three
+            limit = min(1.0, 3 / max(independent, 1))
             return Share(0, 0.0, (-limit if signed else 0.0, limit))
         low, high = pairs_interval(values, pairs[0], pairs[1], self.images)
         if not self.labelled:  # the stand-ins for genuine pairs lie between images, as all pairs do

@@ -157,6 +157,19 @@ def searches(gallery: np.ndarray, probes: np.ndarray, same: np.ndarray) -> list[
                     return index.search(probes, NEAREST + 1, exact=exact, threads=1).keys
 
                 add(f"usearch {dtype}, {'exact' if exact else 'HNSW'}", width, find)
+        made = Index(ndim=size, metric="cos", dtype="i8")
+        made.add(np.arange(len(gallery)), encode(gallery)[0], threads=1)
+        few = encode(probes)[0]
+        add(
+            "usearch i8 of our codes, exact",
+            size,
+            lambda: made.search(few, NEAREST + 1, exact=True, threads=1).keys,
+        )
+        add(
+            "usearch i8 of our codes, HNSW",
+            size,
+            lambda: made.search(few, NEAREST + 1, threads=1).keys,
+        )
     return rows
 
 

@@ -127,7 +127,7 @@ class Recipe(BaseModel):
     )
     faces: str = Field(
         description="folder of aligned crops (a subfolder an identity, or images without "
-        "identities), InsightFace .rec, .parquet, .tar or list file; or synthetic:COUNT"
+        "identities), InsightFace .rec, .parquet or list file; or synthetic:COUNT"
     )
     bits: str = Field(
         "w8a8",

@@ -21,7 +21,8 @@ from efquantface.errors import CropError, DataError, ModelFileError
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.importers.load import load_model
 from efquantface.ray import FaceEmbedder, embed_dataset, workers
-from efquantface.verbs.gallery import Done, Worker, embed_gallery
+from efquantface.verbs.gallery import embed_gallery
+from efquantface.verbs.worker import Done, Worker
 from formats import png, write_tar
 
 ray = pytest.importorskip("ray", reason="ray is not installed")

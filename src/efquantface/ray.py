@@ -28,7 +28,8 @@ from efquantface.embedding.embedder import Embedder
 from efquantface.embedding.parts import Way, embed_part
 from efquantface.errors import DataError
 from efquantface.extras import wanted_for
-from efquantface.verbs.gallery import Done, Each, Job, Worker, _model_file
+from efquantface.verbs.gallery import Each, model_file
+from efquantface.verbs.worker import Done, Job, Worker
 
 
 def workers(count: int, worker: type[Worker] = Worker) -> Each:
@@ -114,7 +115,7 @@ def embed_dataset(
     way = Way(flip, normalize, resize, embedding)
     return dataset.map_batches(
         FaceEmbedder,
-        fn_constructor_args=(_model_file(model)[0], way, column, options),
+        fn_constructor_args=(model_file(model)[0], way, column, options),
         batch_size=batch_size,
         batch_format="pyarrow",
         # as many as leave room for what reads

@@ -5,16 +5,8 @@ from __future__ import annotations
 import pytest
 
 from efquantface.evaluation.advice import EMBED, KEEP, MIX, OPEN, judge
-from efquantface.evaluation.succession import (
-    AGAIN,
-    AS_IS,
-    AS_IS_NEW,
-    MIXED,
-    MIXED_NEW,
-    Case,
-    Share,
-    Succession,
-)
+from efquantface.evaluation.succession import Succession
+from efquantface.evaluation.tally import AGAIN, AS_IS, AS_IS_NEW, MIXED, MIXED_NEW, Case, Share
 
 FITS, FAILS, UNSURE = (-0.001, 0.004), (0.006, 0.01), (0.001, 0.009)
 NONE = Share(0, 0.0, (0.0, 0.0))

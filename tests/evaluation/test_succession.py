@@ -9,16 +9,10 @@ import pytest
 
 from efquantface.errors import EvaluationError
 from efquantface.evaluation import succession as module
+from efquantface.evaluation import tally
 from efquantface.evaluation.bootstrap import pairs_interval
-from efquantface.evaluation.succession import (
-    AGAIN,
-    AS_IS,
-    AS_IS_NEW,
-    MIXED,
-    MIXED_NEW,
-    Succession,
-    compare,
-)
+from efquantface.evaluation.succession import Succession, compare
+from efquantface.evaluation.tally import AGAIN, AS_IS, AS_IS_NEW, MIXED, MIXED_NEW
 from people import people
 
 COUNT, EACH = 30, 4
@@ -48,7 +42,7 @@ def reference(
 @pytest.mark.parametrize("block", [7, 2048])
 def test_numbers_are_those_of_loops(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr(module, "_BLOCK", block)
-    monkeypatch.setattr(module, "_EXAMPLES", 10_000)
+    monkeypatch.setattr(tally, "_EXAMPLES", 10_000)
     old, new, who = models(0.1)
     found = compare(old, new, who, far=0.01)
     scores, same = reference(old, new, who)

@@ -29,6 +29,7 @@ from efquantface.errors import DataError, ModelFileError, RecipeError, WriteErro
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.importers.load import load_model
 from efquantface.verbs import gallery as module
+from efquantface.verbs import worker
 from efquantface.verbs.gallery import Gallery, embed_gallery
 from formats import png, write_rec, write_tar
 
@@ -56,7 +57,7 @@ def shards(tmp_path: Path, faces: FaceSet) -> list[Path]:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SIZE", 5)
+    monkeypatch.setattr(worker, "SIZE", 5)
 
 
 def embedded(model: Path, shards: list[Path], out: Path | str, **options: object) -> Gallery:

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from efquantface.evaluation.succession import (
-    AGAIN,
-    AS_IS,
-    AS_IS_NEW,
-    MIXED,
-    MIXED_NEW,
-    Case,
-    Succession,
-)
+from efquantface.evaluation.succession import Succession
+from efquantface.evaluation.tally import AGAIN, AS_IS, AS_IS_NEW, MIXED, MIXED_NEW, Case
 
 MARGIN = 0.005  # by which FRR may rise, as a share of genuine pairs
 _FAR_RATIO = 1.5  # that FAR may grow by at a threshold that is left as it is

@@ -19,7 +19,8 @@ from efquantface.embedding.embedder import Embedder
 from efquantface.embedding.parts import Way
 from efquantface.errors import DataError
 from efquantface.evaluation.advice import MARGIN, Verdict, judge
-from efquantface.evaluation.succession import Case, Share, Succession, compare
+from efquantface.evaluation.succession import Succession, compare
+from efquantface.evaluation.tally import Case, Share
 from efquantface.importers.contracts import resolve
 
 IMAGES = 10_000  # of which all pairs are scored

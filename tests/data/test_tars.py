@@ -11,6 +11,7 @@ import pytest
 
 from conftest import make_faces
 from efquantface.data.faces import open_source
+from efquantface.data.inspection import extract_source, inspect_source
 from efquantface.data.listing import read_list, write_list
 from efquantface.data.source import NoFaces
 from efquantface.errors import DataError
@@ -77,6 +78,16 @@ def test_items_of_lists(tmp_path: Path) -> None:
     (tmp_path / "few.txt").write_text("a.tar#p0/9\n")
     with pytest.raises(DataError, match=r"item 1: .*no sample 'p0/9'"):
         read_list(tmp_path / "few.txt")
+
+
+def test_samples_are_unpacked_each_into_its_own_file(tmp_path: Path) -> None:
+    names = ["a/1.png", "b/1.png", "2.png", "02.png", "../../x.png", "c.d.png"]
+    source = open_source(write_tar(tmp_path / "a.tar", list(zip(names, IMAGES, strict=True))))
+    out = tmp_path / "deep" / "out"
+    assert extract_source(source, out) == (6, 0)
+    assert extract_source(source, out) == (0, 6)
+    assert sorted(p.read_bytes() for p in out.rglob("*.png")) == sorted(IMAGES)
+    assert "6 images" in inspect_source(source).lines()[0]
 
 
 def test_errors(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,6 +62,16 @@ def write_rec(
         data += record(payload)
     path.write_bytes(data)
     path.with_suffix(".idx").write_text("".join(lines))
+
+
+def write_tar(path: Path, members: Sequence[tuple[str, bytes]], mode: str = "w") -> Path:
+    """Members of a tar, in order."""
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
 
 
 def agedb_splits(names: Sequence[str]) -> np.ndarray:

@@ -139,6 +139,8 @@ def test_verbs_without_pytorch(folder: Path) -> None:
     done = efq(
         folder,
         "embed m.onnx faces -o e.npz",
+        "embed m.onnx faces -o gallery --embedding int8 --shard 1/1",
+        "compare-gallery m.onnx m.onnx --sample faces --far 0.01",
         "evaluate m.onnx --against m.onnx --eval folder=faces",
         "benchmark m.onnx --against m.onnx --rounds 2 --batch 1",
         "data inspect faces",
@@ -146,7 +148,9 @@ def test_verbs_without_pytorch(folder: Path) -> None:
         "data check faces --teacher m.onnx -o out.txt",
         "env",
     )
-    assert [d.code for d in done] == [0] * 7, [d.err for d in done]
+    assert [d.code for d in done] == [0] * 9, [d.err for d in done]
+    done = [done[0], *done[3:]]
+    assert np.load(folder / "gallery" / "faces.npz")["embeddings"].dtype == np.int8
     assert np.load(folder / "e.npz")["embeddings"].shape == (72, 16)
     assert "TAR" in done[1].out
     assert "ms" in done[2].out

@@ -16,12 +16,14 @@ import pyarrow.parquet as parquet
 from PIL import Image, features
 
 from conftest import make_faces
+from efquantface.codes import encode
 from efquantface.data.faces import open_source
 from efquantface.data.images import UnreadableImage, read_image, write_image
 from efquantface.data.listing import write_list
 from efquantface.data.source import FaceSource
+from efquantface.embedding.stored import FORMATS, read, write
 from efquantface.errors import DataError
-from formats import png, write_rec
+from formats import png, write_rec, write_tar
 from fuzz.mutate import edge, mutate_bytes
 from fuzz.pickled import mutate_pickle
 from fuzz.target import Files, Target, any_file, files_of
@@ -189,6 +191,42 @@ def _parquet_seeds(folder: Path) -> list[Files]:
     return made
 
 
+def _tar_seeds(folder: Path) -> list[Files]:
+    images = [png(image) for image in _images()]
+    labelled = [(f"{i}.png", image) for i, image in enumerate(images)]
+    labelled += [(f"{i}.json", b'{"label": %d}' % (i // 2)) for i in range(len(images))]
+    long = [(f"{'person' * 40}/{i}.a.png", image) for i, image in enumerate(images)]
+    made = []
+    for number, members in enumerate((labelled, long)):
+        made.append({"faces.tar": write_tar(folder / f"{number}.tar", members).read_bytes()})
+    return made
+
+
+# --- files of embeddings
+
+_ROWS = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+
+
+def _stored_seeds(folder: Path) -> list[Files]:
+    names = {"names": np.array(list("abcde")), "identities": np.array([""] * 5)}
+    codes, scales = encode(_ROWS)
+    made = []
+    for kind in FORMATS:
+        for arrays in ({"embeddings": _ROWS}, {"embeddings": codes, "scales": scales}):
+            stream = io.BytesIO()
+            write(kind, stream, [{**arrays, **names}], 5, {"source": "a", "embeddings": 5})
+            made.append({f"rows{kind}": stream.getvalue()})
+    return made
+
+
+def _read_stored(folder: Path) -> None:
+    found = read(next(folder.glob("rows.*")))
+    assert found.rows.dtype == np.float32
+    assert found.rows.ndim == 2
+    assert len(found.names) == len(found.identities) == len(found)
+    assert len(found.digest()) == 64
+
+
 # --- lists
 
 
@@ -214,5 +252,7 @@ TARGETS = (
     Target("rec", _rec_seeds, _read, short=1500),
     Target("bin", _bin_seeds, _read, _change_bin, short=4000),
     Target("parquet", _parquet_seeds, _read, short=1200),
+    Target("tar", _tar_seeds, _read, short=1200),
+    Target("embeddings", _stored_seeds, _read_stored, short=1200),
     Target("list", _list_seeds, _read, _change_list, short=1500),
 )

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from efquantface.recipe import Recipe
     from efquantface.verbs.embed import embed_faces
     from efquantface.verbs.evaluate import evaluate
+    from efquantface.verbs.gallery import embed_gallery
+    from efquantface.verbs.succession import compare_gallery
 
 __all__ = [
     "AssetError",
@@ -74,8 +76,10 @@ __all__ = [
     "UnsupportedOperatorError",
     "WriteError",
     "__version__",
+    "compare_gallery",
     "compress",
     "embed_faces",
+    "embed_gallery",
     "evaluate",
     "set_verbosity",
 ]
@@ -89,8 +93,10 @@ _PLACES = {
     "Embedder": "embedding.embedder",
     "FaceContract": "contract",
     "Recipe": "recipe",
+    "compare_gallery": "verbs.succession",
     "compress": "pipeline.compress",
     "embed_faces": "verbs.embed",
+    "embed_gallery": "verbs.gallery",
     "evaluate": "verbs.evaluate",
     "set_verbosity": "console",
 }

@@ -20,6 +20,9 @@ _EXTRA_OF = {
     "flatbuffers": "litert",
     "pyarrow": "parquet",
     "ncnn": "ncnn",
+    "fsspec": "gallery",
+    "ray": "ray",
+    "pandas": "ray",
 }
 
 

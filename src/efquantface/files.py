@@ -7,12 +7,14 @@ Every operation that can fail goes through :data:`disk`, in whose place tests pu
 from __future__ import annotations
 
 import errno
+import glob
 import io
 import os
 import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -131,6 +133,18 @@ def whole(path: Path, *, private: bool = False, shared: bool = False) -> Iterato
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
+
+
+def sweep(path: Path, older: float) -> None:
+    """Remove what killed processes left of ``path``, written by :func:`whole` with ``shared``.
+
+    Args:
+        older: seconds that nothing was written to it, so that no process is at work on it.
+    """
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > older:
+                left.unlink()
 
 
 def below(root: Path, name: str, where: str) -> Path:

@@ -41,6 +41,7 @@ def teacher(tmp_path: Path, network: nn.Module, contract: FaceContract) -> Path:
 
 VERBS = [
     *("compress", "align", "evaluate", "inspect", "embed", "benchmark", "export", "demo", "env"),
+    "compare-gallery",
     *("data inspect", "data extract", "data subset", "data check"),
     *("models list", "models fetch", "models verify"),
 ]

@@ -61,7 +61,7 @@ def test_a_stopped_run_goes_on(
     model: Path, faces_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embed_faces(model, faces_dir, tmp_path / "whole.npz", quiet=True)
-    real, calls = module._embed_part, list[int]()
+    real, calls = module.embed_part, list[int]()
 
     def stopping(*args: object) -> object:
         calls.append(int(args[2][0]))  # type: ignore[index]
@@ -69,7 +69,7 @@ def test_a_stopped_run_goes_on(
             raise KeyboardInterrupt
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "_embed_part", stopping)
+    monkeypatch.setattr(module, "embed_part", stopping)
     with pytest.raises(KeyboardInterrupt):
         embed_faces(model, faces_dir, tmp_path / "e.npz", quiet=True)
     assert not (tmp_path / "e.npz").exists()

@@ -17,7 +17,7 @@ from efquantface.data.ways import WAYS
 data_app = typer.Typer(
     cls=EfqGroup,
     no_args_is_help=True,
-    help="Look into folders, .rec, .bin, .parquet and list files, and unpack them.",
+    help="Look into folders, .rec, .bin, .parquet, .tar and list files, and unpack them.",
 )
 _ALIGNED = tuple(name for name in TEMPLATES if name != "unknown")
 
@@ -75,7 +75,7 @@ def align(
 
 @verb(data_app, "efq data inspect train.rec", name="inspect")
 def inspect(
-    faces: Annotated[Path, typer.Argument(help="folder, .rec, .bin, .parquet or list file")],
+    faces: Annotated[Path, typer.Argument(help="folder, .rec, .bin, .parquet, .tar or list file")],
     follow_links: FollowLinks = None,
     json_: Json = None,
 ) -> None:
@@ -92,7 +92,7 @@ def inspect(
 
 @verb(data_app, "efq data extract train.rec -o FACES --limit 1000", name="extract")
 def extract(
-    faces: Annotated[Path, typer.Argument(help=".rec, .bin, .parquet or list file")],
+    faces: Annotated[Path, typer.Argument(help=".rec, .bin, .parquet, .tar or list file")],
     output: Annotated[Path, typer.Option("-o", "--output", help="folder for the images")],
     limit: Annotated[int | None, whole("only so many images, the first ones")] = None,
     follow_links: FollowLinks = None,
@@ -118,7 +118,7 @@ def extract(
 
 @verb(data_app, "efq data subset train.rec -o faces.txt --size 4000", name="subset")
 def subset(
-    faces: Annotated[Path, typer.Argument(help="folder, .rec, .parquet or list file")],
+    faces: Annotated[Path, typer.Argument(help="folder, .rec, .parquet, .tar or list file")],
     output: Annotated[Path, typer.Option("-o", "--output", help="list file to write")],
     size: Annotated[int, whole("images to choose")] = 1000,
     by: Annotated[
@@ -163,7 +163,7 @@ def subset(
     name="check",
 )
 def check(
-    faces: Annotated[Path, typer.Argument(help="folder, .rec, .parquet or list file")],
+    faces: Annotated[Path, typer.Argument(help="folder, .rec, .parquet, .tar or list file")],
     teacher: Annotated[str, typer.Option(help="any model; it judges who is who")],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="list of images to leave out")

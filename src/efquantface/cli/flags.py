@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Optional, get_args, get_origin
 
 import typer
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Lt
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from typer.models import OptionInfo
@@ -50,6 +50,13 @@ def _reads(told: FieldInfo) -> Callable[[str], Any]:
             raise typer.BadParameter(f"give {allowed(told)}, not {text!r}") from None
 
     return parse
+
+
+def share(told: str) -> OptionInfo:
+    """A flag that takes a number above 0 and below 1."""
+    field = FieldInfo.from_annotation(Annotated[float, Gt(0), Lt(1)])  # type: ignore[arg-type]
+    made: OptionInfo = typer.Option(help=told, metavar=_METAVARS[float], parser=_reads(field))
+    return made
 
 
 def whole(told: str, least: int = 1) -> OptionInfo:

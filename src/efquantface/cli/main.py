@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from efquantface import stopping
-from efquantface.cli import cache, models, network
+from efquantface.cli import cache, gallery, models, network
 from efquantface.cli.compress import compress
 from efquantface.cli.data import align, data_app
 from efquantface.cli.flags import whole
@@ -75,7 +75,17 @@ verb(app, "efq evaluate teacher.onnx --against RUN/student.onnx --eval lfw=LFW -
     network.evaluate
 )
 verb(app, "efq inspect backbone.pth --faces FACES")(network.inspect)
-verb(app, "efq embed RUN/student.onnx FACES -o embeddings.npz")(network.embed)
+verb(
+    app,
+    "efq embed RUN/student.onnx FACES -o embeddings.npz",
+    "efq embed RUN/student.onnx shards/*.tar -o GALLERY --embedding int8 --shard 1/4",
+    "efq embed RUN/student.onnx 's3://faces/*.parquet' -o s3://gallery --ray 8",
+)(gallery.embed)
+verb(
+    app,
+    "efq compare-gallery OLD.onnx NEW.onnx --sample FACES --threshold 0.4 -o decision.json",
+    name="compare-gallery",
+)(gallery.compare_gallery)
 verb(app, "efq benchmark teacher.onnx --against RUN/student.onnx --batch 1 --batch 16")(
     network.benchmark
 )

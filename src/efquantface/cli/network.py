@@ -1,4 +1,4 @@
-"""Verbs about one network or two: evaluate, inspect, embed, benchmark, export."""
+"""Verbs about one network or two: evaluate, inspect, benchmark, export."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from efquantface.cli.options import (
     ArcFace,
     Backend,
     Device,
+    Embedding,
     Evals,
     Flip,
     FollowLinks,
@@ -50,11 +51,17 @@ def evaluate(
     group_by: GroupBy = None,
     templates: Templates = None,
     resize: Resize = None,
+    embedding: Embedding = "float32",
     device: Device = None,
     threads: Threads = None,
     json_: Json = None,
 ) -> None:
-    """Verification and identification results of a model, or of teacher and student side by side."""
+    """Verification and identification results of a model, or of teacher and student side by side.
+
+    With --embedding int8 a model stands beside itself, its embeddings as codes; with --against the
+    second
+    model's are codes. Rows on galleries say what float enrolments and int8 probes cost, and the reverse.
+    """
     from efquantface.evaluation.benchmarks.look import check_eval
     from efquantface.pipeline.paths import check_file, check_model
 
@@ -82,9 +89,12 @@ def evaluate(
         group_by=group_by,
         templates=templates or "N1D1F1",
         resize=bool(resize),
+        embedding=embedding,
         device=device or "cpu",
         threads=threads,
     )
+    if embedding != "float32":
+        against = f"{against or model} {embedding}"
     give(evaluation_table(results, model, against), [r.as_dict() for r in results], json_)
 
 
@@ -119,53 +129,6 @@ def inspect(
         size=in_pixels(size),
     )
     give(found.lines, found.numbers, json_)
-
-
-def embed(
-    model: Annotated[str, typer.Argument(help=_ANY)],
-    faces: Annotated[Path, typer.Argument(help="folder, .rec, .bin, .parquet or list file")],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help=".npz or .parquet; biometric data (mode 0600)")
-    ] = Path("embeddings.npz"),
-    preprocess: Preprocess = None,
-    size: Size = None,
-    backend: Backend = "auto",
-    flip: Flip = None,
-    normalize: Annotated[bool, typer.Option("--normalize", help="to length 1")] = False,
-    resize: Resize = None,
-    device: Device = None,
-    threads: Threads = None,
-    follow_links: FollowLinks = None,
-    force: Annotated[bool, typer.Option("--force", help="replace an existing file")] = False,
-    json_: Json = None,
-) -> None:
-    """Embeddings, names and identities of faces as a file; stopped, it goes on when called again."""
-    from efquantface.pipeline.paths import check_model_and_faces, check_source
-
-    check_model_and_faces(model, str(faces))
-    check_source(faces)
-    from efquantface.verbs.embed import embed_faces
-
-    count, skipped = embed_faces(
-        model,
-        faces,
-        output,
-        preprocess=preprocess,
-        size=in_pixels(size),
-        backend=backend,
-        flip=bool(flip),
-        normalize=normalize,
-        resize=bool(resize),
-        device=device or "cpu",
-        threads=threads,
-        follow_links=bool(follow_links),
-        force=force,
-    )
-    give(
-        [f"{count:,} embeddings in {output}, {skipped:,} images could not be read"],
-        {"file": str(output), "embeddings": count, "unreadable": skipped},
-        json_,
-    )
 
 
 def benchmark(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from efquantface.cli.flags import option
+from efquantface.codes import EMBEDDINGS
 from efquantface.contract import parse_size
 from efquantface.errors import did_you_mean
 from efquantface.recipe import check_device_name, check_preprocess, check_size
@@ -42,6 +43,14 @@ def one_of(*names: str) -> Callable[[str], str]:
     return check
 
 
+Embedding = Annotated[
+    str,
+    typer.Option(
+        "--embedding",
+        help="float32; int8: codes with a scale a vector, a quarter of the bytes",
+        callback=one_of(*EMBEDDINGS),
+    ),
+]
 Backend = Annotated[str, typer.Option(help=", ".join(NAMES), callback=one_of(*NAMES))]
 Device = Annotated[str | None, _checked("device", check_device_name)]
 Threads = Annotated[int | None, _shown("threads")]

@@ -1,4 +1,4 @@
-"""Files that hold many faces: records, verification files, parquet."""
+"""Files that hold many faces: records, verification files, parquet, tars."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from efquantface.data.parquet import ParquetSource
 from efquantface.data.recordio import RecSource
 from efquantface.data.source import FaceSource
+from efquantface.data.tars import TarSource
 from efquantface.data.verification_bin import BinSource
 from efquantface.errors import DataError
 from efquantface.files import is_file
@@ -16,11 +17,12 @@ CONTAINERS: dict[str, Callable[[Path], FaceSource]] = {
     ".rec": RecSource,
     ".bin": BinSource,
     ".parquet": ParquetSource,
+    ".tar": TarSource,
 }
 
 
 def open_container(path: Path) -> FaceSource:
-    """A ``.rec``, ``.bin`` or ``.parquet`` file.
+    """A ``.rec``, ``.bin``, ``.parquet`` or ``.tar`` file.
 
     Raises:
         DataError: there is no such file, or it is damaged.

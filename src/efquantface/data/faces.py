@@ -86,7 +86,7 @@ class FaceSet:
 
 
 def open_source(path: Path, follow_links: bool = False) -> FaceSource:
-    """A folder of crops, or a .rec, .bin, .parquet or list file (.txt, .lst).
+    """A folder of crops, or a .rec, .bin, .parquet, .tar or list file (.txt, .lst).
 
     A folder that holds a ``train.rec`` stands for it. Items of a list file that are links out of their
     folder are taken only with ``follow_links``.

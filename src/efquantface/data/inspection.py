@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from efquantface.data.containers import CONTAINERS
 from efquantface.data.images import UnreadableImage
 from efquantface.data.source import FaceSource
 from efquantface.data.verification_bin import FOLDS, BinSource, contiguous_folds
 from efquantface.errors import DataError
 from efquantface.files import kept_below, write_bytes, write_text
 from efquantface.interfaces import Progress
+from efquantface.reading import is_number
 
 _SAMPLE = 200
 
@@ -144,14 +146,14 @@ def extract_source(
     for i in range(count):
         number = int(source.identities[i])
         folder = output / folders[number] if number >= 0 else output
-        stem = source.name(i).rpartition("#")[2] if "#" in source.name(i) else str(i)
-        there = [p for p in (folder / f"{int(stem):08d}{s}" for s in _SUFFIXES) if p.is_file()]
+        stem = f"{_number(source.name(i), i):08d}"
+        there = [p for p in (folder / f"{stem}{s}" for s in _SUFFIXES) if p.is_file()]
         if there:
             existing += 1
             names.append(there[0])
         else:
             data = source.encoded(i)
-            target = folder / f"{int(stem):08d}{source.suffix(i, data)}"
+            target = folder / f"{stem}{source.suffix(i, data)}"
             write_bytes(target, data)
             written += 1
             names.append(target)
@@ -160,6 +162,13 @@ def extract_source(
     if isinstance(source, BinSource) and count == len(source):
         _write_pairs(source, names, output)
     return written, existing
+
+
+def _number(name: str, index: int) -> int:
+    """The number of a record; of what has a name (an image, a tar's sample) its place in the source."""
+    file, _, key = name.rpartition("#")
+    counted = is_number(key) and Path(file).suffix.lower() in CONTAINERS
+    return int(key) if counted and Path(file).suffix.lower() != ".tar" else index
 
 
 def _folders(identities: list[str]) -> list[str]:

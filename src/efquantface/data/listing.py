@@ -15,7 +15,6 @@ from efquantface.data.source import FaceSource, numbered
 from efquantface.data.texts import text_of
 from efquantface.errors import DataError
 from efquantface.files import is_file, write_text
-from efquantface.reading import is_number
 
 
 class ListSource(FaceSource):
@@ -55,9 +54,10 @@ class ListSource(FaceSource):
                         links.check(file)
                     opened[file] = open_container(root / file)
                 inner = opened[file]
-                if not is_number(key):
-                    raise DataError(f"{where}: item {number + 1}: {key!r} is no record number")
-                index = inner.position(int(key))
+                try:
+                    index = inner.position(key)
+                except DataError as error:
+                    raise DataError(f"{where}: item {number + 1}: {error}") from None
                 self.places.append((inner, index))
                 label = int(inner.identities[index])
                 labels.append(f"{file}#{inner.identity_names[label]}" if label >= 0 else "")
@@ -144,8 +144,18 @@ def read_list(path: Path, follow_links: bool = False) -> ListSource:
         DataError: not such a file, an item that leads nowhere, or a link out of the item's folder where
             ``follow_links`` is not asked for.
     """
+    names, identities = items_of(text_of(path), str(path))
+    return ListSource(path.parent, names, identities, str(path), follow_links)
+
+
+def items_of(text: str, where: str) -> tuple[list[str], list[str] | None]:
+    """Items and identities of a list file's text; None for the latter where it has none.
+
+    Raises:
+        DataError: some items have an identity and others none.
+    """
     names, identities = [], []
-    for line in text_of(path).splitlines():
+    for line in text.splitlines():
         if not line.strip() or line.startswith("#"):
             continue
         name, _, identity = line.partition("\t")
@@ -153,8 +163,8 @@ def read_list(path: Path, follow_links: bool = False) -> ListSource:
         identities.append(identity.strip())
     given = identities if all(identities) and identities else None
     if given is None and any(identities):
-        raise DataError(f"{path}: some items have an identity and others none")
-    return ListSource(path.parent, names, given, str(path), follow_links)
+        raise DataError(f"{where}: some items have an identity and others none")
+    return names, given
 
 
 def read_excluded(path: Path) -> set[str]:

@@ -6,12 +6,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from efquantface.data.source import FaceSource, numbered
+from efquantface.data.source import FaceSource, NoFaces, numbered
 from efquantface.downloads import stand_in
 from efquantface.errors import DataError, RuntimeMissingError
 
-_IMAGES = ("image", "img", "jpg", "png", "image_bytes", "bytes")
-_LABELS = ("label", "identity", "id", "person", "class", "target")
+IMAGES = ("image", "img", "jpg", "png", "image_bytes", "bytes")
+LABELS = ("label", "identity", "id", "person", "class", "target")
 
 
 class ParquetSource(FaceSource):
@@ -23,6 +23,7 @@ class ParquetSource(FaceSource):
         Raises:
             RuntimeMissingError: pyarrow is not installed.
             DataError: no parquet file, or no column of images.
+            NoFaces: it has no rows.
         """
         try:
             import pyarrow
@@ -40,12 +41,14 @@ class ParquetSource(FaceSource):
         except _damages(pyarrow) as error:
             raise _not_whole(path, error) from None
         schema = self.file.schema_arrow
-        self.column = next((n for n in _IMAGES if n in schema.names), None)
-        if self.column is None or not self.file.metadata.num_rows:
+        self.column = next((n for n in IMAGES if n in schema.names), None)
+        if self.column is None:
             raise DataError(
-                f"{path}: has no rows, or no column named {', '.join(_IMAGES)}; its columns are "
+                f"{path}: has no column named {', '.join(IMAGES)}; its columns are "
                 f"{', '.join(schema.names)}"
             )
+        if not self.file.metadata.num_rows:
+            raise NoFaces(f"{path}: has no rows")
         groups = [self.file.metadata.row_group(i) for i in range(self.file.num_row_groups)]
         self.starts = [0]
         for group in groups:
@@ -53,7 +56,7 @@ class ParquetSource(FaceSource):
         rows = self.starts[-1]
         if not 0 < rows == self.file.metadata.num_rows <= path.stat().st_size:
             raise DataError(f"{path}: is damaged: it says that it has {rows:,} rows")
-        label = next((n for n in _LABELS if n in schema.names), None)
+        label = next((n for n in LABELS if n in schema.names), None)
         try:
             values = [] if label is None else self.file.read([label]).column(0).to_pylist()
         except _damages(pyarrow) as error:
@@ -83,12 +86,20 @@ class ParquetSource(FaceSource):
         place = index - self.starts[group]
         if place >= len(column):
             raise DataError(f"{self.path}: is damaged: row {index} is not there")
-        value = column[place].as_py()
-        if isinstance(value, dict):
-            value = value.get("bytes")
-        if not isinstance(value, bytes):
-            raise DataError(f"{self.path}: row {index} holds no image bytes")
-        return value
+        return image_bytes(column[place].as_py(), f"{self.path}: row {index}")
+
+
+def image_bytes(value: Any, where: str) -> bytes:
+    """The bytes that a cell of a column of images holds.
+
+    Raises:
+        DataError: it holds none.
+    """
+    if isinstance(value, dict):
+        value = value.get("bytes")
+    if not isinstance(value, bytes):
+        raise DataError(f"{where} holds no image bytes")
+    return value
 
 
 def _damages(pyarrow: Any) -> tuple[type[Exception], ...]:

@@ -17,7 +17,7 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from efquantface.data.source import FaceSource, numbered
+from efquantface.data.source import FaceSource, NoFaces, numbered, record_number
 from efquantface.downloads import stand_in
 from efquantface.errors import DataError
 from efquantface.reading import is_number
@@ -193,7 +193,7 @@ class RecSource(FaceSource):
         self.file = RecordFile(path)
         self.keys, labels = self._images()
         if not self.keys:
-            raise DataError(f"{path}: holds no images")
+            raise NoFaces(f"{path}: holds no images")
         self.identities, self.identity_names = numbered(labels)
 
     def _images(self) -> tuple[list[int], list[str]]:
@@ -228,13 +228,14 @@ class RecSource(FaceSource):
         key = self.keys[index]
         return self.file.payload(key)[self.file.head(key).image :]
 
-    def position(self, key: int) -> int:
+    def position(self, key: str) -> int:
         """The index of the record with this key.
 
         Raises:
-            DataError: there is no image of that key.
+            DataError: there is no image of that key, or it is no number.
         """
-        found = int(np.searchsorted(self.keys, key))
-        if found == len(self.keys) or self.keys[found] != key:
+        number = record_number(self.where, key)
+        found = int(np.searchsorted(self.keys, number))
+        if found == len(self.keys) or self.keys[found] != number:
             raise DataError(f"{self.where}: has no image with key {key}")
         return found

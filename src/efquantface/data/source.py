@@ -11,8 +11,13 @@ import numpy.typing as npt
 
 from efquantface.data.images import SUFFIXES, read_image
 from efquantface.errors import DataError
+from efquantface.reading import is_number
 
 Identities = npt.NDArray[np.int64]
+
+
+class NoFaces(DataError):
+    """A whole file that holds no images; shards of a large set may be such."""
 
 
 class FaceSource(ABC):
@@ -56,13 +61,13 @@ class FaceSource(ABC):
         """
         return read_image(self.encoded(index))
 
-    def position(self, key: int) -> int:
+    def position(self, key: str) -> int:
         """The index of the item named ``FILE#KEY``.
 
         Raises:
-            DataError: there is no such item.
+            DataError: there is no such item, or the key is no record number.
         """
-        wanted = self.name(0).rpartition("#")[0] + f"#{key}"
+        wanted = self.name(0).rpartition("#")[0] + f"#{record_number(self.where, key)}"
         # files without an index of their own are small enough to be searched
         found = next((i for i in range(len(self)) if self.name(i) == wanted), None)
         if found is None:
@@ -100,6 +105,17 @@ class FolderSource(FaceSource):
 
     def suffix(self, index: int, data: bytes) -> str:
         return Path(self.names[index]).suffix
+
+
+def record_number(where: str, key: str) -> int:
+    """A key that counts records.
+
+    Raises:
+        DataError: it does not.
+    """
+    if not is_number(key):
+        raise DataError(f"{where}: {key!r} is no record number")
+    return int(key)
 
 
 def numbered(labels: Sequence[str]) -> tuple[Identities, list[str]]:

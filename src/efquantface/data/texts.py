@@ -21,10 +21,22 @@ def text_of(path: Path) -> str:
     """
     try:
         data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as text ({error})") from None
+    return decoded(data, str(path))
+
+
+def decoded(data: bytes, where: str) -> str:
+    """The text of a file's bytes, as :func:`text_of` reads it; ``where`` names it in errors.
+
+    Raises:
+        DataError: it is no such text.
+    """
+    try:
         encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8-sig")
         text = data.decode(encoding)
-    except (OSError, UnicodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error})") from None
+    except UnicodeError as error:
+        raise DataError(f"{where}: cannot be read as text ({error})") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -42,6 +42,7 @@ def score_all_pairs(
     identities: npt.NDArray[np.int64],
     progress: Progress | None = None,
     probes: npt.NDArray[np.float32] | None = None,
+    kept_far: float = _KEEP_FAR,
 ) -> AllPairs:
     """Cosine similarity of every pair i < j.
 
@@ -50,6 +51,7 @@ def score_all_pairs(
     Args:
         embeddings: (N,D), any length.
         identities: (N,) integers; pairs of one number are genuine. All -1: no genuine pairs.
+        kept_far: the largest FAR for which exact impostor scores are kept; memory grows with it.
         probes: embeddings that take the place of j (a student's, against a teacher's gallery).
 
     Raises:
@@ -62,7 +64,7 @@ def score_all_pairs(
     _, sizes = np.unique(identities, return_counts=True)
     genuine_total = int((sizes * (sizes - 1) // 2).sum()) if labelled else 0
     impostor_total = count * (count - 1) // 2 - genuine_total
-    top = _TopScores(int(np.floor(_KEEP_FAR * impostor_total)) + 1)
+    top = _TopScores(int(np.floor(kept_far * impostor_total)) + 1)
     histogram = np.zeros(BINS, np.int64)
     genuine, owners = [], []
     done, blocks = 0, range(0, count, _BLOCK)
@@ -90,7 +92,7 @@ def score_all_pairs(
         np.concatenate(genuine) if genuine else np.empty(0, np.float32),
         top.finish(),
         impostor_total,
-        _KEEP_FAR,
+        kept_far,
         np.concatenate(owners) if owners else np.empty(0, np.int64),
         histogram,
     )

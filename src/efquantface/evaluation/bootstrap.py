@@ -69,3 +69,43 @@ def tar_intervals(
     for column, name in enumerate(names[1:], start=1):
         found[f"{name} - {names[0]}"] = interval(tars[:, column] - tars[:, 0])
     return found
+
+
+def pairs_interval(
+    values: npt.NDArray[np.float64],
+    first: npt.NDArray[np.int64],
+    second: npt.NDArray[np.int64],
+    images: npt.NDArray[np.int64],
+    seed: int = 0,
+) -> Interval:
+    """Interval of the sum of pairs' values over all pairs, people resampled.
+
+    A person that is drawn twice brings twice the images; pairs within a person that is drawn so are of
+    genuine ones as many, and two people are never one.
+
+    Args:
+        values: (K,) of the pairs that count; all others have 0.
+        first, second: (K,) people of each pair from 0 on; equal in all pairs (genuine) or in none.
+        images: (P,) images of each person, which say how many pairs there are in all.
+
+    Returns:
+        The interval of the mean over all genuine, or all impostor pairs.
+    """
+    rng = np.random.default_rng([seed, 22])
+    people = len(images)
+    genuine = not len(first) or bool(first[0] == second[0])
+    # pairs of the same two people have the same weight
+    codes, inverse = np.unique(first * people + second, return_inverse=True)
+    sums = np.bincount(inverse, weights=values, minlength=len(codes))
+    a, b = codes // max(people, 1), codes % max(people, 1)
+    within = images * (images - 1) / 2
+    shares = np.empty(REPEATS)
+    for repeat in range(REPEATS):
+        drawn = np.bincount(rng.integers(0, people, people), minlength=people)
+        if genuine:
+            total, weight = float(drawn @ within), drawn[a]
+        else:
+            held = drawn * images
+            total, weight = (float(held.sum()) ** 2 - float(held @ held)) / 2, drawn[a] * drawn[b]
+        shares[repeat] = float(sums @ weight) / max(total, 1.0)
+    return interval(shares)

@@ -138,7 +138,7 @@ def _is_model(text: str) -> bool:
 
 def _is_faces(text: str) -> bool:
     path = Path(text)
-    if text.startswith(SYNTHETIC) or path.suffix.lower() in (".rec", ".parquet", *_LISTS):
+    if text.startswith(SYNTHETIC) or path.suffix.lower() in (".rec", ".parquet", ".tar", *_LISTS):
         return True
     if not path.is_dir() or (path / _STUDENT).is_file() or is_pack(path):
         return False

@@ -5,27 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from efquantface.assets import file_sha256
 from efquantface.console import Console
-from efquantface.data.faces import crop_size, load, open_source
+from efquantface.data.faces import crop_size, open_source
 from efquantface.data.source import FaceSource
 from efquantface.embedding.embedder import Embedder
-from efquantface.errors import DataError, RuntimeMissingError
+from efquantface.embedding.parts import SIZE, Part, Way, embed_part
+from efquantface.embedding.stored import FORMATS, Arrays, write
+from efquantface.errors import DataError
+from efquantface.extras import wanted_for
 from efquantface.files import make_folder, whole, write_text
 from efquantface.importers.contracts import resolve
-from efquantface.rows import unit
 
-_PART = 2048  # crops whose pixels and embeddings are in memory at a time
-_FORMATS = (".npz", ".parquet")
+_PART = SIZE
 
 
 @dataclass(frozen=True)
@@ -36,10 +34,8 @@ class _Plan:
     faces: str
     images: int
     names: str
-    flip: bool
-    normalize: bool
     preprocess: str
-    resize: bool
+    way: Way
 
 
 def embed_faces(
@@ -53,6 +49,7 @@ def embed_faces(
     flip: bool = False,
     normalize: bool = False,
     resize: bool = False,
+    embedding: str = "float32",
     device: str = "cpu",
     threads: int | None = None,
     follow_links: bool = False,
@@ -62,7 +59,8 @@ def embed_faces(
     """Write embeddings, names and identities of all faces of a source.
 
     An ``.npz`` holds ``embeddings`` float32 (N,D), ``names`` (N,) and ``identities`` (N,) strings,
-    the latter empty where the source has none; a ``.parquet`` has the same as columns. Parts are kept
+    the latter empty where the source has none; a ``.parquet`` has the same as columns. As int8,
+    ``embeddings`` are codes (N,D), and ``scales`` float32 (N,) says what one is worth. Parts are kept
     in ``OUTPUT.parts`` until all are there; called again, it goes on behind the last whole part.
     Embeddings are biometric data: the file is readable by its owner only.
 
@@ -73,6 +71,7 @@ def embed_faces(
         flip: add the mirror image's embedding.
         normalize: to length 1.
         resize: scale crops of another size.
+        embedding: ``float32``, or ``int8``: a quarter of the bytes.
         follow_links: see :func:`~efquantface.data.faces.open_source`.
         force: replace an existing file.
 
@@ -91,12 +90,14 @@ def embed_faces(
         ((48, 16), 'person00')
     """
     output, console = Path(output), Console(quiet)
-    if output.suffix not in _FORMATS:
-        raise DataError(f"{output}: embeddings are written as {' or '.join(_FORMATS)}")
+    way = Way(flip, normalize, resize, embedding)
+    if output.suffix not in FORMATS:
+        raise DataError(f"{output}: embeddings are written as {' or '.join(FORMATS)}")
     if output.exists() and not force:
         raise DataError(f"{output}: exists; give another name or --force")
     if output.suffix == ".parquet":
-        _pyarrow()
+        with wanted_for(f"{output}: parquet"):
+            import pyarrow.parquet  # noqa: F401 - before anything is embedded
     source = open_source(Path(faces), follow_links)
 
     def opened(wanted: tuple[int, int] | None) -> Embedder:
@@ -120,10 +121,8 @@ def embed_faces(
         str(Path(faces).resolve()),
         len(source),
         _names_digest(source),
-        flip,
-        normalize,
         preprocess or "",
-        resize,
+        way,
     )
     parts = _Parts(output.with_name(output.name + ".parts"), plan)
     done = parts.open()
@@ -132,8 +131,7 @@ def embed_faces(
     with console.bar("embedding") as advance:
         for start in range(done, len(source), _PART):
             index = np.arange(start, min(start + _PART, len(source)))
-            part = _embed_part(embedder, source, index, plan)
-            parts.keep(start, part)
+            parts.keep(start, embed_part(embedder, source, index, way))
             advance(int(index[-1]) + 1, len(source))
     count, skipped = parts.counts()
     for name, why in skipped[:5]:
@@ -141,37 +139,10 @@ def embed_faces(
     if not count:
         parts.remove()
         raise DataError(f"{faces}: none of {len(source)} images can be read")
-    writer = _write_npz if output.suffix == ".npz" else _write_parquet
     with whole(output, private=True) as stream:
-        writer(stream, parts, count)
+        write(output.suffix, stream, parts, count)
     parts.remove()
     return count, len(skipped)
-
-
-@dataclass(frozen=True)
-class _Part:
-    embeddings: npt.NDArray[np.float32]
-    names: list[str]
-    identities: list[str]
-    skipped: list[tuple[str, str]]
-
-
-def _embed_part(
-    embedder: Embedder, source: FaceSource, index: npt.NDArray[np.int64], plan: _Plan
-) -> _Part:
-    """One part; without any whole image its arrays are empty."""
-    try:
-        faces = load(source, embedder.contract, index, resize=plan.resize)
-    except DataError as error:
-        if type(error) is not DataError:  # crops of another size concern all of them
-            raise
-        empty = np.empty((0, embedder.contract.embedding_size), np.float32)
-        return _Part(empty, [], [], [(source.name(int(i)), str(error)) for i in index])
-    rows = embedder.embed(faces.images, flip=plan.flip)
-    if plan.normalize:
-        rows = unit(rows, strict=False)
-    people = [faces.identity_names[i] if i >= 0 else "" for i in faces.identities]
-    return _Part(rows.astype(np.float32), faces.names, people, faces.skipped)
 
 
 class _Parts:
@@ -193,17 +164,17 @@ class _Parts:
             done = min(done + _PART, self.plan.images)
         return done
 
-    def keep(self, start: int, part: _Part) -> None:
+    def keep(self, start: int, part: Part) -> None:
         with whole(self.folder / f"{start:09d}.npz") as stream:
-            np.savez(
-                stream,
-                embeddings=part.embeddings,
-                names=np.array(part.names, np.str_),
-                identities=np.array(part.identities, np.str_),
-                skipped=np.array(part.skipped, np.str_).reshape(-1, 2),
-            )
+            skipped = np.array(part.skipped, np.str_).reshape(-1, 2)
+            np.savez(stream, skipped=skipped, **part.arrays)  # type: ignore[arg-type]
 
-    def __iter__(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    def __iter__(self) -> Iterator[Arrays]:
+        for part in self._stored():
+            del part["skipped"]
+            yield part
+
+    def _stored(self) -> Iterator[Arrays]:
         for path in sorted(self.folder.glob("?????????.npz")):
             try:
                 with np.load(path, allow_pickle=False) as stored:
@@ -217,65 +188,13 @@ class _Parts:
     def counts(self) -> tuple[int, list[tuple[str, str]]]:
         """Faces embedded, and what was skipped and why."""
         count, skipped = 0, list[tuple[str, str]]()
-        for part in self:
+        for part in self._stored():
             count += len(part["embeddings"])
             skipped += [(str(name), str(why)) for name, why in part["skipped"]]
         return count, skipped
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)
-
-
-def _write_npz(file: BinaryIO, parts: _Parts, count: int) -> None:
-    """An .npz written part by part: each array's header first, its rows as they come by."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name in ("embeddings", "names", "identities"):
-            dtype = max((part[name].dtype for part in parts), key=lambda d: d.itemsize)
-            width = {part[name].shape[1:] for part in parts if len(part[name])}.pop()
-            header = {
-                "descr": np.lib.format.dtype_to_descr(dtype),
-                "fortran_order": False,
-                "shape": (count, *width),
-            }
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-                np.lib.format.write_array_header_2_0(stream, header)
-                for part in parts:
-                    stream.write(np.ascontiguousarray(part[name].astype(dtype)).tobytes())
-
-
-def _write_parquet(file: BinaryIO, parts: _Parts, count: int) -> None:
-    """A row group a part."""
-    arrow, parquet = _pyarrow()
-    writer = None
-    try:
-        for part in parts:
-            if not len(part["embeddings"]):
-                continue
-            rows = part["embeddings"]
-            flat = arrow.array(rows.reshape(-1), arrow.float32())
-            table = arrow.table(
-                {
-                    "name": part["names"].tolist(),
-                    "identity": part["identities"].tolist(),
-                    "embedding": arrow.FixedSizeListArray.from_arrays(flat, rows.shape[1]),
-                }
-            )
-            writer = writer or parquet.ParquetWriter(file, table.schema)
-            writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise RuntimeMissingError(
-            "parquet files need pyarrow: pip install 'efquantface[parquet]'; or write .npz"
-        ) from None
-    return pyarrow, pyarrow.parquet
 
 
 def _names_digest(source: FaceSource) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from efquantface.callbacks import Callback
+from efquantface.codes import rounded
 from efquantface.console import Console
 from efquantface.contract import FaceContract
 from efquantface.embedding.embedder import Embedder
+from efquantface.embedding.parts import check_embedding
 from efquantface.errors import ContractError, CropError, EfqError
 from efquantface.evaluation.benchmarks.load import load_eval
 from efquantface.evaluation.groups import read_groups
-from efquantface.evaluation.items import EvalItem, Options
+from efquantface.evaluation.items import Embedded, EvalItem, Options
 from efquantface.evaluation.result import Evaluation
 from efquantface.evaluation.run import embed_item, load_items, score_items
 from efquantface.evaluation.sets import EvalSet
@@ -42,6 +45,7 @@ def evaluate(
     group_by: str | Path | None = None,
     templates: str = "N1D1F1",
     resize: bool = False,
+    embedding: str = "float32",
     device: str = "cpu",
     threads: int | None = None,
     quiet: bool = False,
@@ -62,7 +66,8 @@ def evaluate(
         group_by: a CSV file with the columns name, group; adds the spread between groups.
         templates: how IJB's crops are pooled, for example ``N1D1F1``.
         resize: scale crops of another size.
-        backend, device, threads: as for :meth:`Embedder.open`.
+        embedding: ``int8`` stores the last model's embeddings as codes; a model alone stands
+        beside itself. backend, device, threads: as for :meth:`Embedder.open`.
         quiet: print nothing.
         callbacks: told of progress and metrics.
 
@@ -83,6 +88,7 @@ def evaluate(
         ['genuine', 'impostor', 'loss']
     """
     keep_freed_memory()
+    check_embedding(embedding)
     console = Console(quiet, callbacks)
     options = Options(
         flip,
@@ -121,12 +127,14 @@ def evaluate(
             console.log(f"  {note}")
         _warn_of_overflow(embedder, console)
     items = load_items(wanted, first, resize, console)
-    return score_items(
-        items,
-        lambda item: [embed_item(item, e, e.name, options, console) for e in embedders],
-        options,
-        console,
-    )
+
+    def embedded(item: EvalItem) -> list[Embedded]:
+        rows = [embed_item(item, e, e.name, options, console) for e in embedders]
+        if embedding == "int8":
+            rows = [rows[0], replace(rows[-1], rows=rounded(rows[-1].rows))]
+        return rows
+
+    return score_items(items, embedded, options, console)
 
 
 def _size_of_crops(

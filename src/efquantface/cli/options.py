@@ -10,7 +10,7 @@ import typer
 from efquantface.cli.flags import option
 from efquantface.contract import parse_size
 from efquantface.errors import did_you_mean
-from efquantface.recipe import check_device_name, check_preprocess, check_size
+from efquantface.given import check_device_name, check_preprocess, check_size
 
 
 def _checked(name: str, check: Callable[[str], str]) -> typer.models.OptionInfo:

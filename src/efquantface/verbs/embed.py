@@ -171,7 +171,7 @@ def _embed_part(
     if plan.normalize:
         rows = unit(rows, strict=False)
     people = [faces.identity_names[i] if i >= 0 else "" for i in faces.identities]
-    return _Part(rows.astype(np.float32), faces.names, people, faces.skipped)
+    return _Part(rows.astype(np.float32), list(faces.names), people, faces.skipped)
 
 
 class _Parts:

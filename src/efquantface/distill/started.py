@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -118,11 +119,13 @@ class Started:
         strategy = DDPStrategy(
             process_group_backend="nccl" if cuda else "gloo",
             timeout=_OPERATION,
-            broadcast_buffers=False,  # all compute the same ones
+            forward_sync_buffers=False,  # all compute the same ones
             gradient_as_bucket_view=True,
         )
         if self.count % self.local_count:
             raise RunError(f"{self.count} processes: each machine starts as many as the others")
+        # of 1x1 kernels, whose strides mean nothing
+        warnings.filterwarnings("ignore", message="Grad strides do not match")
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         try:
             fabric = Fabric(

@@ -172,4 +172,4 @@ def _quiet_observer() -> None:
     """Our own watch lets the state be saved; Fabric's kills the first process at once."""
     for thread in threading.enumerate():
         if thread.name == _OBSERVER:
-            thread._finished = True  # type: ignore[attr-defined]
+            thread._run = lambda: True  # type: ignore[attr-defined]

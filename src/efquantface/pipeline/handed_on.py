@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from torch import nn
 
 from efquantface.distill.ranks import Ranks
 from efquantface.graph.checkpoint import checkpoint_bytes
@@ -46,10 +48,8 @@ def shared_start(
     if layers and quantizes:
         teacher = _model(ranks.once(lambda: checkpoint_bytes(made[0].teacher)))
     if quantizes:
-        trained = ranks.once(lambda: json.dumps(_trained(made[0].student)).encode())
-        names = set(json.loads(trained))
-        for name, parameter in received.graph.named_parameters():
-            parameter.requires_grad_(name in names)
+        trained = ranks.once(lambda: json.dumps(trained_in(made[0].student.graph)).encode())
+        train_the_same(received.graph, json.loads(trained))
     else:
         received = trainable(received)
     if not made:
@@ -58,8 +58,16 @@ def shared_start(
     return made[0]
 
 
-def _trained(model: FaceModel) -> list[str]:
-    return [name for name, p in model.graph.named_parameters() if p.requires_grad]
+def trained_in(graph: nn.Module) -> list[str]:
+    """Names of the parameters that training changes, which no checkpoint holds."""
+    return [name for name, p in graph.named_parameters() if p.requires_grad]
+
+
+def train_the_same(graph: nn.Module, names: Sequence[str]) -> None:
+    """Let training change the named parameters alone."""
+    wanted = set(names)
+    for name, parameter in graph.named_parameters():
+        parameter.requires_grad_(name in wanted)
 
 
 def _model(data: bytes) -> FaceModel:

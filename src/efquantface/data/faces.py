@@ -17,6 +17,7 @@ from efquantface.contract import FaceContract
 from efquantface.data.choosing import turns
 from efquantface.data.containers import CONTAINERS, open_container
 from efquantface.data.images import UnreadableImage
+from efquantface.data.joined import JoinedSource
 from efquantface.data.listing import read_list
 from efquantface.data.recordio import RecSource
 from efquantface.data.source import FaceSource, FolderSource
@@ -28,6 +29,7 @@ from efquantface.interfaces import Progress
 _LOOK, _MANY = 50, 500  # so many are looked at first, where there are so many
 FEW = 4  # images of an identity that training wants to see together
 _FIRST = 4
+_SHARDS = (".tar", ".parquet")
 _NEARLY_ALL = 0.9  # of the images, which then are crops of one size
 
 
@@ -92,15 +94,21 @@ class FaceSet:
 def open_source(path: Path, follow_links: bool = False) -> FaceSource:
     """A folder of crops, or a .rec, .bin, .parquet or list file (.txt, .lst).
 
-    A folder that holds a ``train.rec`` stands for it. Items of a list file that are links out of their
-    folder are taken only with ``follow_links``.
+    A folder that holds a ``train.rec`` stands for it, and one that holds .tar or .parquet files for all
+    of them together. Items of a list file that are links out of their folder are taken only with
+    ``follow_links``.
 
     Raises:
         DataError: there is no such thing, or it is damaged.
     """
     if path.is_dir():
         record = path / "train.rec"
-        return RecSource(record) if record.is_file() else FolderSource(path)
+        if record.is_file():
+            return RecSource(record)
+        shards = [p for p in sorted(path.iterdir()) if p.suffix.lower() in _SHARDS and p.is_file()]
+        if shards:
+            return JoinedSource(path, [open_container(shard) for shard in shards])
+        return FolderSource(path)
     if path.suffix.lower() in CONTAINERS:
         return open_container(path)
     if path.suffix.lower() in (".txt", ".lst") and path.is_file():

@@ -59,6 +59,16 @@ class Prepared:
         )
         return size
 
+    def leave_out_unreached(self, data: TrainData) -> None:
+        """Processes wait for every trained parameter's gradient; one that no loss reaches has none."""
+        found = self.module(as_input(data.pixels[:2], torch.device("cpu")))
+        parts = found if isinstance(found, tuple) else (found,)
+        torch.autograd.backward([part.sum() for part in parts if part.requires_grad])
+        for parameter in self.module.parameters():
+            if parameter.grad is None:
+                parameter.requires_grad_(False)
+        self.module.zero_grad(set_to_none=True)
+
     def module_on(self, device: torch.device, steps: int, trial: Callable[[Any], None]) -> Any:
         """The module there; compiled where possible, said where not.
 

@@ -118,6 +118,8 @@ class _Trainer:
             state = None if path is None else read_state(path, self.total, self.state_path)
         self.microbatches = self._microbatches(state)
         optimizer = torch.optim.AdamW(parameter_groups(graph, self.settings), eps=1e-12)
+        if not self.ranks.alone:
+            self.prepared.leave_out_unreached(self.data)
         module = self.prepared.module_on(self.fabric.device, self.total, self._trial)
         self.history.compiled = self.prepared.compiled
         model: Any = self.fabric.setup(module, optimizer, _reapply_compile=False)[0]

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
         UnsupportedOperatorError,
         WriteError,
     )
-    from efquantface.pipeline.compress import CompressResult, compress
+    from efquantface.pipeline.compress import compress
+    from efquantface.pipeline.method import CompressResult
     from efquantface.recipe import Recipe
     from efquantface.verbs.embed import embed_faces
     from efquantface.verbs.evaluate import evaluate
@@ -89,7 +90,7 @@ wait_briefly()
 
 _PLACES = {
     "Callback": "callbacks",
-    "CompressResult": "pipeline.compress",
+    "CompressResult": "pipeline.method",
     "Embedder": "embedding.embedder",
     "FaceContract": "contract",
     "Recipe": "recipe",

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Progress = Callable[[int, int], None]  # called with what is done, of how much
+
+
+class Rows(Protocol):
+    """Rows of an array (N,...) that are looked up by index, wherever they lie; an array is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
 
 
 class Embeds(Protocol):

@@ -7,10 +7,8 @@ name, and the default as it is ``shown``. The command line is made from these.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
 from pydantic import (
@@ -25,9 +23,17 @@ from pydantic import (
 
 from efquantface.contract import PREPROCESS, parse_size
 from efquantface.distill.settings import TrainSettings
-from efquantface.errors import ContractError, RecipeError, did_you_mean
+from efquantface.errors import RecipeError
 from efquantface.evaluation.settings import EvalSettings
 from efquantface.fields import flag_name, sentences
+from efquantface.given import (
+    NESTED,
+    check_device_name,
+    check_preprocess,
+    check_size,
+    nested,
+    told,
+)
 from efquantface.prune.goal import PruneGoal
 from efquantface.quantize.budget import parse_budget
 from efquantface.quantize.scheme import Bits, Scheme
@@ -38,79 +44,10 @@ FLOAT = "float"  # bits of a student that is pruned only
 PRUNED_EPOCHS = 12  # a pruned network starts far from its teacher, and still gains in the twelfth
 FLAGS = "command line"  # where settings came from, as errors name it: then by their flags
 
-_DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 _BITS: dict[str, JsonValue] = {"group": "Bits"}
 _PRUNING: dict[str, JsonValue] = {"group": "Pruning"}
 _FACES: dict[str, JsonValue] = {"group": "Faces"}
 _RUN: dict[str, JsonValue] = {"group": "The run"}
-_T = TypeVar("_T")
-
-
-def check_preprocess(name: str) -> str:
-    """A preprocessing that the field knows.
-
-    Raises:
-        RecipeError: another one, with the closest name.
-    """
-    if name not in PREPROCESS:
-        raise RecipeError(
-            f"preprocess {name!r}: choose from {', '.join(PREPROCESS)}"
-            f"{did_you_mean(name, PREPROCESS)}"
-        )
-    return name
-
-
-def check_size(text: str) -> str:
-    """Height and width of crops: ``160``, or ``112x96``.
-
-    Raises:
-        RecipeError: anything else.
-    """
-    try:
-        parse_size(text)
-    except ContractError as error:
-        raise RecipeError(str(error)) from None
-    return text
-
-
-def check_device_name(name: str) -> str:
-    """``cpu``, ``cuda`` or ``cuda:1``.
-
-    Raises:
-        RecipeError: anything else.
-    """
-    if not _DEVICE.fullmatch(name):
-        raise RecipeError(f"device {name!r}: write cpu or cuda (cuda:1 is the second GPU)")
-    return name
-
-
-def _told(check: Callable[[str], _T], value: str) -> _T:
-    """What ``check`` makes of a value; its error as one that pydantic collects."""
-    try:
-        return check(value)
-    except RecipeError as error:
-        raise ValueError(str(error)) from None
-
-
-_NESTED: dict[str, type[BaseModel]] = {"training": TrainSettings, "evaluation": EvalSettings}
-_RENAMED = {"step_lr": "range_lr", "images_each": "images_per_identity"}
-_GONE = {"devices": 1}  # fields of old recipes, and the one value that may still stand there
-
-
-def nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Flat settings (flags, keywords, old recipes) at their places in ``training`` and ``evaluation``.
-
-    A flat value wins over a nested one. None means: not told.
-    """
-    found: dict[str, Any] = {}
-    parts = {name: dict(p) for name in _NESTED if isinstance(p := values.get(name) or {}, dict)}
-    for key, value in values.items():
-        name = _RENAMED.get(key, key)
-        if value is None or name in parts or (name in _GONE and value == _GONE[name]):
-            continue
-        part = next((p for p in parts if name in _NESTED[p].model_fields), None)
-        (found if part is None else parts[part])[name] = value
-    return {**found, **{name: part for name, part in parts.items() if part}}
 
 
 def _flag(name: str) -> str:
@@ -127,7 +64,8 @@ class Recipe(BaseModel):
     )
     faces: str = Field(
         description="folder of aligned crops (a subfolder an identity, or images without "
-        "identities), InsightFace .rec, .parquet or list file; or synthetic:COUNT"
+        "identities, or .tar or .parquet files), InsightFace .rec, .parquet or list file; or "
+        "synthetic:COUNT"
     )
     bits: str = Field(
         "w8a8",
@@ -159,6 +97,14 @@ class Recipe(BaseModel):
         "otherwise those of the given crops",
     )
     device: str = Field("cpu", description="cpu, cuda, or cuda:1 (the second GPU)")
+    devices: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="processes that train together, each on a device of its own; torchrun starts them, "
+        "on several machines, too, and without it they are started here",
+        json_schema_extra={"shown": "1, or as many as torchrun started"},
+    )
 
     layers: dict[str, str] = Field(
         {},
@@ -211,6 +157,13 @@ class Recipe(BaseModel):
         description="larger sets of faces are capped, spread over the identities",
         json_schema_extra=_FACES,
     )
+    faces_gb: float = Field(
+        4.0,
+        ge=0,
+        description="crops are held in memory up to so many GB; more of them stay in their files, "
+        "and are decoded a batch at a time",
+        json_schema_extra=_FACES,
+    )
     hold_out: float = Field(
         0.1, gt=0, lt=0.9, description="share of identities held out", json_schema_extra=_FACES
     )
@@ -254,50 +207,53 @@ class Recipe(BaseModel):
         json_schema_extra=_RUN,
     )
     threads: int | None = Field(
-        None, ge=1, description="threads", json_schema_extra={**_RUN, "shown": "all cores"}
+        None,
+        ge=1,
+        description="threads of a process",
+        json_schema_extra={**_RUN, "shown": "all cores"},
     )
     seed: int = Field(0, ge=0, description="of everything random", json_schema_extra=_RUN)
 
     @field_validator("bits", mode="before")
     @classmethod
     def _bits(cls, value: Any) -> str:
-        return FLOAT if value == FLOAT else str(_told(Bits.parse, str(value)))
+        return FLOAT if value == FLOAT else str(told(Bits.parse, str(value)))
 
     @field_validator("layers", mode="before")
     @classmethod
     def _layers(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {str(k): str(_told(Bits.parse, str(bits))) for k, bits in value.items()}
+        return {str(k): str(told(Bits.parse, str(bits))) for k, bits in value.items()}
 
     @field_validator("budget")
     @classmethod
     def _budget(cls, value: str | None) -> str | None:
         if value is not None:
-            _told(lambda text: parse_budget(text, 1.0), value)
+            told(lambda text: parse_budget(text, 1.0), value)
         return value
 
     @field_validator("preprocess")
     @classmethod
     def _preprocess(cls, value: str | None) -> str | None:
-        return None if value is None else _told(check_preprocess, value)
+        return None if value is None else told(check_preprocess, value)
 
     @field_validator("size", mode="before")
     @classmethod
     def _size(cls, value: Any) -> str | None:
-        return None if value is None else _told(check_size, str(value))
+        return None if value is None else told(check_size, str(value))
 
     @field_validator("device")
     @classmethod
     def _device(cls, value: str) -> str:
-        return _told(check_device_name, value)
+        return told(check_device_name, value)
 
     @field_validator("prune", mode="before")
     @classmethod
     def _share_or_time(cls, value: Any) -> float | str | None:
         if value is None:
             return None
-        goal = _told(PruneGoal.parse, value)
+        goal = told(PruneGoal.parse, value)
         return str(value) if goal.share is None else goal.share
 
     @model_validator(mode="after")
@@ -349,7 +305,7 @@ class Recipe(BaseModel):
         if not isinstance(values, dict):
             raise RecipeError(f"{path}: holds no recipe (a YAML mapping is expected)")
         base, given = nested(values), nested(overrides or {})
-        for name in _NESTED:
+        for name in NESTED:
             part = base.get(name, {})
             given[name] = {**part, **given.get(name, {})} if isinstance(part, dict) else part
         return cls.create({**base, **given}, str(path))

@@ -66,6 +66,8 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "licence": (["--licence", "MIT"], "MIT"),
     "threads": (["--threads", "2"], 2),
     "seed": (["--seed", "7"], 7),
+    "devices": (["--devices", "2"], 2),
+    "faces_gb": (["--faces-gb", "1.5"], 1.5),
 }
 
 

@@ -15,7 +15,8 @@ from efquantface.errors import ModelFileError
 from efquantface.graph import ops
 from efquantface.graph.graph import module_of, output_node
 from efquantface.importers.load import load_model
-from efquantface.pipeline.compress import CompressResult, compress
+from efquantface.pipeline.compress import compress
+from efquantface.pipeline.method import CompressResult
 from efquantface.verbs.export import export_model
 from face_files import MAP, SIZE, WIDE, Arrays, backbone, dense, drawn, node, ran, save
 

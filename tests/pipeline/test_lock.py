@@ -15,7 +15,7 @@ from efquantface import compress
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.errors import FinishedError, OutOfMemoryError, RunError
-from efquantface.pipeline import compress as pipeline
+from efquantface.pipeline import method
 from efquantface.pipeline.lock import alone_in
 
 OPTIONS = {"epochs": 0, "quiet": True, "cache": False, "benchmark": False}
@@ -57,7 +57,7 @@ def test_a_resumed_run_has_the_same_faces(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "compare", _stop)
+        patch.setattr(method, "compare", _stop)
         with pytest.raises(KeyboardInterrupt):
             compress(network, faces, tmp_path / "run", contract=contract, **OPTIONS)
     fewer = faces.subset(np.arange(len(faces) - 4))
@@ -91,6 +91,6 @@ def test_out_of_memory_says_what_to_set(
     def fails(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(pipeline, "make_start", fails)
+    monkeypatch.setattr(method, "make_start", fails)
     with pytest.raises(OutOfMemoryError, match="--memory-gb"):
         compress(network, faces, tmp_path / "run", contract=contract, **OPTIONS)

@@ -21,7 +21,7 @@ from efquantface.recipe import Recipe
 
 OPTIONS: dict[str, Any] = {"epochs": 1, "batch_size": 8, "cache": False, "quiet": True, "prune": 0.3,
                            "bits": "w8a8", "round_to": 2}  # fmt: skip
-COMPRESS = "efquantface.pipeline.compress"
+COMPRESS = "efquantface.pipeline.method"
 
 # what a stage begins with, in order: (module, name)
 BEFORE = [

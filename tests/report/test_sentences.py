@@ -17,7 +17,7 @@ from efquantface.contract import FaceContract
 from efquantface.embedding.benchmark import Speed, Timing
 from efquantface.export.portability import WITHOUT_VNNI
 from efquantface.export.without_vnni import WithoutVnni
-from efquantface.pipeline.compress import CompressResult
+from efquantface.pipeline.method import CompressResult
 from efquantface.report import sentences
 from efquantface.report.results import BEST_FLOAT, STUDENT, TEACHER, Results
 from efquantface.report.tables import terminal_table

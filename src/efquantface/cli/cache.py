@@ -35,7 +35,7 @@ def cache_clear(
         bool, typer.Option("--all", help="default parts, too; they are fetched again when needed")
     ] = False,
 ) -> None:
-    """Remove the embeddings. Runs keep theirs in memory only; compress --no-cache writes none."""
+    """Remove the embeddings. compress --no-cache keeps none."""
     from efquantface.verbs.kept import clear_cache
 
     removed = clear_cache(everything)

@@ -68,8 +68,8 @@ def compress(
     from efquantface.extras import wanted_for
 
     with wanted_for("efq compress"):
-        from efquantface.pipeline.compress import CompressResult
         from efquantface.pipeline.compress import compress as run_compress
+        from efquantface.pipeline.method import CompressResult
         from efquantface.report.tables import terminal_table
 
     try:

@@ -11,7 +11,7 @@ from efquantface.cli.flags import option
 from efquantface.codes import EMBEDDINGS
 from efquantface.contract import parse_size
 from efquantface.errors import did_you_mean
-from efquantface.recipe import check_device_name, check_preprocess, check_size
+from efquantface.given import check_device_name, check_preprocess, check_size
 from efquantface.runtime.backends import NAMES
 
 

@@ -1,9 +1,9 @@
-"""A set of aligned face crops in memory, with identities where folders give them."""
+"""A set of aligned face crops, with identities where folders give them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,15 +17,19 @@ from efquantface.contract import FaceContract
 from efquantface.data.choosing import turns
 from efquantface.data.containers import CONTAINERS, open_container
 from efquantface.data.images import UnreadableImage
+from efquantface.data.joined import JoinedSource
 from efquantface.data.listing import read_list
 from efquantface.data.recordio import RecSource
 from efquantface.data.source import FaceSource, FolderSource
+from efquantface.data.streaming import Decode, Decoded, Names
+from efquantface.data.views import take
 from efquantface.errors import CropError, DataError
 from efquantface.interfaces import Progress
 
 _LOOK, _MANY = 50, 500  # so many are looked at first, where there are so many
 FEW = 4  # images of an identity that training wants to see together
 _FIRST = 4
+_SHARDS = (".tar", ".parquet")
 _NEARLY_ALL = 0.9  # of the images, which then are crops of one size
 
 
@@ -34,7 +38,7 @@ class FaceSet:
     """Crops and what is known about them.
 
     Attributes:
-        images: uint8 RGB (N,H,W,3).
+        images: uint8 RGB (N,H,W,3); of large sets a :class:`StreamedCrops`, whose rows are read alike.
         names: path relative to the source's root, one an image.
         identities: index of the identity, -1 for all where the source has none.
         identity_names: names of the identities.
@@ -43,7 +47,7 @@ class FaceSet:
     """
 
     images: npt.NDArray[np.uint8]
-    names: list[str]
+    names: Sequence[str]
     identities: npt.NDArray[np.int64]
     identity_names: list[str]
     source: str
@@ -70,8 +74,10 @@ class FaceSet:
     def subset(self, index: npt.NDArray[np.int64]) -> FaceSet:
         """The images at ``index``, identities keeping their numbers."""
         return FaceSet(
-            self.images[index],
-            [self.names[i] for i in index],
+            take(self.images, index),
+            self.names.at(index)
+            if isinstance(self.names, Names)
+            else [self.names[i] for i in index],
             self.identities[index],
             self.identity_names,
             self.source,
@@ -88,15 +94,21 @@ class FaceSet:
 def open_source(path: Path, follow_links: bool = False) -> FaceSource:
     """A folder of crops, or a .rec, .bin, .parquet, .tar or list file (.txt, .lst).
 
-    A folder that holds a ``train.rec`` stands for it. Items of a list file that are links out of their
-    folder are taken only with ``follow_links``.
+    A folder that holds a ``train.rec`` stands for it, and one that holds .tar or .parquet files for all
+    of them together. Items of a list file that are links out of their folder are taken only with
+    ``follow_links``.
 
     Raises:
         DataError: there is no such thing, or it is damaged.
     """
     if path.is_dir():
         record = path / "train.rec"
-        return RecSource(record) if record.is_file() else FolderSource(path)
+        if record.is_file():
+            return RecSource(record)
+        shards = [p for p in sorted(path.iterdir()) if p.suffix.lower() in _SHARDS and p.is_file()]
+        if shards:
+            return JoinedSource(path, [open_container(shard) for shard in shards])
+        return FolderSource(path)
     if path.suffix.lower() in CONTAINERS:
         return open_container(path)
     if path.suffix.lower() in (".txt", ".lst") and path.is_file():
@@ -151,27 +163,11 @@ def load(
         DataError: no item is a whole image.
         CropError: crops of another size, where ``resize`` is not asked for.
     """
-    size = (contract.height, contract.width)
     wanted = [int(i) for i in (range(len(source)) if index is None else index)]
-
-    def one(item: int) -> npt.NDArray[np.uint8] | tuple[int, ...] | str:
-        try:
-            image = source.read(item)
-        except (UnreadableImage, OSError, DataError) as error:
-            return str(error)
-        if image.shape[:2] == size:
-            return image
-        if not resize or min(image.shape[:2]) < 2:
-            return image.shape
-        return _resized(image, size)
-
+    one = decoder(source, contract, resize)
     images, kept, skipped = [], [], []
     wrong: Counter[tuple[int, ...]] = Counter()
-    if len(wanted) >= _MANY:  # a folder of photos is refused before all of it is read
-        looked = [one(i) for i in wanted[:: len(wanted) // _LOOK]]
-        if all(isinstance(result, tuple) for result in looked):
-            sizes = Counter(result[:2] for result in looked if isinstance(result, tuple))
-            _check_sizes(source.where, contract, sizes, len(looked))
+    look_first(source, contract, one, wanted)
     with _pool() as pool:
         for done, (item, result) in enumerate(zip(wanted, pool.map(one, wanted), strict=True)):
             if isinstance(result, np.ndarray):
@@ -184,11 +180,9 @@ def load(
                 skipped.append((source.name(item), result))
             if progress and (done % 64 == 63 or done + 1 == len(wanted)):
                 progress(done + 1, len(wanted))
-    _check_sizes(source.where, contract, wrong, len(wanted))
+    check_sizes(source.where, contract, wrong, len(wanted))
     if not images:
-        raise DataError(
-            f"{source.where}: none of {len(wanted)} items is a whole image, the first: {skipped[0]}"
-        )
+        raise none_is_whole(source, len(wanted), skipped)
     return FaceSet(
         np.stack(images),
         [source.name(i) for i in kept],
@@ -196,6 +190,47 @@ def load(
         source.identity_names,
         source.where,
         skipped,
+    )
+
+
+def decoder(source: FaceSource, contract: FaceContract, resize: bool) -> Decode:
+    """What reads an item as a crop of the contract's size."""
+    size = (contract.height, contract.width)
+
+    def one(item: int) -> Decoded:
+        try:
+            image = source.read(item)
+        except (UnreadableImage, OSError, DataError) as error:
+            return str(error)
+        if image.shape[:2] == size:
+            return image
+        if not resize or min(image.shape[:2]) < 2:
+            return image.shape
+        return _resized(image, size)
+
+    return one
+
+
+def look_first(
+    source: FaceSource, contract: FaceContract, decode: Decode, wanted: Sequence[int]
+) -> None:
+    """A folder of photos is refused before all of it is read.
+
+    Raises:
+        CropError: no item looked at is a crop.
+    """
+    if len(wanted) < _MANY:
+        return
+    looked = [decode(int(i)) for i in wanted[:: len(wanted) // _LOOK]]
+    if all(isinstance(result, tuple) for result in looked):
+        sizes = Counter(result[:2] for result in looked if isinstance(result, tuple))
+        check_sizes(source.where, contract, sizes, len(looked))
+
+
+def none_is_whole(source: FaceSource, count: int, skipped: list[tuple[str, str]]) -> DataError:
+    """The error for a source without a crop."""
+    return DataError(
+        f"{source.where}: none of {count} items is a whole image, the first: {skipped[0]}"
     )
 
 
@@ -223,7 +258,7 @@ def _pool() -> Iterator[ThreadPoolExecutor]:
     pool.shutdown()
 
 
-def _check_sizes(
+def check_sizes(
     where: str, contract: FaceContract, wrong: Counter[tuple[int, ...]], total: int
 ) -> None:
     """A stray file of another size is skipped; more than one in fifty means: not crops."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -72,7 +73,7 @@ class ParquetSource(FaceSource):
         return f"{self.path.name}#{index}"
 
     def encoded(self, index: int) -> bytes:
-        group = next(g for g in range(len(self.starts) - 1) if index < self.starts[g + 1])
+        group = bisect_right(self.starts, index) - 1
         with self._lock:
             held, column = self._cached
             if held != group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from efquantface import assets
 from efquantface.console import Console
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet, cap, load, open_source
+from efquantface.data.large import Once, alone, bytes_of, stream
 from efquantface.data.listing import full_name, read_excluded
 from efquantface.data.synthetic import load_generator, synthetic_faces
 from efquantface.errors import DataError
@@ -29,9 +31,14 @@ def load_source(
     limit: int,
     exclude: Path | None = None,
     follow_links: bool = False,
+    most_bytes: float = math.inf,
+    once: Once = alone,
     console: Console,
 ) -> FaceSet:
     """Faces as uint8 crops of the contract's size, at most ``limit`` of them.
+
+    Crops of files that would take more than ``most_bytes`` in memory stay in their files
+    (:mod:`efquantface.data.large`, whose ``once`` it is).
 
     Raises:
         DataError, CropError: the source cannot be used.
@@ -52,6 +59,14 @@ def load_source(
         )
         index = np.asarray(kept, np.int64)
     index = index[_capped(source.identities[index], limit, seed, console)]
+    needed = bytes_of(len(index), contract)
+    if needed > most_bytes:
+        console.log(
+            f"{len(index):,} crops would take {needed / 2**30:.1f} GB: they stay in their files, "
+            "and are looked through once"
+        )
+        with console.bar("looking through faces") as advance:
+            return stream(source, contract, index, resize=resize, once=once, progress=advance)
     with console.bar("loading faces") as advance:
         return load(source, contract, index, resize=resize, progress=advance)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from efquantface.interfaces import Rows as Looked
 from efquantface.rows import unit
 
 Rows = npt.NDArray[np.float32]
@@ -13,7 +14,7 @@ _FEW = 0.1  # of random pairs: even few people are mostly strangers to each othe
 _ALIKE = 0.5
 
 
-def strangers(rows: Rows) -> float:
+def strangers(rows: Looked) -> float:
     """The cosine of random pairs of faces where even the least alike have one; elsewhere 0.
 
     A network trained on distances may put all faces into one corner of the sphere: in dlib's, strangers

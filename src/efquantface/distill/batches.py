@@ -9,9 +9,11 @@ import numpy.typing as npt
 
 from efquantface.data.strangers import centred
 from efquantface.distill.settings import TrainData, TrainSettings
+from efquantface.errors import TrainingError
 from efquantface.rows import unit
 
 _BLOCK = 2048
+_LARGEST = 200_000  # images that are all compared with each other
 
 
 class Batches:
@@ -36,7 +38,13 @@ class Batches:
         if known is not None and bool((known >= 0).all()):
             return known
         if self._pseudo is None:
-            self._pseudo = pseudo_identities(self.data.plain)
+            images = len(self.data.plain)
+            if images > _LARGEST:
+                raise TrainingError(
+                    f"{images:,} images without identities are too many to look for the same people in; "
+                    "a metric loss takes labelled ones there (--metric none goes without)"
+                )
+            self._pseudo = pseudo_identities(self.data.plain[np.arange(images)])
             self.say(
                 "no identities: positives are mirror images, an image an epoch before, and near-"
                 f"duplicates of the teacher ({len(np.unique(self._pseudo)):,} different images)"

@@ -17,10 +17,10 @@ _SMALLEST = 1e-12
 
 
 class LayerDistillation(nn.Module):
-    """Student and teacher side by side: pixels (B,3,H,W) -> (embedding (B,D), layer error).
+    """Student and teacher side by side: pixels (B,3,H,W) -> (embedding (B,D), |s - t|^2, |t|^2).
 
-    The layer error is the mean over layers of ``|s - t|^2 / |t|^2``. The layers are the network's
-    additions, or all its convolutions where it has none.
+    Both sums (L,) run over the batch, one a layer; :func:`layer_error` makes an error of them. The
+    layers are the network's additions, or all its convolutions where it has none.
 
     Args:
         student: quantized graph; its modules are shared, not copied.
@@ -34,15 +34,24 @@ class LayerDistillation(nn.Module):
         self.student = _with_outputs(student, [s for s, _ in pairs])
         self.teacher = _with_outputs(teacher, [t for _, t in pairs]).requires_grad_(False)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
             _, *wanted = self.teacher(pixels)
         embedding, *found = self.student(pixels)
-        errors = [
-            (s - t).square().sum() / t.square().sum().clamp(min=_SMALLEST)
-            for s, t in zip(found, wanted, strict=True)
-        ]
-        return embedding, sum(errors, start=embedding.new_zeros(())) / max(len(errors), 1)
+        none = embedding.new_zeros(0)
+        errors = [(s - t).square().sum() for s, t in zip(found, wanted, strict=True)]
+        energies = [t.square().sum() for t in wanted]
+        return (
+            embedding,
+            torch.stack(errors) if errors else none,
+            torch.stack(energies) if energies else none,
+        )
+
+
+def layer_error(errors: Tensor, energies: Tensor) -> Tensor:
+    """The mean over layers of ``|s - t|^2 / |t|^2``, from sums (L,) over one batch."""
+    shares = errors / energies.clamp(min=_SMALLEST)
+    return sum(shares.unbind(), start=errors.new_zeros(())) / max(len(shares), 1)
 
 
 def _pairs(student: fx.GraphModule, teacher: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:

@@ -37,15 +37,17 @@ def parameter_groups(graph: nn.Module, settings: TrainSettings) -> list[dict[str
     The fewer the codes, the less a quantizer's scale has to say about each of them, and the faster it
     may move: scales learn faster by ``sqrt(2^(8 - bits))``, as in LSQ, whose gradients are scaled by
     the root of the number of codes (Esser et al. 2020, section 2.2).
+
+    Parameters stand in the order of their names, so that a saved state fits any graph of the same ones.
     """
     weights, biases = [], []
     scales: dict[int, list[nn.Parameter]] = {}
-    for module in graph.modules():
+    for _, module in sorted(graph.named_modules(), key=lambda named: named[0]):
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
             if name in ("log_scale", "zero_share"):
-                scales.setdefault(int(module.bits), []).append(parameter)  # type: ignore[arg-type]
+                scales.setdefault(int(module.bits), []).append(parameter)
             elif name == "latent_bias":
                 biases.append(parameter)
             else:

@@ -11,7 +11,9 @@ if TYPE_CHECKING:  # recipes hold these settings, and are read before anything c
     import numpy as np
     import numpy.typing as npt
 
+    from efquantface.contract import FaceContract
     from efquantface.distill.bank import TeacherBank
+    from efquantface.interfaces import Rows
 
 
 _TUNING: dict[str, JsonValue] = {"group": "Fine-tuning"}
@@ -92,33 +94,38 @@ class TrainSettings(BaseModel):
 class TrainData:
     """Pixels (N,3,H,W) uint8 and the teacher's embeddings, of the training and held-out images.
 
+    They are looked up by index: arrays, or views of what lies on the disk.
+
     Attributes:
         identities: (N,) of the training images; only a metric loss asks for them.
     """
 
-    pixels: npt.NDArray[np.uint8]
-    plain: npt.NDArray[np.float32]
-    mirrored: npt.NDArray[np.float32]
-    held_pixels: npt.NDArray[np.uint8]
-    held_teacher: npt.NDArray[np.float32]
+    pixels: Rows
+    plain: Rows
+    mirrored: Rows
+    held_pixels: Rows
+    held_teacher: Rows
     identities: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def of(
         cls,
-        pixels: npt.NDArray[np.uint8],
+        images: Rows,
+        contract: FaceContract,
         bank: TeacherBank,
         train: npt.NDArray[np.int64],
         held: npt.NDArray[np.int64],
         identities: npt.NDArray[np.int64] | None = None,
     ) -> TrainData:
-        """From all pixels (N,3,H,W), their bank and identities (N,), and which images are whose."""
+        """From all crops (N,H,W,3), their bank and identities (N,), and which images are whose."""
+        from efquantface.data.views import Taken
+
         return cls(
-            pixels[train],
-            bank.plain[train],
-            bank.mirrored[train],
-            pixels[held],
-            bank.plain[held],
+            Taken(images, train, contract.pixels),
+            Taken(bank.plain, train),
+            Taken(bank.mirrored, train),
+            Taken(images, held, contract.pixels),
+            Taken(bank.plain, held),
             None if identities is None else identities[train],
         )
 

@@ -39,14 +39,20 @@ class _Patient(io.RawIOBase):
         return len(data)
 
 
-def read_state(path: Path, total: int) -> dict[str, Any]:
+def read_state(file: Path, total: int, path: Path | None = None) -> dict[str, Any]:
     """What was saved by a run of ``total`` steps.
+
+    Args:
+        file: what is read.
+        total: steps.
+        path: what errors name, where ``file`` is a copy.
 
     Raises:
         RunError: the file cannot be read, or another run or another version saved it.
     """
+    path = path or file
     try:
-        state = load_stored(path)
+        state = load_stored(file)
     except (ValueError, OSError) as error:
         raise unusable(path, error) from None
     if not isinstance(state, dict):
@@ -54,7 +60,7 @@ def read_state(path: Path, total: int) -> dict[str, Any]:
     saved, microbatch = state.get("total"), state.get("microbatch")
     if not isinstance(saved, int) or saved != total:
         raise RunError(f"{path}: was saved by a run of {str(saved)[:40]} steps")
-    if not isinstance(microbatch, int):
+    if not isinstance(microbatch, int) or not isinstance(state.get("devices"), int):
         raise RunError(f"{path}: was saved by another version; start anew, without --resume")
     return state
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from efquantface.assets import cache_dir
 from efquantface.console import Console
+from efquantface.data.views import content_hash
 from efquantface.embedding.embedder import Embedder
 from efquantface.errors import WriteError
 from efquantface.files import make_folder, whole
@@ -25,7 +26,7 @@ def cache_file(key: str, faces: npt.NDArray[np.uint8]) -> Path:
     """Where embeddings of ``faces`` (N,H,W,3) by the network of this key are, or would be."""
     digest = hashlib.sha256(key.encode())
     digest.update(repr(faces.shape).encode())
-    digest.update(np.ascontiguousarray(faces).data)
+    digest.update(content_hash(faces).digest())
     return cache_dir() / "embeddings" / f"{digest.hexdigest()[:32]}.npz"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from efquantface.data.faces import FaceSet
+from efquantface.data.views import mirrored as mirrored_crops
 from efquantface.evaluation.items import Embedded, EvalItem, Options
 from efquantface.interfaces import Embeds, Progress
 
@@ -71,7 +72,7 @@ class EvalSet(EvalItem):
         count = len(images)
         plain = embedder.embed(images, progress=lambda done, _: report(done, 2 * count))
         mirrored = embedder.embed(
-            images[:, :, ::-1], progress=lambda done, _: report(count + done, 2 * count)
+            mirrored_crops(images), progress=lambda done, _: report(count + done, 2 * count)
         )
         lengths = (np.linalg.norm(plain, axis=1) + np.linalg.norm(mirrored, axis=1)) / 2
         return Embedded(plain + mirrored, np.asarray(lengths, np.float32))

@@ -28,6 +28,11 @@ _OLD_FORMAT = "1"
 
 def save_checkpoint(model: FaceModel, path: Path) -> None:
     """Write graph, contract and weights; the file appears whole or not at all."""
+    write_bytes(path, checkpoint_bytes(model))
+
+
+def checkpoint_bytes(model: FaceModel) -> bytes:
+    """What a checkpoint holds: graph, contract and weights."""
     graph = {
         "nodes": [asdict(spec) for spec in specs_of(model.graph)],
         "output": output_name(model.graph),
@@ -41,7 +46,7 @@ def save_checkpoint(model: FaceModel, path: Path) -> None:
         METADATA_KEY: model.contract.to_json(),
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.graph.state_dict().items()}
-    write_bytes(path, save(tensors, metadata))
+    return save(tensors, metadata)
 
 
 def is_own_checkpoint(path: Path) -> bool:

@@ -4,74 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from efquantface.callbacks import Callback
 from efquantface.console import Console
 from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet
-from efquantface.distill.bank import TeacherBank
+from efquantface.distill.ranks import Ranks
+from efquantface.distill.started import Started
 from efquantface.embedding.torch_run import check_device
 from efquantface.errors import FinishedError, OutOfMemoryError, WriteError
 from efquantface.evaluation.items import EvalItem
-from efquantface.evaluation.sets import EvalSet
-from efquantface.export.parity import Parity
-from efquantface.files import write_text
-from efquantface.graph.checkpoint import save_checkpoint
 from efquantface.graph.model import FaceModel
 from efquantface.pipeline import estimate
-from efquantface.pipeline.compare import compare, time_files, without_vnni
-from efquantface.pipeline.deliver import export_student, restore_length
 from efquantface.pipeline.dry_run import RunPlan, plan_run
-from efquantface.pipeline.inputs import Inputs, read_inputs
-from efquantface.pipeline.latency import prune_to
+from efquantface.pipeline.inputs import check_alike, read_inputs
 from efquantface.pipeline.lock import alone_in
+from efquantface.pipeline.method import CompressResult, take_part, work
 from efquantface.pipeline.paths import check_inputs
 from efquantface.pipeline.room import check_room
 from efquantface.pipeline.run_dir import Run, RunDir
-from efquantface.pipeline.start import Start, calibration_batches, make_start
-from efquantface.pipeline.train import teacher_bank, train
-from efquantface.prune.goal import Latency
-from efquantface.prune.prune import Pruned, prune
-from efquantface.quantize.float_student import plain, trainable
-from efquantface.quantize.placement import quantize
-from efquantface.quantize.ranges import layer_errors
-from efquantface.quantize.scheme import Scheme
 from efquantface.recipe import Recipe
-from efquantface.report.card import model_card
-from efquantface.report.page import write_report
-from efquantface.report.provenance import Provenance
-from efquantface.report.results import Results, Sizes
-from efquantface.runtime.environment import environment
 from efquantface.runtime.memory import is_out_of_memory, keep_freed_memory
-
-_LAYER_FACES = 64
-
-
-@dataclass(frozen=True, repr=False)
-class CompressResult:
-    """What :func:`compress` gives back.
-
-    Attributes:
-        run: the run's files, for example ``run.onnx`` and ``run.report``.
-        student: the network in PyTorch.
-        results: all numbers.
-        parity: of the exported file.
-    """
-
-    run: RunDir
-    student: FaceModel
-    results: Results
-    parity: Parity
-
-    def __repr__(self) -> str:
-        """One line: where, and what was found."""
-        return f"CompressResult({self.run.path}, {self.results!r})"
+from efquantface.runtime.sessions import default_threads
 
 
 @overload
@@ -155,6 +114,7 @@ def compress(
     Raises:
         EfqError: a kind of it, saying what was wrong and what to do.
         KeyboardInterrupt: the run's directory can be gone on with by ``resume``.
+        SystemExit: in all processes of a run on several devices but the first, once their work is done.
 
     Example:
         >>> done = compress(network, faces, folder, contract=contract, bits="w8a8", epochs=1)
@@ -171,28 +131,59 @@ def compress(
     if recipe is None:
         recipe = Recipe.create({"teacher": _name(teacher), "faces": _name(faces), **options})
     check_inputs(recipe.model_copy(update={"teacher": _name(teacher), "faces": _name(faces)}))
-    run = Run(recipe, Console(quiet, callbacks), RunDir(Path(output)), resume)
-    run.directory.check(recipe, force=force, resume=resume)
-    if resume and run.directory.finished:
-        raise FinishedError(
-            f"{output}: is finished, there is nothing to go on with; see {run.directory.report}, or add "
-            "--force to make it anew"
-        )
+    started = Started.find(recipe.devices, recipe.device)
+    files = RunDir(Path(output))
+    if started.starts:
+        _check_directory(files, recipe, force, resume)  # before others are started
     check_device(recipe.device)
     keep_freed_memory()
-    torch.set_num_threads(recipe.threads or torch.get_num_threads())
-    run.console.stages.names = estimate.stages(recipe)
-    with run.console.stage(estimate.READING):
-        inputs = read_inputs(run, teacher, faces, contract, eval_sets)
     if dry_run:
-        return plan_run(run, inputs)
-    check_room(run, inputs)
-    files = run.directory
-    with alone_in(files.path, files.environment), _going_on(run):
-        files.make(recipe, force=force, resume=resume)  # what was given can be used
-        files.keep_inputs(inputs.digests, resume=resume)
-        run.console.log_to(files.log)
-        return _compress(run, inputs, caveat)
+        if started.rank:
+            raise SystemExit(0)
+        ranks = Ranks(Started(), recipe.device)
+    else:
+        ranks = Ranks.join(started, recipe.device)
+    with ranks.together():
+        console = Console(quiet, callbacks) if ranks.first else Console(True)
+        run = Run(recipe, console, files, resume, ranks)
+        if ranks.first:
+            _check_directory(files, recipe, force, resume)
+        torch.set_num_threads(recipe.threads or _threads(ranks))
+        console.stages.names = estimate.stages(recipe)
+        with console.stage(estimate.READING):
+            inputs = read_inputs(run, teacher, faces, contract, eval_sets)
+        if dry_run:
+            return plan_run(run, inputs)
+        check_alike(run, inputs)
+        if not ranks.first:
+            take_part(run, inputs)
+        check_room(run, inputs)
+        with alone_in(files.path, files.environment), _going_on(run):
+            files.make(recipe, force=force, resume=resume)  # what was given can be used
+            files.keep_inputs(inputs.digests, resume=resume)
+            console.log_to(files.log)
+            if not ranks.alone:
+                console.log(f"{ranks.count} processes train together, each on its own device")
+            return work(run, inputs, caveat)
+
+
+def _check_directory(files: RunDir, recipe: Recipe, force: bool, resume: bool) -> None:
+    """A run may be written there.
+
+    Raises:
+        RunError: it may not; FinishedError where there is nothing to go on with.
+    """
+    files.check(recipe, force=force, resume=resume)
+    if resume and files.finished:
+        raise FinishedError(
+            f"{files.path}: is finished, there is nothing to go on with; see {files.report}, or add "
+            "--force to make it anew"
+        )
+
+
+def _threads(ranks: Ranks) -> int:
+    """Of the first process, which works alone for most of a run: all of them."""
+    return torch.get_num_threads() if ranks.alone else default_threads()
 
 
 @contextmanager
@@ -219,136 +210,5 @@ def _going_on(run: Run) -> Iterator[None]:
         ) from None
 
 
-def _compress(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
-    """The method, top to bottom."""
-    recipe, console, files = run.recipe, run.console, run.directory
-    teacher, faces = inputs.teacher, inputs.faces
-    with console.stage(estimate.EMBEDDING):
-        bank = teacher_bank(run, inputs)
-    batches = calibration_batches(
-        teacher.model, faces, inputs.train, recipe.seed, recipe.calibration_images
-    )
-    pruned, latency = _prune(run, teacher.model, batches)
-    start = _start(run, teacher.model if pruned is None else pruned.model, batches)
-    history = train(run, inputs, start, bank)
-    student = start.student if recipe.quantizes else plain(start.student)
-    with console.stage(estimate.EXPORT):
-        parity = _deliver(run, inputs, student, bank)
-        errors = _layer_errors(inputs, start, student) if recipe.quantizes else []
-    with console.stage(estimate.EVALUATION):
-        training = faces.subset(inputs.train), bank.plain[inputs.train]
-        found = compare(run, teacher, inputs.sets, training)
-        saturated = None
-        if not parity.portable:
-            held = faces.subset(inputs.held)
-            saturated = without_vnni(run, student, held, bank.plain[inputs.held])
-    speed = None
-    if recipe.benchmark:
-        with console.stage(estimate.SPEED):
-            speed = time_files(run, teacher)
-    results = Results(
-        recipe=recipe.model_dump(mode="json"),
-        contract=teacher.contract,
-        teacher=found.teacher,
-        sizes=Sizes.measure(teacher.model, student, files.onnx),
-        protocols=found.protocols,
-        lengths=found.lengths,
-        history=history,
-        parity=parity,
-        teacher_check=None if inputs.teacher_check is None else inputs.teacher_check.as_dict(),
-        layer_errors=errors,
-        images_used=_images_used(recipe, len(inputs.train)),
-        skipped=faces.skipped,
-        without_vnni=saturated,
-        speed=speed,
-        choices=start.choices,
-        pruned=pruned,
-        latency=latency,
-        reconstructed=recipe.reconstructs,
-        title=caveat,
-        caveat=caveat,
-        provenance=Provenance.of(recipe, inputs.digests, environment()["packages"], files.onnx),
-    )
-    with console.stage(estimate.REPORT):
-        _report(run, inputs, results)
-    return CompressResult(files, student, results, parity)
-
-
 def _name(value: object) -> str:
     return str(value) if isinstance(value, str | Path) else f"<{type(value).__name__}>"
-
-
-def _prune(
-    run: Run, model: FaceModel, batches: list[Tensor]
-) -> tuple[Pruned | None, Latency | None]:
-    """The smaller float network, and its time where one was asked for."""
-    recipe, console, goal, latency = run.recipe, run.console, run.recipe.prune_goal, None
-    if goal is None:
-        return None, None
-    with console.stage(estimate.PRUNING), console.bar("pruning channels") as advance:
-        options: dict[str, Any] = {
-            "importance": recipe.importance,
-            "round_to": recipe.round_to,
-            "seed": recipe.seed,
-            "progress": advance,
-        }
-        if goal.ms is None:
-            assert goal.share is not None
-            pruned = prune(model, batches, goal.share, **options)
-        else:
-            scheme = recipe.scheme if recipe.quantizes else None
-            pruned, latency = prune_to(model, batches, goal.ms, scheme, say=console.log, **options)
-    for line in pruned.describe():
-        console.log(line)
-    return pruned, latency
-
-
-def _start(run: Run, model: FaceModel, batches: list[Tensor]) -> Start:
-    """The untrained student."""
-    recipe = run.recipe
-    if not recipe.quantizes:
-        return Start(trainable(model), model, Scheme())
-    with run.console.stage(estimate.START):
-        start = make_start(
-            model,
-            batches,
-            recipe.scheme,
-            recipe.budget,
-            recipe.seed,
-            run.console,
-            rebuild=recipe.reconstructs,
-        )
-    if start.choices:
-        run.directory.write_pinned(recipe, start.scheme)
-    return start
-
-
-def _deliver(run: Run, inputs: Inputs, student: FaceModel, bank: TeacherBank) -> Parity:
-    """Write checkpoint and checked file."""
-    seen = inputs.faces.images[inputs.held], bank.plain[inputs.held]
-    restore_length(student, *seen)
-    save_checkpoint(student, run.directory.checkpoint)
-    stored = {"efquantface.bits": run.recipe.bits}
-    return export_student(student, run.directory.onnx, *seen, stored, run.console)
-
-
-def _layer_errors(inputs: Inputs, start: Start, student: FaceModel) -> list[tuple[str, float]]:
-    """Error of each quantized tensor against the float network's, on held-out faces."""
-    some = inputs.faces.images[inputs.held[:_LAYER_FACES]]
-    sample = torch.from_numpy(inputs.teacher.contract.pixels(some))
-    return layer_errors(student.graph, quantize(start.teacher, start.scheme).graph, sample)
-
-
-def _images_used(recipe: Recipe, train: int) -> int:
-    return train if recipe.training.epochs else min(recipe.calibration_images, train)
-
-
-def _report(run: Run, inputs: Inputs, results: Results) -> None:
-    """Write metrics and report; the training state has done its work."""
-    files = run.directory
-    files.write_metrics(results.as_dict())
-    shown = [s for s in inputs.sets if isinstance(s, EvalSet)] if run.recipe.report_faces else []
-    write_text(files.card, model_card(results))
-    write_report(files.report, results, shown)
-    files.state.unlink(missing_ok=True)
-    run.console.log(f"student: {files.onnx}   report: {files.report}")

@@ -100,6 +100,7 @@ def training_plan(run: Run, inputs: Inputs) -> Plan:
     recipe, settings, model = run.recipe, run.recipe.training, inputs.teacher.model
     size = min(settings.batch_size, len(inputs.train))
     steps = max(len(inputs.train) // size, 1) * settings.epochs
+    size = -(-size // (recipe.devices or 1))  # each device's share
     pixels = torch.from_numpy(model.contract.pixels(inputs.faces.images[inputs.train[:size]]))
     student = trainable(model) if not recipe.quantizes else quantize(model, recipe.scheme)
     if recipe.quantizes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +17,7 @@ from efquantface.contract import FaceContract
 from efquantface.data.align import check_alignment
 from efquantface.data.faces import FaceSet, crop_size, open_source, split
 from efquantface.data.sources import SYNTHETIC, load_source
+from efquantface.data.views import content_hash
 from efquantface.evaluation.items import EvalItem
 from efquantface.evaluation.run import load_items
 from efquantface.evaluation.sets import EvalSet
@@ -33,6 +34,7 @@ from efquantface.pipeline.teacher import Teacher
 from efquantface.pipeline.teacher_check import TeacherCheck, check_teacher, compare_with_source
 
 _SKIPPED_SHOWN = 5
+_COMPARED = 256  # faces by which processes know that theirs are the same
 HELD_OUT = "held-out"
 
 
@@ -59,13 +61,29 @@ class Inputs:
     @cached_property
     def digests(self) -> dict[str, Any]:
         """By what a resumed run knows that teacher and faces are the same."""
-        images = hashlib.sha256(np.ascontiguousarray(self.faces.images).data)
+        images = content_hash(self.faces.images)
         images.update(np.ascontiguousarray(self.faces.identities).data)
         return {
             "teacher": self.teacher.digest[:16],
             "images": len(self.faces),
             "faces": images.hexdigest()[:16],
         }
+
+
+def check_alike(run: Run, inputs: Inputs) -> None:
+    """All processes of a run work with the same teacher and faces.
+
+    Raises:
+        RunError: another machine has other files.
+    """
+    if run.ranks.alone:
+        return
+    faces = inputs.faces
+    some = np.linspace(0, len(faces) - 1, min(len(faces), _COMPARED)).astype(np.int64)
+    digest = content_hash(faces.images[some])
+    digest.update(np.ascontiguousarray(faces.identities).data)
+    mine = f"teacher {inputs.teacher.digest[:16]}, {len(faces):,} faces {digest.hexdigest()[:16]}"
+    run.ranks.check_same(mine, "teacher or faces")
 
 
 def read_inputs(
@@ -82,12 +100,18 @@ def read_inputs(
     """
     recipe, console = run.recipe, run.console
     opened, face_set = _fitting(run, teacher, faces, contract)
-    reading = better_reading(opened.model, face_set, console)
+    found = run.ranks.once(
+        lambda: json.dumps(better_reading(opened.model, face_set, console)).encode()
+    )
+    reading = json.loads(found)
     if reading is not None:
         size = opened.contract.height, opened.contract.width
         opened = Teacher.open(teacher, preprocess=reading, size=size, licence=recipe.licence)
         known = replace(opened.contract, source=f"tried on faces, {reading}")
         opened.model.contract = known
+    if not run.ranks.first:  # what is checked, and what is evaluated, is the first process's
+        train, held = split(face_set, recipe.hold_out, recipe.seed)
+        return Inputs(opened, face_set, train, held, [], "")
     checked = _checked(run, teacher, opened.model, face_set)
     if recipe.quantizes:
         check_compressible(opened.model, recipe.scheme)
@@ -128,8 +152,9 @@ def _fitting(
         elif not recipe.resize and not str(faces).startswith(SYNTHETIC):
             size = crop_size(open_source(Path(faces), recipe.follow_links))
         teacher = teacher if size is None else opened(size)
-    say_notes(teacher.model, run.console)
-    check_embedding(teacher.model, run.console, recipe.anyway)
+    if run.ranks.first:
+        say_notes(teacher.model, run.console)
+        check_embedding(teacher.model, run.console, recipe.anyway)
     return teacher, _faces(run, faces, teacher.contract)
 
 
@@ -144,6 +169,8 @@ def _faces(run: Run, faces: str | Path | FaceSet, contract: FaceContract) -> Fac
         limit=recipe.max_images,
         exclude=None if recipe.exclude is None else Path(recipe.exclude),
         follow_links=recipe.follow_links,
+        most_bytes=recipe.faces_gb * 2**30,
+        once=run.ranks.once,
         console=console,
     )
     console.log(f"faces: {found.describe()}")

@@ -142,8 +142,9 @@ def _is_faces(text: str) -> bool:
         return True
     if not path.is_dir() or (path / _STUDENT).is_file() or is_pack(path):
         return False
+    kinds = {*SUFFIXES, *CONTAINERS}
     with os.scandir(path) as entries:
-        return any(e.is_dir() or Path(e.name).suffix.lower() in SUFFIXES for e in entries)
+        return any(e.is_dir() or Path(e.name).suffix.lower() in kinds for e in entries)
 
 
 def _close(path: Path, names: dict[str, assets.Asset] | None = None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from efquantface.errors import WriteError
 from efquantface.files import free_bytes
 from efquantface.pipeline.inputs import Inputs
@@ -17,7 +19,11 @@ def needed_bytes(run: Run, inputs: Inputs) -> int:
     """At most, in the run's folder."""
     # a state stays until the next one is whole
     state = 2 * _OF_THE_STATE if run.recipe.training.epochs else 0
-    return inputs.teacher.model.parameters * _NUMBER * (state + _OF_THE_STUDENT) + _BESIDES
+    bank = 0  # rows that do not fit into memory, where they are not cached
+    if not (run.recipe.cache or isinstance(inputs.faces.images, np.ndarray)):
+        bank = 2 * len(inputs.faces) * inputs.teacher.contract.embedding_size * _NUMBER
+    weights = inputs.teacher.model.parameters * _NUMBER * (state + _OF_THE_STUDENT)
+    return weights + bank + _BESIDES
 
 
 def check_room(run: Run, inputs: Inputs) -> None:

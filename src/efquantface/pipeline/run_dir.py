@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from efquantface.console import Console
+from efquantface.distill.ranks import ALONE, Ranks
 from efquantface.errors import RecipeError, RunError
 from efquantface.files import make_folder, write_text
 from efquantface.pipeline.lock import NAME as LOCK
@@ -17,6 +18,7 @@ from efquantface.pipeline.lock import this_process
 from efquantface.quantize.scheme import Scheme
 from efquantface.recipe import Recipe
 from efquantface.runtime.environment import environment
+from efquantface.runtime.sessions import default_threads
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class RunDir:
     def inputs(self) -> Path:
         """Digests of teacher and faces, by which a resumed run knows that they are the same."""
         return self.path / "inputs.json"
+
+    @property
+    def bank(self) -> Path:
+        """The teacher's embeddings while a run goes on, where memory and cache do not hold them."""
+        return self.path / "teacher.npy"
 
     @property
     def environment(self) -> Path:
@@ -198,13 +205,29 @@ class Run:
 
     Attributes:
         resume: go on from a saved training state, where there is one.
+        ranks: the processes of the run.
     """
 
     recipe: Recipe
     console: Console
     directory: RunDir
     resume: bool = False
+    ranks: Ranks = field(default_factory=lambda: ALONE)
+
+    @property
+    def device(self) -> str:
+        """This process's own."""
+        return self.recipe.device if self.ranks.alone else self.ranks.device
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of this process while all of them work; None: the runtime's own choice."""
+        if self.recipe.threads or self.ranks.alone:
+            return self.recipe.threads
+        return max(default_threads() // self.ranks.local_count, 1)
 
 
 _STARTED = {"recipe.yaml", "env.json", "inputs.json", "log.txt", "pinned.yaml"}
-_MAY_CHANGE = ("threads", "report_faces", "benchmark", "evaluation", "training")
+_MAY_CHANGE = (
+    *("threads", "devices", "faces_gb", "report_faces", "benchmark", "evaluation", "training"),
+)

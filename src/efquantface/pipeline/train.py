@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
 from efquantface.distill.bank import TeacherBank
 from efquantface.distill.settings import History, TrainData
 from efquantface.distill.trainer import fine_tune
@@ -15,29 +20,48 @@ def teacher_bank(run: Run, inputs: Inputs) -> TeacherBank:
     """The teacher's embeddings, by the fastest form of the same network; what follows is estimated."""
     recipe, console, teacher, images = run.recipe, run.console, inputs.teacher, inputs.faces.images
     embedder = teacher.embedder(
-        backend="torch" if recipe.device.startswith("cuda") else "onnxruntime",
-        device=recipe.device,
-        threads=recipe.threads,
+        backend="torch" if run.device.startswith("cuda") else "onnxruntime",
+        device=run.device,
+        threads=run.threads,
     )
-    a_face = estimate.seconds_a_face(embedder, images)
-    console.stages.expected = estimate.expected_seconds(run, inputs, a_face)
+    if run.ranks.first:
+        a_face = estimate.seconds_a_face(embedder, images)
+        console.stages.expected = estimate.expected_seconds(run, inputs, a_face)
     with console.bar("teacher's embeddings") as advance:
         bank = TeacherBank.build(
-            embedder, images, key=teacher.digest, cache=recipe.cache, progress=advance
+            embedder,
+            images,
+            key=teacher.digest,
+            cache=recipe.cache,
+            spill=run.directory.bank,
+            ranks=run.ranks,
+            progress=advance,
         )
     if bank.path is not None:
         console.log(f"teacher embeddings (biometric data, mode 0600) cached in {bank.path}")
     return bank
 
 
+@contextmanager
+def _threads(run: Run) -> Iterator[None]:
+    """Processes that train side by side share a machine's threads; the first alone has all of them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(run.threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def train(run: Run, inputs: Inputs, start: Start, bank: TeacherBank) -> History:
     """Fine-tune the student in place; without epochs, only look at the held-out loss."""
     recipe, console, faces = run.recipe, run.console, inputs.faces
-    pixels = start.student.contract.pixels(faces.images)
-    data = TrainData.of(pixels, bank, inputs.train, inputs.held, faces.identities)
+    contract = start.student.contract
+    data = TrainData.of(faces.images, contract, bank, inputs.train, inputs.held, faces.identities)
     epochs = recipe.training.epochs
     with (
         console.stage(estimate.TRAINING),
+        _threads(run),
         console.bar("fine-tuning" if epochs else "held-out loss") as advance,
     ):
 
@@ -53,7 +77,8 @@ def train(run: Run, inputs: Inputs, start: Start, bank: TeacherBank) -> History:
             run.directory.state,
             teacher=start.teacher,
             seed=recipe.seed,
-            device=recipe.device,
+            device=run.device,
+            ranks=None if run.ranks.alone else run.ranks,
             resume=run.resume,
             say=console.log,
             progress=progress,

@@ -9,7 +9,8 @@ from efquantface.console import Console
 from efquantface.data.sources import make_synthetic
 from efquantface.evaluation.sets import EvalSet
 from efquantface.importers.load import load_model
-from efquantface.pipeline.compress import CompressResult, compress
+from efquantface.pipeline.compress import compress
+from efquantface.pipeline.method import CompressResult
 from efquantface.recipe import Recipe
 
 TITLE = "synthetic faces: shows the pipeline, not real-world accuracy"

@@ -77,7 +77,7 @@ def main() -> None:
         bank = TeacherBank.build(embedder, images, key=model_digest(model))
         unseen = np.arange(len(seen), len(images))
         # no metric loss asks for identities
-        data = TrainData.of(model.contract.pixels(images), bank, seen, unseen)
+        data = TrainData.of(images, model.contract, bank, seen, unseen)
         student = trainable(copy.deepcopy(pruned.model))
         with tempfile.TemporaryDirectory() as folder:
             settings = TrainSettings(epochs=passes)

@@ -177,7 +177,7 @@ def fine_tuned(name: str, model: FaceModel, args: argparse.Namespace) -> tuple[F
     kept, held = split(faces, 0.1, int(seed))
     float_form = Embedder.open(model, backend="onnxruntime", threads=args.threads)
     bank = TeacherBank.build(float_form, faces.images, key=model_digest(model))
-    data = TrainData.of(model.contract.pixels(faces.images), bank, kept, held)
+    data = TrainData.of(faces.images, model.contract, bank, kept, held)
     settings = TrainSettings(epochs=1)
     where = int(seed), args.device
     began = time.monotonic()

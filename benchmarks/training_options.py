@@ -87,10 +87,9 @@ def prepare(args: argparse.Namespace) -> tuple[FaceModel, Path, TrainData, Start
         images = np.concatenate([images, also.images])
         identities = np.append(identities, also.identities + faces.identities.max() + 1)
     bank = TeacherBank.build(embedder, images, key=model_digest(model))
-    pixels = model.contract.pixels(images)
-    data = TrainData.of(pixels, bank, chosen, held, identities)
+    data = TrainData.of(images, model.contract, bank, chosen, held, identities)
     recipe = Recipe.create({"teacher": args.teacher, "faces": "faces6k", "bits": args.bits})
-    crops = torch.from_numpy(pixels[calibration_index(train)])
+    crops = torch.from_numpy(model.contract.pixels(images[calibration_index(train)]))
     start = make_start(
         model,
         list(torch.split(crops, 32)),

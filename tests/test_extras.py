@@ -10,7 +10,14 @@ from efquantface.extras import wanted_for
 
 @pytest.mark.parametrize(
     ("package", "extra"),
-    [("torch.nn", "compress"), ("jinja2", "compress"), ("yuface", "align"), ("pyarrow", "parquet")],
+    [
+        ("torch.nn", "compress"),
+        ("jinja2", "compress"),
+        ("yuface", "align"),
+        ("pyarrow", "parquet"),
+        ("flatbuffers", "litert"),
+        ("ai_edge_litert", "litert"),
+    ],
 )
 def test_the_command_is_said(package: str, extra: str) -> None:
     with (

@@ -61,6 +61,7 @@ class Format:
         beside: endings of the files that belong to it.
         floats: whether float networks (``--float``) can be written.
         in_float: what is written of a student computes in float.
+        sums16: its kernels may add in 16 bits, so that students of full range are made portable first.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Format:
     beside: tuple[str, ...] = ()
     floats: bool = True
     in_float: bool = False
+    sums16: bool = True
 
     @property
     def room(self) -> Room:
@@ -100,7 +102,7 @@ FORMATS: dict[str, Format] = {
     for entry in (
         Format("onnx", "a file for ONNX Runtime and whatever else reads ONNX", ".onnx"),
         Format("openvino", "IR placed for OpenVINO's integers", ".xml", (".bin", ".contract.json")),
-        Format("tflite", "a file for LiteRT, of phones and browsers", ".tflite"),
+        Format("tflite", "a file for LiteRT, of phones and browsers", ".tflite", sums16=False),
         Format(
             "scales",
             "float ONNX and a JSON of scales, for other converters",

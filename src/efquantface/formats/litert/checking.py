@@ -54,6 +54,7 @@ class Kernels:
         name: of the kernels.
         layers: one entry a quantizer.
         limits: how far each quantizer's values may lie from an edge between two codes, in codes.
+        sizes: how many codes were compared of each.
         embedding_error: of the embedding layer on the file's own codes, in parts of the largest value.
         cosine: mean cosine to the network: the student in integers, or the float network.
         rounding: 1 - mean cosine that rounding otherwise explains.
@@ -66,14 +67,15 @@ class Kernels:
     embedding_error: float
     cosine: float
     rounding: float = 0.0
+    sizes: tuple[int, ...] = ()
     said: tuple[str, ...] = ()
 
     @property
     def problems(self) -> list[str]:
         """Why the file must not be delivered; empty where it may."""
         found = list(self.said)
-        for layer, limit in zip(self.layers, self.limits, strict=True):
-            found += _problem(layer, limit)
+        for layer, limit, size in zip(self.layers, self.limits, self.sizes, strict=True):
+            found += _problem(layer, limit, size)
         if not self.embedding_error <= _FLOAT:
             found.append(f"embeddings differ by {self.embedding_error:.2g} (relative)")
         allowed = max(CLOSE, _TIMES * self.rounding)
@@ -101,7 +103,7 @@ class Kernels:
         )
 
 
-def _problem(layer: LayerParity, limit: float) -> list[str]:
+def _problem(layer: LayerParity, limit: float, size: int) -> list[str]:
     edge = EDGE + limit + _TIMES * layer.rounding
     if layer.max_codes > 1:
         return [f"layer {layer.name} differs by {layer.max_codes} codes"]
@@ -110,7 +112,8 @@ def _problem(layer: LayerParity, limit: float) -> list[str]:
             f"layer {layer.name} differs by values up to {layer.beyond:.2g} codes from where they round "
             f"so, more than {edge:.2g}"
         ]
-    if not layer.differing <= SHARE + _TWICE * (limit + layer.rounding):
+    share = SHARE + _TWICE * (limit + layer.rounding)
+    if not layer.differing <= share + _TIMES * (share / size) ** 0.5:  # few codes scatter
         return [f"layer {layer.name} differs by a code in {layer.differing:.2g} of its codes"]
     return []
 
@@ -179,7 +182,10 @@ def _checked(
         rounding = 1 - min(mean_cosine(exact, moved), mean_cosine(exact, floating))
     said += batch_problems(rows, batches, float(np.sqrt(2 * max(CLOSE, _TIMES * rounding))))
     cosine = mean_cosine(exact, rows)
-    return Kernels(name, layers, limits, _relative(rows, own), cosine, rounding, tuple(said))
+    counts = tuple(codes[layer.name].size for layer in layers)
+    return Kernels(
+        name, layers, limits, _relative(rows, own), cosine, rounding, counts, tuple(said)
+    )
 
 
 def _codes(

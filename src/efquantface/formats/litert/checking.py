@@ -42,6 +42,7 @@ CLOSE = 5e-4  # 1 - mean cosine to the student in integers
 _FLOAT = 5e-5  # relative error of a network in float, or of the embedding layer on the file's codes
 _TIMES = 4.0  # how much farther another correct computation may lie than the one that was tried
 _TWICE = 2.0  # what two computations differ by is itself uncertain
+_SCALE = 1e-5  # relative; sums move scales by less
 _CROPS = 4
 _BEYOND = 2.0  # times that values are moved farther than a kernel was seen to move them
 
@@ -214,7 +215,7 @@ def _codes(
     for (name, module), tensor, made in zip(quantizers.items(), tensors, outputs, strict=True):
         scale, zero_point = module.qparams()
         kept = stored.tensors[tensor]
-        if kept.scales != (float(np.float32(scale)),):
+        if not np.allclose(kept.scales, scale, rtol=_SCALE, atol=0):
             raise ParityError(f"{path}: fails the parity check: {name} has another scale")
         codes = made.astype(np.int32) - (kept.zero_points[0] - zero_point)
         found[name] = codes.transpose(np.argsort(orders[name]))

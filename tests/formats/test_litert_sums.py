@@ -74,7 +74,7 @@ def test_a_prelu_network_has_its_students_codes(
     tmp_path: Path, contract: FaceContract, steep: bool, symmetric: bool
 ) -> None:
     """Where a student's sum would fall to other codes, a scale is moved, by millionths at most."""
-    moved = 0
+    moved = left = 0
     for seed in range(5):
         network = randomize(SmallFaceNet(), seed)
         for child in network.modules():
@@ -95,6 +95,8 @@ def test_a_prelu_network_has_its_students_codes(
         path.write_bytes(to_litert(student))
         xnnpack, _ = check_litert(student, path)
         differing = {layer.name: layer.differing for layer in xnnpack.layers if layer.differing}
-        assert set(differing) <= {"add_q"}  # of a residual any two codes can meet
+        assert all(name.endswith(("add_q", "sum_q")) for name in differing)
         assert all(share < 1e-3 for share in differing.values())
+        left += len(differing)
     assert moved > 0
+    assert left <= 3  # of 20 sums; seldom no scale makes all pairs right

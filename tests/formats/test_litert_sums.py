@@ -94,9 +94,9 @@ def test_a_prelu_network_has_its_students_codes(
         path = tmp_path / f"{seed}.tflite"
         path.write_bytes(to_litert(student))
         xnnpack, _ = check_litert(student, path)
-        differing = {layer.name: layer.differing for layer in xnnpack.layers if layer.differing}
-        assert all(name.endswith(("add_q", "sum_q")) for name in differing)
-        assert all(share < 1e-3 for share in differing.values())
+        differing = [layer for layer in xnnpack.layers if layer.differing]
+        assert all(layer.name.endswith(("add_q", "sum_q")) for layer in differing)
+        assert all(layer.max_codes == 1 and layer.beyond < 1e-4 for layer in differing)
         left += len(differing)
     assert moved > 0
-    assert left <= 3  # of 20 sums; seldom no scale makes all pairs right
+    assert left <= 3  # of 20 sums; between two codes, no scale makes all pairs right

@@ -227,17 +227,21 @@ def _add(x: _Sum, scale: np.float32, zero_point: int) -> Tensor:
 
 
 def sums_of_codes(
-    first: tuple[np.float32, int], second: tuple[np.float32, int], made: tuple[np.float32, int]
+    first: tuple[np.float32, int],
+    second: tuple[np.float32, int],
+    made: tuple[np.float32, int],
+    lowest: int,
 ) -> Tensor:
     """The code of the sum of any two codes, (256,256) float64, first codes along the first axis.
 
     Args:
-        first, second, made: scale and zero point of unsigned codes.
+        first, second, made: scale and zero point.
+        lowest: of the 256 codes, 0 or -128.
 
     Returns:
         Whole numbers, not limited to codes.
     """
-    codes = torch.arange(256, dtype=torch.float64)
+    codes = torch.arange(lowest, lowest + 256, dtype=torch.float64)
     operands = _Sum(_Codes(codes[:, None], *first), _Codes(codes[None], *second))
     return _add(operands, *made).round()
 

@@ -35,12 +35,16 @@ Scales = dict[str, np.float32]
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor's codes, as unsigned ones: scale, zero point, least and largest."""
+    """A tensor's codes, as unsigned ones: scale, zero point, least and largest.
+
+    ``offset`` is what was added to signed ones.
+    """
 
     scale: np.float32
     zero_point: int
     low: int = 0
     high: int = 255
+    offset: int = 0
 
 
 def free_scales(gm: fx.GraphModule) -> Scales:
@@ -135,7 +139,8 @@ def _critical(
     near = occurring & (np.abs(value - np.floor(value) - 0.5) < _CRITICAL)
     for codes, x in ((a, first), (b, second)):
         near &= (codes >= x.low) & (codes <= x.high)
-    student = sums_of_codes(*((x.scale, x.zero_point) for x in (first, second, made))).numpy()
+    signed = [(x.scale, x.zero_point - x.offset) for x in (first, second, made)]
+    student = sums_of_codes(signed[0], signed[1], signed[2], -made.offset).numpy() + made.offset
     a, b = a[near], b[near]
     return a, b, student[a, b].astype(np.int64).clip(made.low, made.high)
 
@@ -212,10 +217,9 @@ def _stored(gm: fx.GraphModule, node: fx.Node, found: Scales) -> Stored:
     m = module_of(gm, node)
     assert isinstance(m, Quantizer)
     scale, zero_point = m.qparams()
-    low, high = (m.qmin, m.qmax) if isinstance(m, ActivationQuantizer) else (0, 255)
     offset = 128 if m.symmetric else 0
-    if not isinstance(m, ActivationQuantizer):
-        offset = low = 0
-        zero_point = m.zero_point_value
+    low, high = 0, 255  # of pixels
+    if isinstance(m, ActivationQuantizer):
+        low, high = m.qmin + offset, m.qmax + offset
     now = found.get(name_of(node), np.float32(scale))
-    return Stored(now, zero_point + offset, low + offset, high + offset)
+    return Stored(now, zero_point + offset, low, high, offset)

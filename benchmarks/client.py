@@ -1,4 +1,4 @@
-"""One client on one ONNX file: what benchmarks/clients.py and arm.py start in environments of their own.
+"""One client on one file, started by benchmarks/clients.py, arm.py and litert.py where it is installed.
 
     python client.py CLIENT FILE CROPS.npy CONTRACT.json OUT.npz
 
@@ -65,6 +65,23 @@ def codes(file: Path, crops: Any, contract: Contract) -> Found:
     names = [o.name for o in session.get_outputs()]
     results = session.run(names, {session.get_inputs()[0].name: feed(crops, contract)})
     return {"embeddings": results[0], **dict(zip(names[1:], results[1:], strict=True))}
+
+
+def litert(file: Path, crops: Any, contract: Contract) -> Found:
+    """A .tflite in LiteRT as it is opened by default, all crops at once; outputs by their names."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(file))
+    source = interpreter.get_input_details()[0]["index"]
+    x = np.ascontiguousarray(feed(crops, contract).transpose(0, 2, 3, 1))
+    interpreter.resize_tensor_input(source, x.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(source, x)
+    interpreter.invoke()
+    details = interpreter.get_output_details()
+    first, *others = (interpreter.get_tensor(output["index"]) for output in details)
+    names = (output["name"] for output in details[1:])
+    return {"embeddings": first, **dict(zip(names, others, strict=True))}
 
 
 def insightface(file: Path, crops: Any, contract: Contract) -> Found:
@@ -174,6 +191,7 @@ CLIENTS = {
     for f in (
         onnxruntime,
         codes,
+        litert,
         insightface,
         face_analysis,
         uniface,

@@ -146,6 +146,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="for environments: 1 GB")
     parser.add_argument("--students", type=_named, nargs="+", required=True, metavar="NAME=FILE")
+    add_dlib(parser)
+
+
+def add_dlib(parser: argparse.ArgumentParser) -> None:
+    """Where dlib's faces are."""
     parser.add_argument("--dlib", type=Path, metavar="LFW", help="crops of LFW for dlib")
 
 

@@ -17,6 +17,8 @@ from efquantface.extras import wanted_for
         ("pyarrow", "parquet"),
         ("fsspec.core", "gallery"),
         ("ray", "ray"),
+        ("flatbuffers", "litert"),
+        ("ai_edge_litert", "litert"),
     ],
 )
 def test_the_command_is_said(package: str, extra: str) -> None:

@@ -20,6 +20,7 @@ from conftest import make_faces
 from efquantface.contract import FaceContract
 from efquantface.data.images import write_image
 from efquantface.export.onnx_writer import write_onnx
+from efquantface.formats.litert.model import to_litert
 from efquantface.importers.load import load_model
 
 HEAVY = ("torch", "lightning_fabric", "matplotlib", "onnx", "onnxruntime", "scipy.stats", "numba")
@@ -133,6 +134,24 @@ def test_names_are_there_for_everyone(tmp_path: Path) -> None:
     }
     assert kinds <= set(efquantface.__all__)
     assert (Path(efquantface.__file__).parent / "py.typed").is_file()
+
+
+def test_the_file_of_a_phone_without_pytorch(folder: Path) -> None:
+    (folder / "m.tflite").write_bytes(to_litert(load_model(folder / "m.onnx")))
+    done = efq(
+        folder,
+        "embed m.tflite faces -o e.npz",
+        "evaluate m.onnx --against m.tflite --eval folder=faces",
+        "benchmark m.tflite --rounds 2 --batch 1 --batch 3",
+        "inspect m.tflite",
+        "evaluate m.tflite --backend onnxruntime --eval folder=faces",
+    )
+    assert [d.code for d in done] == [0, 0, 0, 0, 2], [d.err for d in done]
+    assert "litert" in done[0].out
+    assert "contract: 32x32 RGB" in done[3].out
+    assert "--backend litert" in done[4].err
+    with np.load(folder / "e.npz") as found:
+        assert found["embeddings"].shape == (72, 16)
 
 
 def test_verbs_without_pytorch(folder: Path) -> None:

@@ -123,6 +123,8 @@ def test_the_verbs_together(
     assert "--force" in capsys.readouterr().err
     assert efq("export", run, "--format", "openvino", "-o", tmp_path / "s.xml") == 0
     assert efq("evaluate", tmp_path / "s.xml", "--eval", f"folder={faces_dir}") == 0
+    assert efq("export", run, "--format", "tflite", "-o", tmp_path / "s.tflite") == 0
+    assert "layers equal to the student's codes" in capsys.readouterr().out
     assert efq("export", teacher, "--float", "-o", tmp_path / "float.onnx") == 0
     capsys.readouterr()
     assert efq("export", run, "--format", "scales", "-o", tmp_path / "scales.json") == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch import fx, nn
 from conftest import SIZE, SmallFaceNet, make_faces, randomize
 from efquantface.contract import FaceContract
 from efquantface.embedding.embedder import Embedder
-from efquantface.errors import ExportError
+from efquantface.errors import ExportError, MissingPackageError, RuntimeMissingError
 from efquantface.export.onnx_writer import to_onnx
 from efquantface.export.parity import _runtime_codes
 from efquantface.formats.delivery import deliver
@@ -22,6 +24,7 @@ from efquantface.formats.litert.checking import check_litert
 from efquantface.formats.litert.model import to_litert
 from efquantface.formats.table import FORMATS
 from efquantface.graph import ops
+from efquantface.graph.checkpoint import save_checkpoint
 from efquantface.graph.graph import INPUT, GraphBuilder, module_nodes, name_of
 from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model
@@ -31,6 +34,7 @@ from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Bits, Scheme
 from efquantface.runtime.litert import Interpreter
 from efquantface.runtime.litert_file import parse, with_outputs
+from efquantface.verbs.export import export_model
 from litert_files import LiteRtFile
 from random_graphs import SIZE as SMALL
 from random_graphs import graphs
@@ -56,16 +60,6 @@ class ReluNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-class SqueezeExcite(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.squeeze, self.excite = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        small = torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))
-        return x * torch.sigmoid(self.excite(small))
-
-
 def delivered(model: FaceModel, folder: Path) -> list[str]:
     return deliver(model, FORMATS["tflite"], folder / "model.tflite")
 
@@ -76,6 +70,7 @@ def test_a_relu_network_has_the_codes_of_onnxruntime(
     tmp_path: Path, contract: FaceContract, bits: str, symmetric: bool
 ) -> None:
     """Two kernels that know nothing of each other give the same integers, and the same embeddings."""
+    torch.manual_seed(0)
     _, student = student_of(randomize(ReluNet()), contract, bits, symmetric)
     onnx_file, path = to_onnx(student), tmp_path / "model.tflite"
     (tmp_path / "s.onnx").write_bytes(onnx_file.SerializeToString())
@@ -178,94 +173,6 @@ def test_the_file_takes_what_the_teacher_takes(
     assert cosine.min() > (0.9995 if bits else 1 - 1e-6)
 
 
-BLOCKS = {
-    "squeeze and excitation": SqueezeExcite(),
-    "hard swish": nn.Hardswish(),
-    "swish": nn.SiLU(),
-    "average, zeros counted": nn.AvgPool2d(3, 2, 1),
-    "average, zeros left out": nn.AvgPool2d(3, 2, 1, count_include_pad=False),
-    "average, windows over the end": nn.AvgPool2d(3, 2, ceil_mode=True),
-    "maximum, padded": nn.MaxPool2d(3, 2, 1),
-    "maximum, windows over the end": nn.MaxPool2d(2, 3, ceil_mode=True),
-    "every other place": nn.MaxPool2d(1, 2),
-    "places between windows": nn.MaxPool2d((2, 1), (3, 2), (1, 0)),
-    "depthwise 5x5, stride 2": nn.Conv2d(8, 8, 5, 2, 2, groups=8),
-    "groups": nn.Conv2d(8, 8, 3, 1, 1, groups=2),
-    "depthwise, twice as many": nn.Sequential(
-        nn.Conv2d(8, 16, 3, 1, 1, groups=8), nn.Conv2d(16, 8, 1)
-    ),
-    "dilated": nn.Conv2d(8, 8, 3, 1, 2, dilation=2),
-    "norm alone": nn.BatchNorm2d(8),
-    "norm of groups": nn.GroupNorm(2, 8),
-    "gelu": nn.Sequential(nn.Conv2d(8, 8, 1), nn.GELU()),
-    "elu": nn.Sequential(nn.Conv2d(8, 8, 1), nn.ELU(0.7)),
-    "mish": nn.Mish(),
-    "limits that are no codes": nn.Hardtanh(-1, 0.7),
-    "nearest neighbour": nn.Upsample(scale_factor=2),
-    "mirrored border": nn.ReflectionPad2d(1),
-    "zeros on one side": nn.ZeroPad2d((1, 0, 0, 2)),
-}
-
-
-@pytest.mark.parametrize("name", BLOCKS)
-def test_block(tmp_path: Path, contract: FaceContract, name: str) -> None:
-    """Float, 8 bits and 4 bits of every kind of block pass the check: one part, the same codes."""
-    torch.manual_seed(0)
-    body = BLOCKS[name]
-    residual = name in ("squeeze and excitation", "groups", "norm alone")
-    teacher, student = student_of(Pattern(body, 8, residual), contract)
-    _, narrow = student_of(Pattern(body, 8, residual), contract, "w4a4")
-    for model in (teacher, student, narrow):
-        assert len(delivered(model, tmp_path)) == 4
-
-
-def _tokens(out: int = 16) -> FaceModel:
-    """Attention over a map's places, and linear layers over its last axis."""
-    builder, at = GraphBuilder(), INPUT
-    steps: list[tuple[str, nn.Module]] = [
-        ("norm", ops.Normalize([127.5] * 3, [127.5] * 3)),
-        ("stem", ops.Conv2d(3, 6, 4, 4)),
-        ("line", ops.Reshape((6, (SIZE // 4) ** 2))),
-        ("last", ops.Transpose((0, 2, 1))),
-        ("layer_norm", ops.LayerNorm(6, 1e-6)),
-        ("first", ops.Linear(6, 12)),
-        ("gelu", ops.Gelu()),
-        ("second", ops.Linear(12, 6)),
-    ]
-    for name, module in steps:
-        at = builder.add(name, module, at)
-    turned = builder.add("turned", ops.Transpose((0, 2, 1)), at)
-    weights = builder.add("weights", ops.MatMul(), turned, at)
-    weights = builder.add("soft", ops.Softmax(), builder.add("less", ops.Scale(()), weights))
-    mixed = builder.add("mixed", ops.MatMul(), weights, turned)
-    both = builder.add("both", ops.Concat(1), turned, mixed)
-    back = builder.add("map", ops.Reshape((12, SIZE // 4, SIZE // 4)), both)
-    at = builder.add("deep", ops.Conv2d(12, 8, 3, padding=1), back)
-    at = builder.add(
-        "fc",
-        ops.Linear(8, out),
-        builder.add("flat", ops.Flatten(), builder.add("pool", ops.GlobalAvgPool(), at)),
-    )
-    unit = builder.add("unit", ops.L2Normalize(1e-12), at)
-    gm = builder.finish(unit)
-    with torch.no_grad():
-        for parameter in gm.parameters():
-            parameter.add_(torch.randn(parameter.shape) * 0.05)
-    return FaceModel(gm, FaceContract(SIZE, SIZE, out, template="unknown"))
-
-
-def test_islands_of_float_stay_in_one_part(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    teacher = _tokens()
-    student = quantize(teacher, Scheme(Bits.parse("w8a8")))
-    set_ranges(student.graph, [torch.from_numpy(teacher.contract.pixels(FACES))])
-    for model in (teacher, student):
-        delivered(model, tmp_path)
-        right = model.embed_pixels(torch.from_numpy(model.contract.pixels(FACES))).numpy()
-        found = Embedder.open(tmp_path / "model.tflite").embed(FACES)
-        assert (found * right).sum(1).min() > 0.9995
-
-
 @given(graphs(), st.sampled_from(["w8a8", "w4a4", None]))
 @settings(max_examples=25)
 def test_random_graphs(gm: fx.GraphModule, bits: str | None) -> None:
@@ -282,8 +189,6 @@ def test_random_graphs(gm: fx.GraphModule, bits: str | None) -> None:
         faces = make_faces(6, 2, size=SMALL).images
         model = quantize(model, Scheme(Bits.parse(bits)))
         set_ranges(model.graph, [torch.from_numpy(contract.pixels(faces))])
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         assert len(delivered(model, Path(folder))) == 4
 
@@ -332,7 +237,44 @@ def test_equal_constants_are_one_and_the_digest_is_none_of_them(contract: FaceCo
     np.testing.assert_allclose(rows, right, atol=1e-5)
 
 
+def test_a_student_of_full_range_stays_as_it_is(
+    tmp_path: Path, network: nn.Module, contract: FaceContract
+) -> None:
+    """LiteRT adds in 32 bits everywhere."""
+    _, student = student_of(network, contract, full_range=True)
+    save_checkpoint(student, tmp_path / "student.safetensors")
+    words = {"as_float": False, "preprocess": None, "force": False}
+    for file, kind in (("s.tflite", "tflite"), ("s.onnx", "onnx")):
+        lines = export_model(str(tmp_path / "student.safetensors"), tmp_path / file, kind, **words)
+        assert ("made portable" in lines[0]) == (kind == "onnx")
+    assert (tmp_path / "s.tflite").read_bytes() == to_litert(
+        load_model(tmp_path / "student.safetensors")
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "error"),
+    [("flatbuffers", MissingPackageError), ("ai_edge_litert", RuntimeMissingError)],
+)
+def test_a_missing_package_is_said_with_its_extra(
+    tmp_path: Path,
+    network: nn.Module,
+    contract: FaceContract,
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+    error: type[Exception],
+) -> None:
+    for name in [n for n in sys.modules if n.startswith("efquantface.formats.litert")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    _, student = student_of(network, contract)
+    with pytest.raises(error, match=r"efquantface\[litert\]"):
+        delivered(student, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_small_face_net_is_the_same_for_any_threads(tmp_path: Path, contract: FaceContract) -> None:
+    torch.manual_seed(0)
     _, student = student_of(randomize(SmallFaceNet()), contract)
     delivered(student, tmp_path)
     one, two = (

@@ -92,6 +92,7 @@ verb(app, "efq benchmark teacher.onnx --against RUN/student.onnx --batch 1 --bat
 verb(
     app,
     "efq export RUN --format openvino -o student.xml",
+    "efq export RUN --format tflite -o student.tflite",
     "efq export RUN --format tensorrt",
     "efq export teacher.onnx --float -o fast.onnx",
 )(network.export)

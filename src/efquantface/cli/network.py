@@ -32,7 +32,7 @@ from efquantface.cli.verb import Json, give, say
 from efquantface.errors import DataError
 from efquantface.formats.table import FORMATS
 
-_ANY = "any model: ONNX, OpenVINO, checkpoint, run, name"
+_ANY = "any model: ONNX, OpenVINO, LiteRT, checkpoint, run, name"
 
 
 def evaluate(

@@ -226,6 +226,44 @@ def _add(x: _Sum, scale: np.float32, zero_point: int) -> Tensor:
     return (x.first.codes * float(ratio_a) + total).float().double()
 
 
+def sums_of_codes(
+    first: tuple[np.float32, int],
+    second: tuple[np.float32, int],
+    made: tuple[np.float32, int],
+    lowest: int,
+) -> Tensor:
+    """The code of the sum of any two codes, (256,256) float64, first codes along the first axis.
+
+    Args:
+        first, second, made: scale and zero point.
+        lowest: of the 256 codes, 0 or -128.
+
+    Returns:
+        Whole numbers, not limited to codes.
+    """
+    codes = torch.arange(lowest, lowest + 256, dtype=torch.float64)
+    operands = _Sum(_Codes(codes[:, None], *first), _Codes(codes[None], *second))
+    return _add(operands, *made).round()
+
+
+def affine_codes(
+    module: QuantAffine,
+    quantizer: ActivationQuantizer,
+    codes: Tensor,
+    read: tuple[np.float32, int],
+) -> Tensor:
+    """The codes (1,C,...) that a per-channel affine and its quantizer make of codes of any shape.
+
+    Args:
+        module, quantizer: one behind the other.
+        codes: float64, the same for all channels.
+        read: scale and zero point of ``codes``.
+    """
+    spread = codes.expand(1, module.channels, *codes.shape).flatten(2).unsqueeze(-1)
+    made = _requantize(quantizer, _accumulate(module, _Codes(spread, *read)))[1]
+    return made.codes.reshape(1, module.channels, *codes.shape)
+
+
 def _on_codes(module: Any, x: _Codes) -> Any:
     """Operators that hand on codes; a clamp at a value that is no code gives real values."""
     if isinstance(module, ops.Clamp) and {module.low, module.high} <= {None, 0.0}:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from efquantface.errors import ExportError, ParityError
+from efquantface.errors import EfqError, ExportError
 from efquantface.files import remove
 from efquantface.formats.table import Choices, Format
 from efquantface.graph.model import FaceModel
@@ -27,6 +27,7 @@ def deliver(
         ExportError: the format cannot carry the model, or the name has another ending than the
             format's; nothing is written.
         ParityError: the files do not compute what the model computes; they are removed.
+        RuntimeMissingError: what would check them is not installed; they are removed, too.
     """
     files = form.files(output)
     said = form.room.refused(model)
@@ -35,7 +36,7 @@ def deliver(
     try:
         lines = form.room.write(model, files, choices or Choices())
         return lines + form.room.check(model, files)
-    except ParityError:
+    except EfqError:
         for path in files:
             remove(path)
         raise

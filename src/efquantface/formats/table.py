@@ -65,6 +65,7 @@ class Format:
         between: what stands between a student's name and the ending where ``-o`` is not given, so that
             its files of several formats lie side by side.
         mark: the file by which a folder is known as one of this format.
+        sums16: its kernels may add in 16 bits, so that students of full range are made portable first.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Format:
     floats: bool = True
     between: str = ""
     mark: str = ""
+    sums16: bool = True
 
     @property
     def room(self) -> Room:
@@ -109,7 +111,7 @@ FORMATS: dict[str, Format] = {
     for entry in (
         Format("onnx", "a file for ONNX Runtime and whatever else reads ONNX", ".onnx"),
         Format("openvino", "IR placed for OpenVINO's integers", ".xml", (".bin", ".contract.json")),
-        Format("tflite", "a file for LiteRT, of phones and browsers", ".tflite"),
+        Format("tflite", "a file for LiteRT, of phones and browsers", ".tflite", sums16=False),
         Format(
             "scales",
             "float ONNX and a JSON of scales, for other converters",

@@ -44,7 +44,8 @@ def export_model(
         as_float: write a float network, in the form that runtimes run fastest.
         packed: weights of few bits packed, for ONNX from opset 21.
         runtime: what runs a site's model: ``litert``, ``onnxruntime`` or ``auto``, the first that can.
-        full_range: leave a student of full range as it is; otherwise it is made portable.
+        full_range: leave a student of full range as it is; otherwise it is made portable where the
+            format's kernels may add in 16 bits.
         preprocess: for files that do not say how pixels are normalized.
         size: height and width of crops, for files that leave them open.
         force: replace existing files, or a folder of the same format.
@@ -78,7 +79,7 @@ def export_model(
     if as_float and not form.floats:
         raise ExportError(f"{model}: --format {form.name} is for students, not for --float")
     portable: list[str] = []
-    if loaded.quantized and not full_range:
+    if loaded.quantized and form.sums16 and not full_range:
         loaded, portable = _made_portable(loaded, model)
     checked = compared(model, loaded) if as_float else []
     source = resolve(model)

@@ -42,6 +42,7 @@ CLOSE = 5e-4  # 1 - mean cosine to the student in integers
 _FLOAT = 5e-5  # relative error of a network in float, or of the embedding layer on the file's codes
 _TIMES = 4.0  # how much farther another correct computation may lie than the one that was tried
 _TWICE = 2.0  # what two computations differ by is itself uncertain
+_SCALE = 1e-5  # relative; sums move scales by less
 _CROPS = 4
 _BEYOND = 2.0  # times that values are moved farther than a kernel was seen to move them
 
@@ -54,6 +55,7 @@ class Kernels:
         name: of the kernels.
         layers: one entry a quantizer.
         limits: how far each quantizer's values may lie from an edge between two codes, in codes.
+        sizes: how many codes were compared of each.
         embedding_error: of the embedding layer on the file's own codes, in parts of the largest value.
         cosine: mean cosine to the network: the student in integers, or the float network.
         rounding: 1 - mean cosine that rounding otherwise explains.
@@ -66,14 +68,15 @@ class Kernels:
     embedding_error: float
     cosine: float
     rounding: float = 0.0
+    sizes: tuple[int, ...] = ()
     said: tuple[str, ...] = ()
 
     @property
     def problems(self) -> list[str]:
         """Why the file must not be delivered; empty where it may."""
         found = list(self.said)
-        for layer, limit in zip(self.layers, self.limits, strict=True):
-            found += _problem(layer, limit)
+        for layer, limit, size in zip(self.layers, self.limits, self.sizes, strict=True):
+            found += _problem(layer, limit, size)
         if not self.embedding_error <= _FLOAT:
             found.append(f"embeddings differ by {self.embedding_error:.2g} (relative)")
         allowed = max(CLOSE, _TIMES * self.rounding)
@@ -101,7 +104,7 @@ class Kernels:
         )
 
 
-def _problem(layer: LayerParity, limit: float) -> list[str]:
+def _problem(layer: LayerParity, limit: float, size: int) -> list[str]:
     edge = EDGE + limit + _TIMES * layer.rounding
     if layer.max_codes > 1:
         return [f"layer {layer.name} differs by {layer.max_codes} codes"]
@@ -110,7 +113,8 @@ def _problem(layer: LayerParity, limit: float) -> list[str]:
             f"layer {layer.name} differs by values up to {layer.beyond:.2g} codes from where they round "
             f"so, more than {edge:.2g}"
         ]
-    if not layer.differing <= SHARE + _TWICE * (limit + layer.rounding):
+    share = SHARE + _TWICE * (limit + layer.rounding)
+    if not layer.differing <= share + _TIMES * (share / size) ** 0.5:  # few codes scatter
         return [f"layer {layer.name} differs by a code in {layer.differing:.2g} of its codes"]
     return []
 
@@ -179,7 +183,10 @@ def _checked(
         rounding = 1 - min(mean_cosine(exact, moved), mean_cosine(exact, floating))
     said += batch_problems(rows, batches, float(np.sqrt(2 * max(CLOSE, _TIMES * rounding))))
     cosine = mean_cosine(exact, rows)
-    return Kernels(name, layers, limits, _relative(rows, own), cosine, rounding, tuple(said))
+    counts = tuple(codes[layer.name].size for layer in layers)
+    return Kernels(
+        name, layers, limits, _relative(rows, own), cosine, rounding, counts, tuple(said)
+    )
 
 
 def _codes(
@@ -208,7 +215,7 @@ def _codes(
     for (name, module), tensor, made in zip(quantizers.items(), tensors, outputs, strict=True):
         scale, zero_point = module.qparams()
         kept = stored.tensors[tensor]
-        if kept.scales != (float(np.float32(scale)),):
+        if not np.allclose(kept.scales, scale, rtol=_SCALE, atol=0):
             raise ParityError(f"{path}: fails the parity check: {name} has another scale")
         codes = made.astype(np.int32) - (kept.zero_points[0] - zero_point)
         found[name] = codes.transpose(np.argsort(orders[name]))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from efquantface.formats.litert.schema import SAME, VALID
+from efquantface.formats.litert.sums import compensated
 from efquantface.formats.litert.values import LAST, Value
 from efquantface.formats.litert.writer import Array, Writer, array
 from efquantface.graph import ops
@@ -44,7 +45,12 @@ def _quant_conv(
         return convolution(
             out, out.real(source), name, codes, array(m.quantized_bias()), attrs, scales
         )
-    bias = integer_bias(out, array(m.bias), source.codes.scale, scales)
+    old = float(np.float32(out.student_scale(name))), float(np.float32(quantizer[1].qparams()[0]))
+    new = float(source.codes.scale), float(out.scale_of(quantizer))
+    bias_codes = rounded_bias(array(m.bias), np.float32(old[0]), scales)
+    if new != old:
+        scales = compensated(scales, old, new)
+    bias = out.constant(bias_codes, np.int32, source.codes.scale * scales)
     source, options, made = _placed(out, source, name, codes.shape, attrs)
     op, weight, axis = _kernel(codes, source, attrs)
     operands = (source.tensor, out.constant(weight, np.int8, scales, axis), bias)
@@ -146,8 +152,13 @@ def zeros_around(
 def integer_bias(out: Writer, bias: Array, scale: np.float32, scales: Array) -> int:
     """int32 bias in units of input scale times weight scale, which it carries along."""
     product = scale * scales.astype(np.float32)
-    codes = np.rint(bias.astype(np.float64) / product.astype(np.float64))
-    return out.constant(codes, np.int32, product)
+    return out.constant(rounded_bias(bias, scale, scales), np.int32, product)
+
+
+def rounded_bias(bias: Array, scale: np.float32, scales: Array) -> Array:
+    """A bias's codes, as whole float64 numbers."""
+    product = scale * scales.astype(np.float32)
+    return np.rint(bias.astype(np.float64) / product.astype(np.float64))
 
 
 def quant_linear(out: Writer, name: str, m: QuantLinear, inputs: list[Value]) -> Value:

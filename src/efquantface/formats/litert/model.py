@@ -14,6 +14,7 @@ from torch import fx, nn
 from efquantface.contract import METADATA_KEY
 from efquantface.formats.litert.emitters import EMITTERS
 from efquantface.formats.litert.function_forms import is_known
+from efquantface.formats.litert.sums import free_scales
 from efquantface.formats.litert.tables import Tensor, packed
 from efquantface.formats.litert.values import LAST, Value
 from efquantface.formats.litert.writer import Writer
@@ -57,7 +58,7 @@ def built(model: FaceModel) -> Built:
     """Tensors and operators of a model, for a batch of one, which clients may resize."""
     contract = model.contract
     sizes = shapes(model.graph, contract.height, contract.width)
-    out = Writer(model.graph, contract, sizes)
+    out = Writer(model.graph, contract, sizes, scales=free_scales(model.graph))
     source = Value(-1, (1, 3, contract.height, contract.width), LAST)
     source = source.made(out.add(Tensor(source.stored, np.float32, contract.input_name)))
     values = {INPUT: source}

@@ -1,8 +1,9 @@
 """How far LiteRT's kernels may be from the student's rounding, layer by layer.
 
 XNNPACK rounds all integer layers as the student does. Its additions multiply by whole numbers of 21
-bits. LiteRT's own kernels round products twice, the first time to whole accumulators' worth of a code,
-and a mean's zero point to a whole code.
+bits, which moved scales (:mod:`sums`) make up for where they can. LiteRT's own kernels round products
+twice, the first time to what one step of an accumulator is in codes, and a mean's zero point to a whole
+code.
 """
 
 from __future__ import annotations

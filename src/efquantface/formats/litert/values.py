@@ -75,15 +75,15 @@ class Placed:
     last: Codes | None
 
 
-def placed(m: ActivationQuantizer, can_rectify: bool) -> Placed:
+def placed(m: ActivationQuantizer, scale: np.float32, can_rectify: bool) -> Placed:
     """Where a quantizer's codes are stored.
 
     Args:
         m: the quantizer.
+        scale: of its codes in the file.
         can_rectify: the operator in front of it takes a fused ReLU.
     """
-    stored, zero_point = m.qparams()
-    scale = np.float32(stored)
+    _, zero_point = m.qparams()
 
     def codes(offset: int) -> Codes:
         return Codes(scale, zero_point + offset, offset)

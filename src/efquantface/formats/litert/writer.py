@@ -17,6 +17,7 @@ from efquantface.formats.litert.tables import Operation, Tensor
 from efquantface.formats.litert.values import Codes, Placed, Value, placed, regrouped
 from efquantface.graph.graph import module_of, name_of
 from efquantface.quantize.fake_quant import ActivationQuantizer
+from efquantface.quantize.narrow import quantizer_of
 
 Array = npt.NDArray[Any]
 
@@ -30,6 +31,7 @@ class Writer:
         contract: of the file.
         shapes: of every node's value, for one crop, by name.
         quantizers: the quantizer that alone reads a node's value, by the node's name.
+        scales: of quantizers, where they are not the student's own (:mod:`sums`).
         orders: of the axes of each quantizer's codes in memory, by its name.
     """
 
@@ -39,6 +41,7 @@ class Writer:
     tensors: list[Tensor] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
     quantizers: dict[str, tuple[str, ActivationQuantizer]] = field(default_factory=dict)
+    scales: dict[str, np.float32] = field(default_factory=dict)
     orders: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _constants: dict[tuple[Any, ...], int] = field(default_factory=dict)
     _made: dict[tuple[Any, ...], Value] = field(default_factory=dict)
@@ -107,12 +110,22 @@ class Writer:
         """An operator that gives the codes of the quantizer behind it."""
         name, module = quantizer
         can_rectify = any(option == "fused" for option, _, _ in OPERATORS[op].slots)
-        where = placed(module, can_rectify)
+        where = placed(module, self.scale_of(quantizer), can_rectify)
         if where.rectified:
             options["fused"] = RELU
         made = replace(like, codes=where.first)
         made = made.made(self.op(op, inputs, self.code_tensor(made.stored, where.first), **options))
         return self._limited(made, name, where)
+
+    def scale_of(self, quantizer: tuple[str, ActivationQuantizer]) -> np.float32:
+        """The scale that a quantizer's codes have in the file."""
+        name, module = quantizer
+        return self.scales.get(name, np.float32(module.qparams()[0]))
+
+    def student_scale(self, name: str) -> float:
+        """The student's own scale of the codes that a node reads."""
+        node = next(n for n in self.graph.graph.nodes if n.target == name)
+        return quantizer_of(self.graph, node.args[0]).qparams()[0]
 
     def _limited(self, value: Value, name: str, where: Placed) -> Value:
         """Codes limited below, too, under their quantizer's name."""

@@ -45,7 +45,7 @@ def test_compress_writes_a_whole_run(
     )
     files = {p.name for p in run.iterdir()}
     assert files == {
-        "student.onnx", "student.safetensors", "MODEL_CARD.md", "metrics.json", "report.html", "recipe.yaml",
+        "student.onnx", "student.safetensors", "metrics.json", "report.html", "recipe.yaml",
         "env.json", "inputs.json", ".lock", "log.txt", "MODEL_CARD.md",
     }  # fmt: skip
     metrics = json.loads((run / "metrics.json").read_text())

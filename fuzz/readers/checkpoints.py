@@ -163,6 +163,7 @@ def change_stored(data: bytes, draw: Random) -> bytes:
 def _state_seeds(folder: Path) -> list[Files]:
     state = {
         "total": _TOTAL,
+        "devices": 1,
         "microbatch": 8,
         "step": 10,
         "student": _weights(),

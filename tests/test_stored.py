@@ -92,3 +92,23 @@ def test_any_damage_is_one_kind_of_error(tmp_path: Path) -> None:
             except ValueError as error:
                 said = str(error)
             assert said
+
+
+def test_errors_write_no_storage_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A storage that is called: its numbers would be written into the error one by one."""
+    path = tmp_path / "called.pt"
+    torch.save({"a": torch.zeros(1000)}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    pickled = next(name for name in members if name.endswith("data.pkl"))
+    stored = members[pickled]
+    members[pickled] = stored[: stored.index(b"Q") + 1] + b")R."  # BINPERSID, then a call
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    read = []
+    monkeypatch.setattr(torch.TypedStorage, "__getitem__", lambda *_: read.append(1) or 0.0)
+    with pytest.raises(ValueError, match="Weights only load failed"):
+        load_stored(path)
+    assert not read
+    assert "0.0" in str(torch.zeros(1).storage())  # as before, elsewhere

@@ -10,6 +10,7 @@ import mmap
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,11 @@ def load_stored(path: Path, plain: Sequence[Any] = ()) -> Any:
     most = _TIMES * path.stat().st_size + _SPARE
     _check_packed(path)
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(list(plain)):
+        with (
+            warnings.catch_warnings(),
+            _named_only(),
+            torch.serialization.safe_globals(list(plain)),
+        ):
             warnings.simplefilter("ignore")  # of what is refused in the next line
             found = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -59,6 +64,22 @@ def load_stored(path: Path, plain: Sequence[Any] = ()) -> Any:
     if held > most:
         raise ValueError(f"its tensors claim {held:,} bytes, the file has {path.stat().st_size:,}")
     return found
+
+
+@contextmanager
+def _named_only() -> Iterator[None]:
+    """Storages are named in the reader's errors: written out, a million numbers take seconds."""
+    import torch
+
+    kinds: tuple[Any, ...] = (torch.TypedStorage, torch.storage._StorageBase)
+    before = [kind.__str__ for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.__str__ = lambda self: f"<{type(self).__name__}>"
+        yield
+    finally:
+        for kind, written in zip(kinds, before, strict=True):
+            kind.__str__ = written
 
 
 def check_unpacked(archive: zipfile.ZipFile, path: Path) -> None:

@@ -12,16 +12,19 @@ from __future__ import annotations
 import math
 import mmap
 import struct
+from array import array
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 from efquantface.data.source import FaceSource, NoFaces, numbered, record_number
 from efquantface.downloads import stand_in
 from efquantface.errors import DataError
 from efquantface.reading import is_number
 
+_Int64 = npt.NDArray[np.int64]
 MAGIC = 0xCED7230A
 _HEADER = struct.Struct("<IfQQ")
 _LARGEST_LABEL = 1024  # floats; more means that the bytes are no face record
@@ -52,42 +55,53 @@ class RecordFile:
                 raise DataError(f"{path}: is {path.stat().st_size} bytes long, no record fits")
             self.data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         index = path.with_suffix(".idx")
-        self.offsets = self._read_index(index) if index.is_file() else self._walk()
-        if not self.offsets:
+        numbers, places = self._read_index(index) if index.is_file() else self._walk()
+        if not numbers:
             raise DataError(f"{index}: lists no records")
+        keys = np.frombuffer(numbers, np.int64)
+        order = np.argsort(keys, kind="stable")
+        last = np.append(keys[order][1:] != keys[order][:-1], True)  # of a key that stands twice
+        self.keys = keys[order][last]
+        self.offsets = np.frombuffer(places, np.int64)[order][last]
 
-    def _read_index(self, index: Path) -> dict[int, int]:
-        offsets: dict[int, int] = {}
-        lines: dict[int, int] = {}
-        for number, line in enumerate(
-            index.read_text(encoding="ascii", errors="replace").split("\n")
-        ):
-            words = line.split()
-            if not words:
-                continue
-            if len(words) != 2 or not all(is_number(w) for w in words):
-                raise DataError(f"{index}:{number + 1}: {line[:60]!r} is not 'key<TAB>offset'")
-            key, offset = int(words[0]), int(words[1])
-            offsets[key] = offset
-            lines[key] = number + 1
-        beyond = [key for key, offset in offsets.items() if offset + 8 > len(self.data)]
+    def _read_index(self, index: Path) -> tuple[array[int], array[int]]:
+        keys, offsets = array("q"), array("q")
+        beyond, first = 0, (0, 0, 0)
+        with index.open(encoding="ascii", errors="replace") as stream:
+            for number, line in enumerate(stream):
+                words = line.split()
+                if not words:
+                    continue
+                if len(words) != 2 or not all(is_number(w) for w in words):
+                    raise DataError(
+                        f"{index}:{number + 1}: {line.rstrip()[:60]!r} is not 'key<TAB>offset'"
+                    )
+                keys.append(int(words[0]))
+                offsets.append(int(words[1]))
+                if offsets[-1] + 8 > len(self.data):
+                    first = first if beyond else (number + 1, keys[-1], offsets[-1])
+                    beyond += 1
         if beyond:
-            self._refuse(index, offsets, beyond[0], lines[beyond[0]], len(beyond))
-        return offsets
+            self._refuse(index, np.frombuffer(offsets, np.int64), first, beyond)
+        return keys, offsets
 
     def _refuse(
-        self, index: Path, offsets: dict[int, int], key: int, line: int, beyond: int
+        self, index: Path, offsets: _Int64, first: tuple[int, int, int], beyond: int
     ) -> NoReturn:
-        """The index goes on where the file ends: the file is cut, or the two are of different sets."""
-        last = max((o for o in offsets.values() if o + 8 <= len(self.data)), default=0)
+        """The index goes on where the file ends: the file is cut, or the two are of different sets.
+
+        ``first`` is the line, key and offset of the first record behind the end.
+        """
+        last = int(offsets[offsets + 8 <= len(self.data)].max(initial=0))
         size = f"{len(self.data):,} bytes"
         if last and self._begins(last):  # every index has a record at 0
             raise DataError(
                 f"{self.path}: truncated: it has {size}, and {index.name} lists {beyond:,} of "
                 f"{len(offsets):,} records behind its end; download or copy it again"
             )
+        line, key, offset = first
         raise DataError(
-            f"{index}:{line}: key {key} points at byte {offsets[key]}, but {self.path} has {size}; "
+            f"{index}:{line}: key {key} points at byte {offset}, but {self.path} has {size}; "
             "the two files do not belong together"
         )
 
@@ -95,13 +109,13 @@ class RecordFile:
         """Whether a record begins there."""
         return bool(struct.unpack_from("<I", self.data, offset)[0] == MAGIC)
 
-    def _walk(self) -> dict[int, int]:
-        offsets: dict[int, int] = {}
+    def _walk(self) -> tuple[array[int], array[int]]:
+        offsets = array("q")
         position = 0
         while position < len(self.data):
-            offsets[len(offsets)] = position
+            offsets.append(position)
             position = self._parts(position)[1]
-        return offsets
+        return array("q", range(len(offsets))), offsets
 
     def payload(self, key: int) -> bytes:
         """A record's whole payload.
@@ -118,9 +132,10 @@ class RecordFile:
         Raises:
             DataError: the index does not have the key.
         """
-        if key not in self.offsets:
+        found = int(np.searchsorted(self.keys, key))
+        if found == len(self.keys) or self.keys[found] != key:
             raise DataError(f"{self.path}: has no record {key}")
-        return self.offsets[key]
+        return int(self.offsets[found])
 
     def head(self, key: int) -> _Head:
         """A face record's label, without reading its image.
@@ -192,23 +207,25 @@ class RecSource(FaceSource):
         self.where, self.root = str(path), path.parent
         self.file = RecordFile(path)
         self.keys, labels = self._images()
-        if not self.keys:
+        if not len(self.keys):
             raise NoFaces(f"{path}: holds no images")
         self.identities, self.identity_names = numbered(labels)
 
-    def _images(self) -> tuple[list[int], list[str]]:
+    def _images(self) -> tuple[_Int64, list[str]]:
         """Keys of image records in order, and their labels."""
-        keys = sorted(self.file.offsets)
-        first = self.file.head(keys[0])
+        keys = self.file.keys
+        first = self.file.head(int(keys[0]))
         if keys[0] == 0 and len(first.label) == 2 and len(self.file.payload(0)) == first.image:
-            end = self._number(keys[0])
+            end = self._number(0)
             if end - 1 > keys[-1]:
                 raise DataError(
                     f"{self.where}: record 0 promises images up to {end - 1}, "
                     f"the index ends at {keys[-1]}"
                 )
-            keys = [key for key in keys if 1 <= key < end]
-        return keys, [f"{self._number(key):06d}" for key in keys]
+            keys = keys[(keys >= 1) & (keys < end)]
+        names: dict[int, str] = {}  # one text an identity, however many images it has
+        numbers = (self._number(int(key)) for key in keys)
+        return keys, [names.setdefault(n, f"{n:06d}") for n in numbers]
 
     def _number(self, key: int) -> int:
         """The first number of a record's label.
@@ -225,7 +242,7 @@ class RecSource(FaceSource):
         return f"{self.file.path.name}#{self.keys[index]}"
 
     def encoded(self, index: int) -> bytes:
-        key = self.keys[index]
+        key = int(self.keys[index])
         return self.file.payload(key)[self.file.head(key).image :]
 
     def position(self, key: str) -> int:

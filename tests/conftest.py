@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,6 +118,15 @@ def make_faces(identities: int = 12, each: int = 4, size: int = SIZE, seed: int 
         names,
         "test faces",
     )
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """fsspec's file system in memory, empty."""
+    system = pytest.importorskip("fsspec").filesystem("memory")
+    monkeypatch.setattr(type(system), "store", {})
+    monkeypatch.setattr(type(system), "pseudo_dirs", [""])
+    return system
 
 
 @pytest.fixture

@@ -14,14 +14,6 @@ from efquantface.addresses import exists, expand, fetch, is_address, read, sendi
 from efquantface.errors import DataError, MissingPackageError, WriteError
 
 
-@pytest.fixture
-def memory(monkeypatch: pytest.MonkeyPatch) -> fsspec.AbstractFileSystem:
-    system = fsspec.filesystem("memory")
-    monkeypatch.setattr(type(system), "store", {})
-    monkeypatch.setattr(type(system), "pseudo_dirs", [""])
-    return system
-
-
 def test_there_and_back(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
     with sending("memory://out/a/b.bin") as path:
         path.write_bytes(b"faces")

@@ -17,14 +17,6 @@ from efquantface.errors import DataError, RecipeError
 from formats import png
 
 
-@pytest.fixture
-def memory(monkeypatch: pytest.MonkeyPatch) -> fsspec.AbstractFileSystem:
-    system = fsspec.filesystem("memory")
-    monkeypatch.setattr(type(system), "store", {})
-    monkeypatch.setattr(type(system), "pseudo_dirs", [""])
-    return system
-
-
 def test_outputs_are_called_as_their_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +10,31 @@ import numpy as np
 import numpy.typing as npt
 
 from efquantface.codes import EMBEDDINGS, encode
-from efquantface.data.faces import load
+from efquantface.data.faces import crop_size, load
 from efquantface.data.source import FaceSource
 from efquantface.embedding.embedder import Embedder
 from efquantface.errors import DataError, RecipeError, did_you_mean
 from efquantface.rows import unit
 
 SIZE = 2048  # crops whose pixels are in memory at a time
+Shape = tuple[int, int] | None  # height and width, where they are known
+
+
+def fitted(
+    opened: Callable[[Shape], Embedder], size: Shape, source: FaceSource, resize: bool
+) -> Embedder:
+    """A model, opened anew for a source's crops where neither file nor user says their size.
+
+    Args:
+        opened: opens it for crops of a size.
+        size: as the user says it.
+        source: of the crops.
+        resize: crops are scaled to the model's own size instead.
+    """
+    embedder = opened(size)
+    if embedder.open_size and not resize and (found := crop_size(source)) is not None:
+        return opened(found)
+    return embedder
 
 
 @dataclass(frozen=True)

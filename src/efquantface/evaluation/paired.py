@@ -95,28 +95,19 @@ def add_curves(
     curves.impostor[name] = counts.reshape(-1, coarse).sum(axis=1).tolist()
 
 
-def mixed_at(
-    own: tuple[Scores, Scores],
-    mixed: tuple[Scores, Scores],
-    fars: list[float],
-    totals: tuple[int, int] | None = None,
-) -> list[Mixed]:
-    """The student's probes in the teacher's gallery, at the teacher's threshold of each FAR.
+def _searched(far: float, own: Operating, mixed: tuple[Scores, Scores], total: int | None) -> Mixed:
+    """A gallery and the other model's probes, at the threshold of the gallery's own model.
 
     Args:
-        own: genuine and impostor scores of the teacher.
-        mixed: the same with the probe embedded by the student.
-        totals: number of impostor pairs of both, where only the largest are held.
+        far: that the threshold was asked for.
+        own: the gallery's model among itself.
+        mixed: genuine and impostor scores across.
+        total: number of impostor pairs across, where only the largest are held.
     """
-    found = []
-    for far in fars:
-        point = tar_at_far(*own, far, totals and totals[0])
-        genuine, impostor = mixed
-        accepted = int((impostor >= point.threshold).sum())
-        share = accepted / (totals[1] if totals else len(impostor))
-        tar = float((genuine >= point.threshold).mean())
-        found.append(Mixed(far, point.tar, tar, share))
-    return found
+    genuine, impostor = mixed
+    accepted = int((impostor >= own.threshold).sum())
+    tar = float((genuine >= own.threshold).mean())
+    return Mixed(far, own.tar, tar, accepted / (total or len(impostor)))
 
 
 def compatibility(
@@ -139,29 +130,30 @@ def compatibility(
         FAR that they have there), and the thresholds of equal FAR; then the teacher's gallery with the
         student's probes at every FAR.
     """
+    total, across = totals or (None, None)
+    points = {n: [tar_at_far(*scores, far, total) for far in fars] for n, scores in own.items()}
     found = []
-    if fars:
-        for gallery, probe in ACROSS:
-            genuine, impostor = mixed[gallery]
-            point = tar_at_far(*own[gallery], fars[-1], totals and totals[0])
-            accepted = int((impostor >= point.threshold).sum())
-            far = accepted / (totals[1] if totals else len(impostor))
-            values = {gallery: point.tar, probe: float((genuine >= point.threshold).mean())}
-            found.append(
-                Metric(
-                    f"{gallery}'s gallery, {probe}'s probes",
-                    values["teacher"],
-                    student=values["student"],
-                    note=f"TAR of mixed pairs ({probe}'s column) at the {gallery}'s threshold "
-                    f"{point.threshold:.4f}, where its own FAR is {point.far:g}; FAR there {far:.2g}",
-                )
+    for gallery, probe in ACROSS if fars else ():
+        point = points[gallery][-1]
+        searched = _searched(fars[-1], point, mixed[gallery], across)
+        values = {gallery: point.tar, probe: searched.tar}
+        found.append(
+            Metric(
+                f"{gallery}'s gallery, {probe}'s probes",
+                values["teacher"],
+                student=values["student"],
+                note=f"TAR of mixed pairs ({probe}'s column) at the {gallery}'s threshold "
+                f"{point.threshold:.4f}, where its own FAR is {point.far:g}; FAR there "
+                f"{searched.far:.2g}",
             )
-    for far in fars:
-        values = {n: tar_at_far(*own[n], far, totals and totals[0]).threshold for n in own}
+        )
+    for place, far in enumerate(fars):
+        values = {name: at[place].threshold for name, at in points.items()}
         found.append(
             Metric(f"threshold at FAR={far:g}", values["teacher"], student=values["student"])
         )
-    return found, mixed_at(own["teacher"], mixed["teacher"], fars, totals)
+    pairs = zip(fars, points["teacher"], strict=True)
+    return found, [_searched(far, point, mixed["teacher"], across) for far, point in pairs]
 
 
 def at_threshold(split: dict[str, tuple[Scores, Scores]], threshold: float | None) -> list[Metric]:

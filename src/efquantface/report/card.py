@@ -7,7 +7,7 @@ import yaml
 from efquantface.recipe import FLOAT
 from efquantface.report.deploying import onnxruntime_code
 from efquantface.report.results import FILE, Results, formatted, formatted_interval, percent
-from efquantface.report.verdict import GALLERY_RULE, RULE, Verdict, judge
+from efquantface.report.verdict import GALLERY_RULE, RULE, Verdict
 from efquantface.text import plain
 
 _LICENCE = "other"
@@ -20,7 +20,7 @@ def model_card(results: Results) -> str:
     Args:
         results: of the run; its provenance has to be there.
     """
-    verdict, made = judge(results.protocols), results.provenance
+    verdict, made = results.verdict, results.provenance
     assert made is not None
     bits = str(results.recipe["bits"])
     contract = results.contract

@@ -28,7 +28,7 @@ from efquantface.report.results import (
     formatted_interval,
     percent,
 )
-from efquantface.report.verdict import GALLERY_RULE, RULE, judge
+from efquantface.report.verdict import GALLERY_RULE, RULE
 from efquantface.text import plain
 
 _MAX_CHANGED = 40
@@ -77,7 +77,7 @@ def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ())
     page = environment.get_template("page.html.j2").render(
         results=results,
         title=results.title or f"{results.teacher}: {_bits(results)}",
-        verdict=judge(results.protocols),
+        verdict=results.verdict,
         made=results.provenance,
         recipe=as_yaml(results.recipe),
         faces=without_folders(results.recipe["faces"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from efquantface.assets import file_sha256
 from efquantface.fields import flag_name, settings
 from efquantface.recipe import Recipe
 
@@ -61,7 +61,7 @@ class Provenance:
             {name: version for name, version in packages.items() if version},
             inputs["teacher"],
             inputs["faces"],
-            hashlib.sha256(student.read_bytes()).hexdigest()[:_DIGITS],
+            file_sha256(student)[:_DIGITS],
             recipe.licence,
         )
 

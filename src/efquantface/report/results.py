@@ -10,7 +10,7 @@ from efquantface.contract import FaceContract
 from efquantface.embedding.benchmark import Speed
 from efquantface.evaluation.result import Evaluation, Metric
 from efquantface.report.provenance import Provenance
-from efquantface.report.verdict import judge
+from efquantface.report.verdict import Verdict, judge
 from efquantface.runtime.processor import named
 
 if TYPE_CHECKING:  # tables of evaluations need no PyTorch
@@ -110,6 +110,11 @@ class Results:
         size = f"{1 / self.sizes.ratio:.1f}x smaller"
         return f"Results({self.teacher} to {self.recipe['bits']}: {size}, {found})"
 
+    @property
+    def verdict(self) -> Verdict:
+        """What a reader decides by."""
+        return judge(self.protocols)
+
     def records(self) -> list[dict[str, Any]]:
         """One flat dictionary a metric, as :meth:`Evaluation.records`."""
         return self.protocols.records()
@@ -122,7 +127,7 @@ class Results:
         """Plain data for metrics.json."""
         return {
             "teacher": self.teacher,
-            "verdict": judge(self.protocols).as_dict(),
+            "verdict": self.verdict.as_dict(),
             "provenance": None if self.provenance is None else asdict(self.provenance),
             "contract": asdict(self.contract),
             "sizes": {**asdict(self.sizes), "ratio": self.sizes.ratio},

@@ -20,7 +20,6 @@ from efquantface.report.results import (
     formatted_interval,
     percent,
 )
-from efquantface.report.verdict import judge
 from efquantface.text import plain
 
 _NAME = 41  # characters of the first column; longer names are folded between words
@@ -30,7 +29,7 @@ PERCENT = "shares in percent, with 95 % intervals"
 
 def terminal_table(results: Results) -> Group:
     """Where the file is right, the verdict, teacher beside student: size, speed, every protocol."""
-    verdict = judge(results.protocols)
+    verdict = results.verdict
     said = [verdict.headline, verdict.threshold, verdict.galleries]
     head = [Text(line) for line in sentences.portability(results)]
     head += [Text(f"    {line}") for line in sentences.exact_sums(results)]

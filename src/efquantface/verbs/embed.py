@@ -13,10 +13,10 @@ import numpy as np
 
 from efquantface.assets import file_sha256
 from efquantface.console import Console
-from efquantface.data.faces import crop_size, open_source
+from efquantface.data.faces import open_source
 from efquantface.data.source import FaceSource
 from efquantface.embedding.embedder import Embedder
-from efquantface.embedding.parts import SIZE, Part, Way, embed_part
+from efquantface.embedding.parts import SIZE, Part, Way, embed_part, fitted
 from efquantface.embedding.stored import FORMATS, Arrays, write
 from efquantface.errors import DataError
 from efquantface.extras import wanted_for
@@ -110,9 +110,7 @@ def embed_faces(
             threads=threads,
         )
 
-    embedder = opened(size)
-    if embedder.open_size and not resize and (found := crop_size(source)) is not None:
-        embedder = opened(found)
+    embedder = fitted(opened, size, source, resize)
     console.log(f"{embedder.name} ({embedder.backend}): {embedder.contract.describe()}")
     for note in embedder.notes:
         console.log(f"  {note}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import numpy.typing as npt
 from efquantface.assets import file_sha256
 from efquantface.codes import rounded
 from efquantface.console import Console
-from efquantface.data.faces import FaceSet, cap, crop_size, load, open_source
+from efquantface.data.faces import FaceSet, cap, load, open_source
 from efquantface.data.source import FaceSource
 from efquantface.embedding.embedder import Embedder
-from efquantface.embedding.parts import Way
+from efquantface.embedding.parts import Way, fitted
 from efquantface.errors import DataError
 from efquantface.evaluation.advice import MARGIN, Verdict, judge
 from efquantface.evaluation.succession import Succession, compare
@@ -153,8 +154,18 @@ def compare_gallery(
     way = Way(flip, embedding=embedding)
     source = open_source(Path(sample), follow_links)
     index = cap(source.identities, max_images, seed)
-    options = {"backend": backend, "preprocess": preprocess, "device": device, "threads": threads}
-    embedders = [_opened(model, size, source, resize, options) for model in (old, new)]
+
+    def opened(model: str | Path, wanted: tuple[int, int] | None) -> Embedder:
+        return Embedder.open(
+            model,
+            backend=backend,
+            preprocess=preprocess,
+            size=wanted,
+            device=device,
+            threads=threads,
+        )
+
+    embedders = [fitted(partial(opened, model), size, source, resize) for model in (old, new)]
     for embedder in embedders:
         console.log(f"{embedder.name} ({embedder.backend}): {embedder.contract.describe()}")
     sets = _crops(source, embedders, index, resize, console)
@@ -172,19 +183,6 @@ def compare_gallery(
         for name, model in (("old", old), ("new", new))
     }
     return Compared(models, str(sample), list(sets[0].names), found, judge(found, margin))
-
-
-def _opened(
-    model: str | Path,
-    size: tuple[int, int] | None,
-    source: FaceSource,
-    resize: bool,
-    options: dict[str, Any],
-) -> Embedder:
-    embedder = Embedder.open(model, size=size, **options)
-    if embedder.open_size and not resize and (found := crop_size(source)) is not None:
-        return Embedder.open(model, size=found, **options)
-    return embedder
 
 
 def _crops(

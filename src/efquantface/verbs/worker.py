@@ -11,12 +11,11 @@ import numpy as np
 
 from efquantface import addresses
 from efquantface.data import shards as data
-from efquantface.data.faces import crop_size
 from efquantface.data.shards import Shard
 from efquantface.data.source import FaceSource
 from efquantface.embedding import stored
 from efquantface.embedding.embedder import Embedder
-from efquantface.embedding.parts import SIZE, Way, embed_part, nothing
+from efquantface.embedding.parts import SIZE, Way, embed_part, fitted, nothing
 from efquantface.errors import DataError, EvaluationError
 from efquantface.files import make_folder, sweep, temporary_folder, whole
 from efquantface.interfaces import Progress
@@ -179,10 +178,7 @@ class Worker:
         """The model, opened for the crops of the first shard where it leaves their size open."""
         if self._embedder is None:
             job = self.job
-            self._embedder = self._open(job.size)
-            found = crop_size(source) if self._embedder.open_size and not job.way.resize else None
-            if found is not None:
-                self._embedder = self._open(found)
+            self._embedder = fitted(self._open, job.size, source, job.way.resize)
         return self._embedder
 
     def _open(self, size: tuple[int, int] | None) -> Embedder:

@@ -37,6 +37,7 @@ from efquantface.callbacks import Callback  # noqa: E402
 from efquantface.contract import FaceContract  # noqa: E402
 from efquantface.errors import FinishedError  # noqa: E402
 from efquantface.pipeline.compress import compress  # noqa: E402
+from failing_disk import WatchedDisk  # noqa: E402
 
 Point = tuple[str, int]  # its name, and which time
 
@@ -69,33 +70,27 @@ class Points(Callback):
         self.reach(f"metrics of {name}")
 
 
-class MortalDisk(files.Disk):
+class MortalDisk(WatchedDisk):
     """Reaches a point before each operation, amid each write and after each rename."""
 
     def __init__(self, points: Points) -> None:
-        self._points, self._names = points, dict[int, str]()
+        super().__init__()
+        self._points = points
 
-    def make_folder(self, path: Path, mode: int = 0o777) -> None:
-        if not path.is_dir():
-            self._points.reach(f"before folder {_plain(path)}")
-        super().make_folder(path, mode)
-
-    def open(self, path: Path, flags: int, mode: int) -> BinaryIO:
-        self._points.reach(f"before open {_plain(path)}")
-        stream = super().open(path, flags, mode)
-        self._names[id(stream)] = _plain(path)
-        return stream
+    def before(self, kind: str, path: Path) -> None:
+        if kind == "write" or (kind == "folder" and path.is_dir()):
+            return
+        self._points.reach(f"before {kind} {_plain(path)}")
 
     def write(self, stream: BinaryIO, data: bytes | memoryview) -> int:
         half = len(data) // 2
         written = super().write(stream, data[:half]) if half else 0
-        self._points.reach(f"amid write {self._names[id(stream)]}")
+        self._points.reach(f"amid write {_plain(self._paths[id(stream)])}")
         return written + super().write(stream, data[written:])
 
     def replace(self, temporary: Path, path: Path) -> None:
-        self._points.reach(f"before rename {_plain(path)}")
         super().replace(temporary, path)
-        self._points.reach(f"after rename {_plain(path)}")
+        self._points.reach(f"after replace {_plain(path)}")
 
 
 def _plain(path: Path) -> str:

@@ -33,6 +33,14 @@ def test_galleries_across_models_by_hand() -> None:
     assert metric.teacher == pytest.approx((mixed[pairs.same] > cut).mean())
     assert metric.student == pytest.approx((own[pairs.same] > cut).mean())
     assert result.metric("threshold at FAR=0.1").student == pytest.approx(cut, abs=1e-5)
+    own = (t[pairs.a] * t[pairs.b]).sum(1)
+    cut = np.sort(own[~pairs.same])[::-1][int(0.1 * (~pairs.same).sum())]
+    mixed = (t[pairs.a] * s[pairs.b]).sum(1)
+    (found,) = result.mixed
+    assert found.asked == 0.1
+    assert found.teacher == pytest.approx((own[pairs.same] > cut).mean())
+    assert found.tar == pytest.approx((mixed[pairs.same] > cut).mean())
+    assert found.far == pytest.approx((mixed[~pairs.same] > cut).mean())
 
 
 def test_a_student_equal_to_its_teacher_loses_nothing() -> None:

@@ -65,6 +65,7 @@ class Format:
         between: what stands between a student's name and the ending where ``-o`` is not given, so that
             its files of several formats lie side by side.
         mark: the file by which a folder is known as one of this format.
+        named_by: ending of a file beside it that ``-o`` may name in its place.
         sums16: its kernels may add in 16 bits, so that students of full range are made portable first.
     """
 
@@ -76,6 +77,7 @@ class Format:
     between: str = ""
     mark: str = ""
     sums16: bool = True
+    named_by: str = ""
 
     @property
     def room(self) -> Room:
@@ -92,11 +94,11 @@ class Format:
         Raises:
             ExportError: the name has another ending than the format's, or a folder has none.
         """
-        if self.name == "scales" and output.suffix == ".json":
-            if output.name.endswith(".scales.json"):  # of X.onnx
-                output = output.with_name(output.name.removesuffix(".scales.json") + ".onnx")
-            else:
+        if self.named_by and output.suffix == self.named_by:
+            (own,) = self.beside
+            if not output.name.endswith(own):
                 return output.with_suffix(self.suffix), output
+            output = output.with_name(output.name.removesuffix(own) + self.suffix)
         if not self.suffix:
             if not output.name or output.name == ".." or output.suffix in _ENDINGS:
                 raise ExportError(f"-o {output}: this is a folder; give it a name of its own")
@@ -119,6 +121,7 @@ FORMATS: dict[str, Format] = {
             (".scales.json",),
             floats=False,
             between=".float",
+            named_by=".json",
         ),
         Format(
             "tensorrt",

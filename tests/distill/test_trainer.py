@@ -71,12 +71,21 @@ def data(network: nn.Module, contract: FaceContract) -> TrainData:
 def test_training_brings_the_student_closer(
     tmp_path: Path, student: FaceModel, data: TrainData
 ) -> None:
-    settings = TrainSettings(epochs=6, batch_size=8)
+    settings = TrainSettings(epochs=6, batch_size=8, settle=False)
     history = fine_tune(student, data, settings, tmp_path / "s.pt")
     losses = [loss for _, loss in history.held_out]
     assert min(losses) < 0.9 * losses[0]
     assert dict(history.held_out)[history.best_step] == min(losses)
     assert len(losses) == 7
+
+
+def test_settled_weights_come_closer_too(
+    tmp_path: Path, student: FaceModel, data: TrainData
+) -> None:
+    history = fine_tune(student, data, TrainSettings(epochs=6, batch_size=8), tmp_path / "s.pt")
+    losses = [loss for _, loss in history.held_out]
+    assert history.best_step == history.held_out[-1][0]
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_layers_are_compared_with_the_teachers(
@@ -260,3 +269,38 @@ def test_freed_memory_is_seen() -> None:
     before = freed_memory()
     del held
     assert freed_memory() - before > 2**27
+
+
+def test_weights_settle_and_a_resumed_run_ends_with_the_same(
+    tmp_path: Path, student: FaceModel, data: TrainData
+) -> None:
+    settings = TrainSettings(epochs=4, batch_size=8)
+    again = copy.deepcopy(student)
+    said: list[str] = []
+    history = fine_tune(student, data, settings, tmp_path / "a.pt", say=said.append)
+    # on their way they are no student
+    assert history.best_step in (0, history.held_out[-1][0])
+    assert any("partly in float" in line for line in said)
+
+    def stop(step: int, *_: object) -> None:
+        if step == 13:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(copy.deepcopy(again), data, settings, tmp_path / "b.pt", progress=stop)
+    fine_tune(again, data, settings, tmp_path / "b.pt", resume=True)
+    assert again.graph.state_dict().keys() == student.graph.state_dict().keys()
+    for key, value in again.graph.state_dict().items():
+        assert torch.equal(value, student.graph.state_dict()[key]), key
+    assert not any("settled" in key for key in student.graph.state_dict())
+
+
+def test_without_settling_every_look_is_a_candidate(
+    tmp_path: Path, student: FaceModel, data: TrainData
+) -> None:
+    said: list[str] = []
+    settings = TrainSettings(epochs=3, batch_size=8, settle=False)
+    history = fine_tune(student, data, settings, tmp_path / "a.pt", say=said.append)
+    assert not any("partly in float" in line for line in said)
+    losses = dict(history.held_out)
+    assert losses[history.best_step] == min(losses.values())

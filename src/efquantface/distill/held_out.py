@@ -29,6 +29,7 @@ class HeldOut:
 
     Attributes:
         best: the best weights so far, in the first process.
+        least: their loss.
     """
 
     def __init__(
@@ -48,12 +49,16 @@ class HeldOut:
         self.name = "cosine" if settings.loss == "none" else settings.loss
         self.loss = LOSSES[self.name]
         self.best: dict[str, Tensor] = {}
+        self.least = math.inf
 
-    def look(self, model: Any, microbatches: Microbatches, step: int) -> None:
+    def look(
+        self, model: Any, microbatches: Microbatches, step: int, *, whole: bool = True
+    ) -> None:
         """The loss with the exact biases of the file; keeps the best weights.
 
         Args:
             model: one that no other process waits for.
+            whole: all weights stand on codes; others are on their way, and are not kept.
 
         Raises:
             TrainingError: the loss is not finite.
@@ -67,12 +72,13 @@ class HeldOut:
         self.validated(step, value)
         # a metric loss alone leaves the embedding free to turn away from the teacher's
         alone = self.settings.loss == "none"
-        if alone or value <= min(v for _, v in self.history.held_out):
-            self.history.best_step = step
+        if whole and (alone or value <= self.least):
+            self.history.best_step, self.least = step, value
             if self.ranks.first:
                 state = self.student.graph.state_dict()
                 self.best = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}
-        self.say(f"step {step}: held-out {self.name} loss {value:.5f}")
+        on_the_way = "" if whole else ", weights partly in float"
+        self.say(f"step {step}: held-out {self.name} loss {value:.5f}{on_the_way}")
 
     def _sums(self, model: Any, size: int) -> tuple[float, float]:
         """The loss summed over this process's images, and how many they are."""

@@ -77,6 +77,12 @@ class TrainSettings(BaseModel):
         "until the end",
         json_schema_extra=_TUNING,
     )
+    settle: bool = Field(
+        True,
+        description="weights of 6 bits and fewer settle on their codes one after the other; otherwise "
+        "all are rounded in every step",
+        json_schema_extra=_TUNING,
+    )
     memory_gb: float = Field(
         8.0,
         gt=0,

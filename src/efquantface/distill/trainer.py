@@ -31,6 +31,7 @@ from efquantface.errors import TrainingError
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.fused import fused
 from efquantface.quantize.placement import refresh_biases
+from efquantface.quantize.settling import Settling
 
 _SAVE_EVERY = 60.0  # seconds between checkpoints inside an epoch
 _OTHER_LOSSES_RATE = 4e-4
@@ -108,6 +109,7 @@ class _Trainer:
         self.total = self.steps_an_epoch * settings.epochs
         self.step = 0
         self.stepping = False
+        self.settling: Settling | None = None
         self.prepared = Prepared(module, settings, ranks, say)
         torch.manual_seed(seed)
         self.fabric = ranks.fabric
@@ -137,7 +139,9 @@ class _Trainer:
         )
         if state is None:
             self.held.look(self.bare, self.microbatches, self.step)
-        else:
+        if self.settings.settle and (0 if state is None else int(state["step"])) < self.total:
+            self.settling = Settling(graph)
+        if state is not None:
             self._take(state, optimizer)
         if self.settings.metric != "none" and self.step < self.total:
             self.microbatches.metric = self._metric_bank()
@@ -163,7 +167,10 @@ class _Trainer:
             while self.step < self.total:
                 self._train_step(model, optimizer)
                 if self.step % self.steps_an_epoch == 0:
-                    self.held.look(self.bare, self.microbatches, self.step)
+                    if self.settling is not None and self.step == self.total:
+                        self.settling.finish()
+                    whole = self.settling is None or self.settling.whole
+                    self.held.look(self.bare, self.microbatches, self.step, whole=whole)
                     self._save(optimizer, began)
                     began = saved = time.monotonic()
                 elif time.monotonic() - saved > _SAVE_EVERY:
@@ -231,6 +238,8 @@ class _Trainer:
         return as_input(pixels, device), torch.from_numpy(teacher.astype(np.float32)).to(device)
 
     def _train_step(self, model: Any, optimizer: Any) -> None:
+        if self.settling is not None:
+            self.settling.advance(self.step, self.total)
         factor = schedule(self.step, self.total)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
@@ -303,6 +312,7 @@ class _Trainer:
             self.history.best_step = state["best_step"]
             self.history.steps = [(int(a), float(b)) for a, b in state["history"]]
             self.history.held_out = [(int(a), float(b)) for a, b in state["held_out"]]
+            self.held.least = dict(self.history.held_out)[self.history.best_step]
             self.history.seconds, self.history.device = (
                 float(state["seconds"]),
                 str(state["device"]),

@@ -1,9 +1,9 @@
 """Weights settle on their codes one after the other, while those that have not are trained in float.
 
 A weight that is rounded in every step jumps between two codes for as long as it is trained, and with
-four bits each jump moves the embedding. A settled weight stays; what its rounding costs is made up for by
-the weights that are still free (incremental quantization: Zhou et al. 2017, section 2.2, who choose by
-size; here those nearest to a code go first).
+four bits each jump moves the embedding. A settled weight stays; the weights that are still free make up
+for its rounding (incremental quantization: Zhou et al. 2017, section 2.2, who choose by size; here
+those nearest to a code go first).
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def share_at(done: float) -> float:
     >>> [round(share_at(x), 2) for x in (0, 0.25, 0.5, 0.95, 1)]
     [0.0, 0.46, 0.78, 1.0, 1.0]
     """
-    return 1 - (1 - min(done / _LAST, 1.0)) ** _POWER
+    left: float = (1 - min(done / _LAST, 1.0)) ** _POWER
+    return 1 - left
 
 
 class Settling:

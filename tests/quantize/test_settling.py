@@ -98,3 +98,12 @@ def test_all_have_settled_before_the_end() -> None:
     assert shares == sorted(shares)
     assert shares[0] == 0
     assert shares[-1] == shares[96] == 1
+
+
+def test_training_begins_with_the_teachers_weights() -> None:
+    student, teacher = nn.Sequential(_layer()), nn.Sequential(nn.Conv2d(4, 6, 3))
+    other = nn.Sequential(_layer())
+    Settling(student, teacher)
+    torch.testing.assert_close(student[0].weight, teacher[0].weight)
+    Settling(other, nn.Sequential(nn.Conv2d(4, 7, 3)))  # of another shape: none of its own
+    torch.testing.assert_close(other[0].weight, _layer().weight)

@@ -57,7 +57,7 @@ def fine_tune(
     The untrained start is among the candidates, except where no distillation is asked for: then the
     last weights are kept. The order of images and mirrors depends on seed and epoch only, so a
     resumed run ends with the same weights as an unbroken one. ``teacher`` is the float network that
-    the student was quantized from; only ``layer_weight`` needs it. ``progress`` is called with step,
+    the student was quantized from; weights that settle begin with its own, and ``layer_weight`` needs it. ``progress`` is called with step,
     steps and loss, ``validated`` with step and held-out loss.
 
     Of several processes (``ranks``) each gives the same student, data and settings, and takes its share
@@ -78,6 +78,7 @@ def fine_tune(
     ranks = ranks or Ranks(Started(), device)
     trainer = _Trainer(student, module, data, settings, seed, ranks, state_path, say)
     trainer.progress, trainer.validated = progress, validated
+    trainer.teacher = None if teacher is None else teacher.graph
     return trainer.run(resume)
 
 
@@ -110,6 +111,7 @@ class _Trainer:
         self.step = 0
         self.stepping = False
         self.settling: Settling | None = None
+        self.teacher: nn.Module | None = None
         self.prepared = Prepared(module, settings, ranks, say)
         torch.manual_seed(seed)
         self.fabric = ranks.fabric
@@ -140,7 +142,7 @@ class _Trainer:
         if state is None:
             self.held.look(self.bare, self.microbatches, self.step)
         if self.settings.settle and (0 if state is None else int(state["step"])) < self.total:
-            self.settling = Settling(graph)
+            self.settling = Settling(graph, self.teacher)
         if state is not None:
             self._take(state, optimizer)
         if self.settings.metric != "none" and self.step < self.total:

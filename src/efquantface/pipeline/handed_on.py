@@ -23,7 +23,7 @@ from efquantface.quantize.scheme import Scheme
 
 
 def shared_start(
-    ranks: Ranks, make: Callable[[], Start], *, quantizes: bool, layers: bool
+    ranks: Ranks, make: Callable[[], Start], *, quantizes: bool, teacher: bool
 ) -> Start:
     """The start that the first process makes, in all of them.
 
@@ -33,7 +33,7 @@ def shared_start(
     Args:
         make: called in the first process only.
         quantizes: the student is quantized; a float one is made trainable anew.
-        layers: layers are distilled, for which all need the float network.
+        teacher: all need the float network: weights settle, or layers are distilled.
     """
     if ranks.alone:
         return make()
@@ -44,16 +44,16 @@ def shared_start(
         return checkpoint_bytes(made[0].student if quantizes else made[0].teacher)
 
     received = _model(ranks.once(student))
-    teacher = received
-    if layers and quantizes:
-        teacher = _model(ranks.once(lambda: checkpoint_bytes(made[0].teacher)))
+    floating = received
+    if teacher and quantizes:
+        floating = _model(ranks.once(lambda: checkpoint_bytes(made[0].teacher)))
     if quantizes:
         trained = ranks.once(lambda: json.dumps(trained_in(made[0].student.graph)).encode())
         train_the_same(received.graph, json.loads(trained))
     else:
         received = trainable(received)
     if not made:
-        return Start(received, teacher, Scheme())
+        return Start(received, floating, Scheme())
     made[0].student = received
     return made[0]
 

@@ -231,5 +231,6 @@ def take_part(run: Run, inputs: Inputs) -> NoReturn:
 
 def _shared_start(run: Run, make: Callable[[], Start]) -> Start:
     recipe = run.recipe
-    layers = recipe.training.layer_weight > 0 and recipe.training.epochs > 0
-    return shared_start(run.ranks, make, quantizes=recipe.quantizes, layers=layers)
+    training = recipe.training
+    wanted = training.epochs > 0 and (training.settle or training.layer_weight > 0)
+    return shared_start(run.ranks, make, quantizes=recipe.quantizes, teacher=wanted)

@@ -212,6 +212,11 @@ class _QuantizedWeight(_IntegerLayer):
         return self.weight / self._shaped(self.scale())
 
     @torch.no_grad()
+    def take_weight(self, weight: Tensor) -> None:
+        """Go on from a real-valued weight of this shape; scales, units and bias stay."""
+        self.latent.copy_(weight.to(self.latent) / self._shaped(self.unit))
+
+    @torch.no_grad()
     def take_settled(self) -> None:
         """Make the settled codes the weight, which is trained on like any other."""
         assert self.settled is not None

@@ -9,9 +9,10 @@ those nearest to a code go first).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from efquantface.quantize.layers import QuantConv2d, QuantLinear
 
@@ -31,20 +32,33 @@ def share_at(done: float) -> float:
     return 1 - left
 
 
+def settling_layers(graph: nn.Module) -> Iterator[tuple[str, QuantConv2d | QuantLinear]]:
+    """Names and layers whose weights are of so few bits that they settle."""
+    for name, module in graph.named_modules():
+        if isinstance(module, QuantConv2d | QuantLinear) and module.bits <= MOST_BITS:
+            yield name, module
+
+
 class Settling:
     """The layers of a graph whose weights settle while it is trained.
 
     It adds a buffer of codes to each, so that a saved state knows them; :meth:`finish` takes it away.
+
+    Args:
+        graph: quantized.
+        teacher: the float graph that it was quantized from. Its weights are where training begins: those
+            that were rounded against it make up for each other's rounding, and are wrong unrounded.
     """
 
-    def __init__(self, graph: nn.Module) -> None:
-        self.layers = [
-            module
-            for module in graph.modules()
-            if isinstance(module, QuantConv2d | QuantLinear) and module.bits <= MOST_BITS
-        ]
-        for layer in self.layers:
+    def __init__(self, graph: nn.Module, teacher: nn.Module | None = None) -> None:
+        theirs = {} if teacher is None else dict(teacher.named_modules())
+        self.layers = []
+        for name, layer in settling_layers(graph):
             layer.settled = torch.full_like(layer.latent, math.nan, requires_grad=False)
+            weight = getattr(theirs.get(name), "weight", None)
+            if isinstance(weight, Tensor) and weight.shape == layer.latent.shape:
+                layer.take_weight(weight)
+            self.layers.append(layer)
 
     @property
     def whole(self) -> bool:

@@ -11,14 +11,13 @@ holds a /proc/cpuinfo of ARM, since ONNX Runtime ends with a segmentation fault 
 
 Processors: cortex-a72 has NEON alone, neoverse-n1 the dot product (SDOT, UDOT), max the matrix product
 of 8 bits (SMMLA, UMMLA), too. Every quantizer's codes are made outputs of the file, as in the parity
-check. Rows are files of benchmarks/results/arm. --dlib is as in benchmarks/clients.py.
+check. Rows are lines of benchmarks/results/arm.jsonl. --dlib is as in benchmarks/clients.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import os
 import subprocess
 import sys
@@ -39,13 +38,11 @@ from clients import (
     in_integers,
     lfw_crops,
     lfw_folder,
-    made,
 )
-from commands import command_line
 from efquantface.contract import FaceContract
 from efquantface.importers.load import load_model
+from runner import rows
 
-ROWS = Path(__file__).parent / "results" / "arm"
 SUITE = "bookworm"
 DEBIAN_PYTHON = "3.11"
 WHEELS = ("onnxruntime", "numpy")
@@ -85,9 +82,8 @@ def main() -> None:
     root = arm_root(args.work.resolve(), args.mirror)
     for name, path in args.students:
         row = measure(name, path, root, args)
-        ROWS.mkdir(parents=True, exist_ok=True)
-        (ROWS / f"{name}.json").write_text(json.dumps(row, indent=1) + "\n")
-        print(table([row]), flush=True)
+        rows.keep("arm", row)
+        print(told(row), flush=True)
 
 
 def arm_root(work: Path, mirror: str) -> Path:
@@ -141,8 +137,7 @@ def measure(name: str, path: Path, root: Path, args: argparse.Namespace) -> dict
         "crops": len(images),
         "onnxruntime": importlib.metadata.version("onnxruntime"),
         "qemu": subprocess.check_output(["qemu-aarch64", "--version"], text=True).split("\n")[0],
-        "command": command_line(),
-        **made(),
+        **rows.stamp(),
         "arm": {},
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -232,31 +227,13 @@ def compared(here: Codes, there: Codes) -> dict[str, Any]:
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """A line a network and processor."""
-    lines = [
-        "| | crops | quantizers | codes | of them differ | largest step | first (share, step) "
-        "| cosine to x86 | to the integers |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        for processor, found in row["arm"].items():
-            share = found["differing"] / found["codes"]
-            cosine = [
-                "{:.6f} ({:.6f})".format(*found[k]) for k in ("cosine_to_x86", "cosine_to_integers")
-            ]
-            first = found["first"]
-            where = (
-                f"{first['quantizer']} ({first['differing']:.2g}, {first['largest_step']})"
-                if first
-                else "none"
-            )
-            lines.append(
-                f"| {row['name']}/{processor} | {row['crops']} | {found['quantizers']} | "
-                f"{found['codes']:,} | {found['differing']:,} ({share:.2%}) | "
-                f"{found['largest_step']} | {where} | " + " | ".join(cosine) + " |"
-            )
-    return "\n".join([*lines, ""])
+def told(row: dict[str, Any]) -> str:
+    """A line a processor."""
+    return "\n".join(
+        f"{row['name']}/{processor}: {found['differing']:,} of {found['codes']:,} codes differ, by "
+        f"{found['largest_step']} at most; cosine to x86 {found['cosine_to_x86'][0]:.6f}"
+        for processor, found in row["arm"].items()
+    )
 
 
 if __name__ == "__main__":

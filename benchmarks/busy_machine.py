@@ -5,24 +5,20 @@
 
 Each line is the median of --rounds processes that quantize MODEL with 64 random crops, on all cores,
 beside so many processes that compute without end; `GOMP_SPINCOUNT` unset is what OpenMP does by itself,
-2000 is what the package sets. Rows: benchmarks/results/busy_machine.json.
+2000 is what the package sets. Rows: benchmarks/results/busy_machine.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from commands import command_line
-from efquantface.runtime.environment import environment
+from runner import rows
 
-ROWS = Path(__file__).parent / "results" / "busy_machine.json"
 TURNS = (None, "1000", "2000", "3000", "10000")
 # torch comes first, so that what the package sets is too late
 WORK = """
@@ -78,16 +74,8 @@ def main() -> None:
             middle = statistics.median(times[turns])
             found.append({"beside": count, "turns": turns, "seconds": middle, "all": times[turns]})
             print(f"beside {count}: GOMP_SPINCOUNT {turns or 'unset'}: {middle:.1f} s", flush=True)
-    env = environment()
-    row = {
-        "model": args.model.name,
-        "date": time.strftime("%Y-%m-%d"),
-        "processor": env["processor"],
-        "cores": os.cpu_count(),
-        "command": command_line(),
-        "found": found,
-    }
-    ROWS.write_text(json.dumps(row, indent=1) + "\n")
+    row = {"name": args.model.name, "cores": os.cpu_count(), "found": found}
+    rows.keep("busy_machine", {**rows.stamp(), **row})
 
 
 if __name__ == "__main__":

@@ -12,17 +12,16 @@ WORK gets a virtual environment of its own with the clients from PyPI; benchmark
 The reference of a student is the student in integers (beside the .onnx lies its .safetensors), on the
 first 64 crops; beyond them, and for a teacher, it is the plain session fed by the file's contract. An
 emulated processor is qemu's (Debian's qemu-user): ONNX Runtime's own AVX2 kernels run there, some
-eight crops a second. Rows are files of benchmarks/results/clients; with --only a row keeps its others.
+eight crops a second. Rows are lines of
+benchmarks/results/clients.jsonl; with --only a row keeps its others.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +31,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from commands import command_line
 from efquantface.contract import FaceContract
 from efquantface.evaluation.benchmarks.load import load_eval
 from efquantface.evaluation.metrics import fold_accuracy, supported_fars, tar_at_far
@@ -43,9 +41,8 @@ from efquantface.export.onnx_writer import write_onnx
 from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model
 from efquantface.rows import unit
-from efquantface.runtime.environment import environment
+from runner import rows
 
-ROWS = Path(__file__).parent / "results" / "clients"
 CHILD = Path(__file__).parent / "client.py"
 PACKAGES = (
     "onnxruntime==1.32.0",
@@ -78,8 +75,8 @@ class Crops:
         if len(embeddings) < len(self.images):
             return {}  # of fewer crops than the others: not comparable
         kept = Pairs(*(getattr(self.pairs, k)[inside] for k in ("a", "b", "same", "folds")))
-        rows = unit(embeddings)
-        scores = pair_scores(rows, rows, kept)
+        lengths_one = unit(embeddings)
+        scores = pair_scores(lengths_one, lengths_one, kept)
         found = {"accuracy": fold_accuracy(scores, kept.same, kept.folds).mean}
         impostor = scores[~kept.same]
         if FAR in supported_fars(len(impostor)):
@@ -135,10 +132,9 @@ def main() -> None:
         teacher, teacher_file = teacher_of(name, args)
         crops = lfw_crops(lfw_folder(name, args), teacher.contract, args.crops)
         row = measure(place, wanted, (teacher, teacher_file), path, crops, args)
-        row |= {"name": name, "command": command_line(), "versions": versions}
+        row |= {"name": name, **rows.stamp(), "versions": versions}
         keep(row)
-    print(table(read_rows()))
-    ROWS.with_suffix(".md").write_text(compact(read_rows()))
+        print(told(row))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -236,7 +232,7 @@ def measure(
     """A row: every wanted client's embeddings against the references."""
     student = load_model(student_file.with_name("student.safetensors"))
     exact = in_integers(student, crops.images[:REFERENCE])
-    row: dict[str, Any] = {"crops": len(crops.images), "clients": {}, **made()}
+    row: dict[str, Any] = {"crops": len(crops.images), "clients": {}}
     for role, contract, file, reference in (
         ("teacher", teacher[0].contract, teacher[1], None),
         ("student", student.contract, student_file, exact),
@@ -293,75 +289,23 @@ def cosines(a: Floats, b: Floats) -> list[float]:
     return [float(each.mean()), float(each.min())]
 
 
-def made() -> dict[str, Any]:
-    """Date and machine, as a row keeps them."""
-    env = environment()
-    machine = {key: env[key] for key in ("processor", "instruction_sets")}
-    return {"date": time.strftime("%Y-%m-%d"), **machine}
-
-
 def keep(row: dict[str, Any]) -> None:
-    """Write a row; clients that were not run now stay as they are where the crops are the same."""
-    ROWS.mkdir(parents=True, exist_ok=True)
-    path = ROWS / f"{row['name']}.json"
-    if path.is_file():
-        known = json.loads(path.read_text())
-        if known["crops"] == row["crops"]:
-            row["clients"] = {**known["clients"], **row["clients"]}
-    path.write_text(json.dumps(row, indent=1) + "\n")
+    """Keep a row; clients that were not run now stay as they are where the crops are the same."""
+    known = next((old for old in rows.read("clients") if old["name"] == row["name"]), None)
+    if known and known["crops"] == row["crops"]:
+        row["clients"] = {**known["clients"], **row["clients"]}
+    rows.keep("clients", row)
 
 
-def read_rows() -> list[dict[str, Any]]:
-    """All rows that are there."""
-    return [json.loads(path.read_text()) for path in sorted(ROWS.glob("*.json"))]
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """A line a client: cosines as mean (least), accuracy and TAR in percent."""
-    lines = [
-        "| | crops | teacher: cosine to its contract | student: cosine to the integers "
-        "| to the plain session | accuracy, teacher, student | TAR@1e-3 |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        for client, cells in row["clients"].items():
-            teacher, student = (cells[role] for role in ("teacher", "student"))
-            columns = [
-                _cosine(teacher, "cosine_to_plain"),
-                _cosine(student, "cosine_to_integers"),
-                _cosine(student, "cosine_to_plain"),
-                *(
-                    _percent(teacher, key) + ", " + _percent(student, key)
-                    for key in ("accuracy", "tar")
-                ),
-            ]
-            columns = [f"{row['name']}/{client}", f"{student.get('crops', '')}", *columns]
-            lines.append(f"| {' | '.join(columns)} |")
-    return "\n".join([*lines, ""])
-
-
-def compact(rows: list[dict[str, Any]]) -> str:
-    """A line a client, a column a network: mean and least cosine of the student to the plain session,
-    and accuracy and TAR@1e-3 where all pairs were embedded."""
-    names = [row["name"] for row in rows]
-    lines = [f"| client | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    for client in dict.fromkeys(client for row in rows for client in row["clients"]):
-        cells = [row["clients"].get(client, {}).get("student", {}) for row in rows]
-        lines.append(f"| {client} | {' | '.join(_short(cell) for cell in cells)} |")
-    exact = [_cosine(row["clients"][PLAIN]["student"], "cosine_to_integers") for row in rows]
-    lines.append(f"| plain session, cosine to the integers | {' | '.join(exact)} |")
-    return "\n".join([*lines, ""])
-
-
-def _short(cell: dict[str, Any]) -> str:
-    if not cell:
-        return ""
-    found = _cosine(cell, "cosine_to_plain")
-    return (
-        f"{found}: {_percent(cell, 'accuracy')}, {_percent(cell, 'tar')}"
-        if "tar" in cell
-        else found
-    )
+def told(row: dict[str, Any]) -> str:
+    """A line a client: its cosines (mean and least), accuracy and TAR in percent, of the student."""
+    lines = []
+    for client, cells in row["clients"].items():
+        found = cells["student"]
+        exact, plain = (_cosine(found, f"cosine_to_{to}") for to in ("integers", "plain"))
+        percents = ", ".join(_percent(found, key) for key in ("accuracy", "tar"))
+        lines.append(f"{row['name']}/{client}: to the integers {exact}, plain {plain}, {percents}")
+    return "\n".join(lines)
 
 
 def _cosine(cell: dict[str, Any], key: str) -> str:

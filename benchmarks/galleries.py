@@ -9,14 +9,13 @@ model once,
 decodes and embeds, and keeps nothing. Each way runs in processes of its own with one thread, in
 the order of
 the table; times hold starting and importing. Two ways that should give the same outputs are
-compared digest by digest. Writes OUT/galleries.md and .json; outputs are removed.
+compared digest by digest. Rows: benchmarks/results/galleries.jsonl; outputs are removed.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import shutil
 import signal
@@ -26,10 +25,11 @@ import tarfile
 import time
 from pathlib import Path
 
-from commands import command_line
 from efquantface.data.source import find_images
 from efquantface.embedding import stored
 from efquantface.runtime.environment import environment
+from runner import rows
+from runner.command import command_line
 
 MILLION, PLANNED = 1_000_000, 100_000_000
 LOOP = """
@@ -133,12 +133,12 @@ def measure(args: argparse.Namespace, images: list[bytes], count: int) -> list[d
     size = max(1, min(1000, count // 8))
     shards = make_shards(images, count, size, work / "shards")
     names = [str(path) for path in shards]
-    rows: list[dict] = []
+    found: list[dict] = []
 
     def add(way: str, seconds: float, note: str = "") -> None:
-        base = rows[0]["seconds"] if rows else seconds
+        base = found[0]["seconds"] if found else seconds
         row = {"crops": count, "shards": len(shards), "way": way, "seconds": seconds}
-        rows.append(
+        found.append(
             {**row, "faces_a_second": count / seconds, "times": seconds / base, "note": note}
         )
         print(f"{count:,} crops, {way}: {seconds:.1f} s {note}", flush=True)
@@ -158,7 +158,7 @@ def measure(args: argparse.Namespace, images: list[bytes], count: int) -> list[d
               for i in range(1, args.workers + 1)]  # fmt: skip
     add(f"{args.workers} workers, --shard I/{args.workers}", timed(*halves))
     same = checked(two, shards, count) == wanted
-    rows[-1]["note"] = f"outputs {'the same' if same else 'DIFFER'}"
+    found[-1]["note"] = f"outputs {'the same' if same else 'DIFFER'}"
     if not args.no_ray:
         out = work / "ray"
         seconds = timed(embed(args.student, shards, out, "--ray", str(args.workers)))
@@ -177,19 +177,19 @@ def measure(args: argparse.Namespace, images: list[bytes], count: int) -> list[d
     for kind, folder in (("float32", one), ("int8", work / "int8")):
         sizes[kind] = sum(p.stat().st_size for p in folder.glob("*.npz")) / count
     sizes["crops"] = sum(p.stat().st_size for p in shards) / count
-    rows[-1]["bytes_a_face"] = sizes
+    found[-1]["bytes_a_face"] = sizes
     began = time.perf_counter()
     few = shards[: max(1, len(shards) // 4)]
     timed(embed(args.teacher, few, work / "float"))
     faces = sum(len(stored.read(work / "float" / f"{p.name}.npz")) for p in few)
-    rows[-1]["teacher_faces_a_second"] = faces / (time.perf_counter() - began)
+    found[-1]["teacher_faces_a_second"] = faces / (time.perf_counter() - began)
     shutil.rmtree(work)
-    return rows
+    return found
 
 
-def plan(args: argparse.Namespace, rows: list[dict]) -> list[str]:
+def plan(args: argparse.Namespace, found: list[dict]) -> list[str]:
     """100 million faces, from the numbers of the largest count."""
-    largest = [row for row in rows if row["crops"] == max(args.counts)]
+    largest = [row for row in found if row["crops"] == max(args.counts)]
     by_way = {row["way"]: row for row in largest}
     rates = {
         "float": largest[-1]["teacher_faces_a_second"],
@@ -242,7 +242,10 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     paths = find_images(args.faces)[: max(args.counts)]
     images = [path.read_bytes() for path in paths]
-    rows = [row for count in args.counts for row in measure(args, images, count)]
+    found = [row for count in args.counts for row in measure(args, images, count)]
+    for row in found:
+        name = f"{row['crops']} crops, {row['way']}"
+        rows.keep("galleries", {**rows.stamp(), "name": name, **row})
     env = environment()
     lines = [
         f"{time.strftime('%Y-%m-%d')}, {env['processor']}, ONNX Runtime "
@@ -254,11 +257,9 @@ def main() -> None:
     lines += [
         f"| {r['crops']:,} | {r['way']} | {r['seconds']:.1f} | {r['faces_a_second']:,.0f} | "
         f"{r['times']:.2f} | {r['note']} |"
-        for r in rows
+        for r in found
     ]
-    lines += ["", *plan(args, rows), ""]
-    (args.out / "galleries.json").write_text(json.dumps(rows, indent=2))
-    (args.out / "galleries.md").write_text("\n".join(lines))
+    lines += ["", *plan(args, found), ""]
     print("\n".join(lines))
 
 

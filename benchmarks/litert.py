@@ -11,7 +11,8 @@ process. The student's cosine to its own integers is measured in XNNPACK and in 
 the first 64 crops. --arm is the folder of benchmarks/arm.py, made where it is not there (see its help
 for what it needs); the aarch64 wheel of this environment's LiteRT is put beside it. The processor with
 8-bit matrix products goes without SME there: under qemu 7.2's SME convolutions of LiteRT are wrong, and
-whether qemu or a kernel is at fault is not known. Rows are files of benchmarks/results/litert.
+whether qemu or a kernel is at fault is not known. Rows are lines of
+benchmarks/results/litert.jsonl.
 """
 
 from __future__ import annotations
@@ -37,9 +38,7 @@ from clients import (
     in_integers,
     lfw_crops,
     lfw_folder,
-    made,
 )
-from commands import command_line
 from efquantface.embedding.benchmark import measure
 from efquantface.embedding.embedder import Embedder
 from efquantface.formats.delivery import deliver
@@ -51,8 +50,8 @@ from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
 from efquantface.rows import mean_cosine
 from efquantface.runtime.litert import Interpreter
 from efquantface.runtime.litert_file import read_checked, with_outputs
+from runner import rows
 
-ROWS = Path(__file__).parent / "results" / "litert"
 PACKAGE = "ai-edge-litert"
 NEEDED = (PACKAGE, "backports.strenum", "tqdm", "typing-extensions", "protobuf", "ml_dtypes")
 ARM_CROPS = 8
@@ -75,10 +74,9 @@ def main() -> None:
     parser.add_argument("--mirror", default="http://deb.debian.org/debian")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    ROWS.mkdir(parents=True, exist_ok=True)
     for name, folder in args.networks:
-        path = ROWS / f"{name.replace('/', '_')}.json"
-        row = {"name": name, **(json.loads(path.read_text()) if path.is_file() else {})}
+        known = next((old for old in rows.read("litert") if old["name"] == name), {})
+        row = {"name": name, **known}
         teacher = load_model(_teacher(name, args))
         student = load_model(folder)
         count = max(args.crops or ARM_CROPS, ARM_CROPS) if args.only_arm else args.crops
@@ -88,11 +86,8 @@ def main() -> None:
             row |= measured(name, files, student, crops, args)
         if args.arm:
             row["arm"] = on_arm(files[1], student, crops, args)
-        path.write_text(json.dumps(row, indent=1) + "\n")
-        print(table([row]), flush=True)
-    text = table([json.loads(path.read_text()) for path in sorted(ROWS.glob("*.json"))])
-    ROWS.with_suffix(".md").write_text(text)
-    print(text)
+        rows.keep("litert", row)
+        print(json.dumps(rows.rounded(row)), flush=True)
 
 
 def _named(text: str) -> tuple[str, Path]:
@@ -138,8 +133,7 @@ def measured(
     )
     return {
         "name": name,
-        "command": command_line(),
-        **made(),
+        **rows.stamp(),
         "litert": importlib.metadata.version(PACKAGE),
         "crops": len(crops.images),
         "bytes": {"float": files[0].stat().st_size, "student": files[1].stat().st_size},
@@ -186,9 +180,9 @@ def on_arm(
             python = str(root / "usr" / "bin" / f"python{DEBIAN_PYTHON}")
             emulated = ["qemu-aarch64", "-cpu", EMULATED[processor], "-L", str(root), python]
             there = _outputs(emulated, work, f"{packages}:{root / 'wheels'}")
-            rows = there.pop("embeddings"), here["embeddings"]
+            both = there.pop("embeddings"), here["embeddings"]
             codes = {name: here[name] for name in there}
-            found[processor] = {**compared(codes, there), "cosine_to_x86": cosines(*rows)}
+            found[processor] = {**compared(codes, there), "cosine_to_x86": cosines(*both)}
     return found
 
 
@@ -210,41 +204,6 @@ def _outputs(python: list[str], work: Path, packages: str = "") -> dict[str, Any
     if "refused" in outputs:
         raise SystemExit(f"{' '.join(python)}: {outputs['refused']}")
     return outputs
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """A line a network."""
-    lines = [
-        "| | crops | accuracy, float, student | TAR@1e-3 | cosine to float | to the integers: XNNPACK "
-        "| own kernels | MB, float, student | ms a face, float, student | times as fast, batch of 1, 16 "
-        "| codes that differ on ARM |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        cells = [""] * 10
-        if "speed" in row:
-            times = {(t["name"], t["batch"]): t for t in row["speed"]}
-            exact = row["cosine_to_integers"]
-            cells = [
-                f"{row['crops']}",
-                *(", ".join(_percent(row[r], k) for r in ("float", "student")) for k in _MEASURES),
-                f"{row['cosine_to_float']:.4f}",
-                *("{:.5f} ({:.5f})".format(*exact[k]) for k in ("xnnpack", "builtin")),
-                ", ".join(f"{row['bytes'][k] / 1e6:.2f}" for k in ("float", "student")),
-                ", ".join(f"{times[k, 1]['median_ms']:.2f}" for k in ("float", "student")),
-                ", ".join(f"{times['student', batch]['ratio']:.2f}" for batch in (1, 16)),
-            ]
-        arm = {k: v for k, v in row.get("arm", {}).items() if k in PROCESSORS}
-        told = [f"{k}: {v['differing']} of {v['codes']:,}" for k, v in arm.items()]
-        lines.append(f"| {' | '.join([row.get('name', ''), *cells[:9], '; '.join(told)])} |")
-    return "\n".join([*lines, ""])
-
-
-_MEASURES = ("accuracy", "tar")
-
-
-def _percent(found: dict[str, float], key: str) -> str:
-    return f"{100 * found[key]:.2f}" if key in found else "-"
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ import json
 import time
 from pathlib import Path
 
-from commands import command_line
 from efquantface import compress
 from efquantface.errors import EfqError
 from efquantface.recipe import Recipe
 from efquantface.runtime.environment import environment
+from runner.command import command_line
 
 BACKBONES = ("r18", "r50", "r100", "mobilefacenet")
 PAIRS = ("lfw", "cfp_fp", "agedb_30", "calfw", "cplfw")

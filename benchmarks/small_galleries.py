@@ -8,19 +8,17 @@ All pairs of LFW; mixed pairs are float enrolments against int8 probes at the fl
 LFW's images against 14,000 faces of others and LFW, the same image left out; recall is the share
 of the ten
 nearest by float cosines that are found. Scales a dimension come from faces6k, which is not in LFW.
-Writes OUT/small_galleries.md and .json.
+Rows: benchmarks/results/small_galleries.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import numpy as np
 
-from commands import command_line
 from efquantface.codes import QMAX, decode, encode
 from efquantface.embedding import stored
 from efquantface.evaluation.allpairs import AllPairs, score_all_pairs
@@ -28,6 +26,8 @@ from efquantface.evaluation.metrics import tar_at_far
 from efquantface.rows import unit
 from efquantface.runtime.environment import environment
 from efquantface.verbs.embed import embed_faces
+from runner import rows
+from runner.command import command_line
 
 FARS = (1e-4, 1e-5, 1e-6)
 NEAREST = 10
@@ -259,11 +259,10 @@ def main() -> None:
     for text in args.model:
         name, _, model = text.partition("=")
         found.append(measure(name, model, args))
+        rows.keep("small_galleries", {**rows.stamp(), "name": name, **found[-1]})
     env = environment()
     head = f"{time.strftime('%Y-%m-%d')}, {env['processor']}; `{command_line()}`"
     text = "\n".join([head, "", *table(found)])
-    (args.out / "small_galleries.json").write_text(json.dumps(found, indent=2))
-    (args.out / "small_galleries.md").write_text(text)
     print(text)
 
 

@@ -5,19 +5,15 @@
 
 Each run is exported to both formats and opened in the runtime that checks it: ncnn, and ONNX Runtime for
 TensorRT's file. Cosines are means over the first --crops images of LFW. Rows:
-benchmarks/results/symmetric.json.
+benchmarks/results/symmetric.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import tempfile
-import time
 from pathlib import Path
 
-from commands import command_line
 from efquantface.data.faces import load_faces
 from efquantface.embedding.embedder import Embedder
 from efquantface.formats.delivery import deliver
@@ -25,9 +21,7 @@ from efquantface.formats.table import FORMATS
 from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model
 from efquantface.rows import mean_cosine
-from efquantface.runtime.environment import environment
-
-ROWS = Path(__file__).parent / "results" / "symmetric.json"
+from runner import rows
 
 
 def opened(model: FaceModel, name: str, folder: Path) -> Embedder:
@@ -70,16 +64,8 @@ def main() -> None:
         teacher = args.shared / "weights" / f"{name}.onnx"
         found[name] = measured(Path(run), teacher, args.shared, args.crops)
         print(name, ", ".join(f"{k} {v:.4f}" for k, v in found[name].items()), flush=True)
-    env = environment()
-    row = {
-        "date": time.strftime("%Y-%m-%d"),
-        "processor": env["processor"],
-        "cores": os.cpu_count(),
-        "command": command_line(),
-        "crops": args.crops,
-        "found": found,
-    }
-    ROWS.write_text(json.dumps(row, indent=1) + "\n")
+    row = {"name": "symmetric", "crops": args.crops, "found": found}
+    rows.keep("symmetric", {**rows.stamp(), **row})
 
 
 if __name__ == "__main__":

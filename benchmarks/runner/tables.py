@@ -1,0 +1,290 @@
+"""The tables that people choose by, made from the rows: a verdict, the table, its conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from .groups import FLOAT, MARK, Group, conditions, grouped, number
+from .suites import BITS, NETWORKS, QUANTFACE
+
+RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+_FULL = " full range"
+
+
+def block(verdict: str, head: Sequence[str], body: Sequence[Sequence[str]], caption: str) -> str:
+    """A table between its verdict and its conditions, in Markdown."""
+    lines = [f"**{verdict}**", "", row(head), row(["---"] * len(head))]
+    return "\n".join([*lines, *(row(cells) for cells in body), "", caption])
+
+
+def row(found: Sequence[str]) -> str:
+    """A line of a table."""
+    return f"| {' | '.join(found)} |"
+
+
+def worst(groups: Sequence[Group], names: Sequence[str], metric: str = "1e-4") -> float:
+    """The largest mean loss of groups with one of these names, in points."""
+    losses = [g.mean_loss(metric) for g in groups if g.name in names]
+    return max(loss for loss in losses if loss is not None)
+
+
+def speed_of(
+    group: Group, pool: Sequence[Group], runtime: str, batch: int = 1, against: str = FLOAT
+) -> float | None:
+    """A group's speed; a student's that is not measured itself is that of the same bits."""
+    for name in (group.name, f"{group.name} untrained", f"{group.name}{_FULL}"):
+        for other in pool:
+            if (other.network, other.name) == (group.network, name):
+                found = other.times(runtime, batch, against)
+                if found is not None:
+                    return found
+    return None
+
+
+def by_bits() -> str:
+    """Loss and speed by bits."""
+    pool = grouped("bits")
+    shown = [g for g in pool if g.name in BITS]
+    judged = any(g.losses("1e-4", "judge") for g in shown)
+    head = ["", "seeds", "cosine", "TAR@1e-3, pairs", "1e-4", "1e-5"]
+    head += ["second set, 1e-4"] if judged else []
+    head += ["MB", *(f"{name}, times" for name in RUNTIMES.values())]
+    body = [
+        [
+            g.label,
+            str(len(g.rows)),
+            number(g.value("lfw", "cosine"), ".4f"),
+            *(g.loss(metric) for metric in ("1e-3 pairs", "1e-4", "1e-5")),
+            *([g.loss("1e-4", "judge")] if judged else []),
+            number(g.value("mb")),
+            *(number(speed_of(g, pool, runtime), ".2f", "x") for runtime in RUNTIMES),
+        ]
+        for g in shown
+    ]
+    verdict = (
+        f"Take W8A8 or W6A8: at FAR 1e-4 they lose at most {worst(shown, ('w8a8', 'w6a8')):.2f} points; "
+        f"W4A8 loses up to {worst(shown, ('w4a8',)):.2f}, W6A6 up to {worst(shown, ('w6a6',)):.2f} and "
+        f"W4A4 up to {worst(shown, ('w4a4',)):.2f}, and fewer activation bits make nothing faster."
+    )
+    note = (
+        "Losses of TAR in points on LFW (1e-3 of its 6,000 pairs, the others of all pairs): mean over "
+        "seeds and [least, largest], of one seed its 95 % interval. Times as fast as the best float "
+        "form in the same runtime, one crop, one thread; of the same bits untrained or in full range "
+        "where the row has none. `python -m benchmarks run bits`"
+    )
+    return block(verdict, head, body, conditions(shown, note))
+
+
+def pruning() -> str:
+    """Pruned networks beside unpruned ones."""
+    base = grouped("bits") + grouped("networks")
+    pool = grouped("pruning")
+    shown: list[Group] = []
+    for network in ("y1", "mobileface2", "dlib"):
+        own = [g for g in base if (g.network, g.name) == (network, "w8a8")]
+        shown += own[:1]
+        found = [pruned_group(pool, network, share) for share in ("25%", "50%", "70%")]
+        shown += [g for g in found if g]
+    head = ["", "seeds", "epochs", "accuracy", "TAR@1e-4", "MACs", "MB"]
+    head += [f"{name}, batch 1, 16" for name in RUNTIMES.values()]
+    body = []
+    for g in shown:
+        teacher, student = g.value("macs", 0), g.value("macs", 1)
+        share = 1.0 if teacher is None or student is None else student / teacher
+        body.append(
+            [
+                g.label,
+                str(len(g.rows)),
+                number(g.value("epochs"), ".0f"),
+                g.loss("accuracy"),
+                g.loss("1e-4"),
+                f"{share:.0%}",
+                number(g.value("mb")),
+                *(
+                    ", ".join(number(speed_of(g, base + pool, r, b), ".2f", "x") for b in (1, 16))
+                    for r in RUNTIMES
+                ),
+            ]
+        )
+    losses = {
+        share: [loss for g in shown if g.name.startswith(share) and (loss := g.mean_loss("1e-4"))]
+        for share in ("25%", "50%")
+    }
+    verdict = (
+        "Bits first: a quarter of the multiply-accumulates costs another "
+        f"{min(losses['25%']):.1f} to {max(losses['25%']):.1f} points of TAR at FAR 1e-4, half of them "
+        f"{min(losses['50%']):.1f} to {max(losses['50%']):.1f}, too much for most uses."
+    )
+    note = (
+        "Losses in points on LFW, TAR of all pairs. Channels by Taylor's importance in eight rounds. "
+        "Times as fast as the best float form, one thread. `python -m benchmarks run pruning`"
+    )
+    return block(verdict, head, body, conditions(shown, note))
+
+
+def pruned_group(groups: Sequence[Group], network: str, share: str) -> Group | None:
+    """The default recipe's group, or of other recipes the one nearest to it."""
+    names = [f"{share} w8a8{form}" for form in ("", f"{_FULL} 12 epochs", _FULL)]
+    return next(iter(_named(groups, network, *names)), None)
+
+
+def processors() -> str:
+    """Right sums and speed by the kind of processor."""
+    kinds = {"x86 with VNNI": "with VNNI", "x86 without VNNI": "without VNNI"}
+    measured = grouped("processors")
+    by_bits = grouped("bits")
+    names = ("w8a8", "w8a8 full range", "w7a8", "w6a8", "w4a8")
+    body, used = [], []
+    for network in ("y1", "foamliu_mobilefacenet", "mobileface2"):
+        for name in names:
+            found = {
+                kind: next(
+                    (g for g in measured if (g.network, g.name, g.kind) == (network, name, kind)),
+                    None,
+                )
+                for kind in kinds
+            }
+            timed = [
+                g
+                for g in _named(by_bits, network, f"{name} untrained", name)
+                if g.times("onnxruntime", 1)
+            ]
+            found["x86 with VNNI"] = found["x86 with VNNI"] or next(iter(timed), None)
+            there = [g for g in found.values() if g]
+            if not there:
+                continue
+            used += there
+            exact = found["x86 without VNNI"]
+            cells = [f"{network}, {name}", number(exact and exact.value("to_integers"), ".4f")]
+            for kind in kinds:
+                g = found[kind]
+                sign = f" {MARK}" if g and g.marked else ""
+                for runtime in RUNTIMES:
+                    pair = [g and g.times(runtime, batch) for batch in (1, 16)]
+                    cells.append(", ".join(number(t, ".2f", "x") for t in pair) + sign)
+            body.append(
+                [cell.replace("not recorded, not recorded", "not recorded") for cell in cells]
+            )
+    head = ["", "cosine to the integers without VNNI"]
+    head += [f"{runtime} {words}" for words in kinds.values() for runtime in RUNTIMES.values()]
+    fast = [t for g in used if g.name.startswith("w8a8") and (t := g.times("onnxruntime", 1))]
+    verdict = (
+        f"With VNNI take W8A8 (up to {max(fast):.1f} times the best float form); without it W7A8 or "
+        "W6A8, whose sums can't overflow, and never a file of full range."
+    )
+    note = (
+        "Speed does not depend on training. Times as fast as the best float form in the same runtime, "
+        "batch 1 and 16, one thread. A plain session's cosine to the integers is 1 with VNNI. "
+        "`python -m benchmarks run processors`, once on each kind of processor"
+    )
+    return block(verdict, head, body, conditions(used, note))
+
+
+def peers() -> str:
+    """Other tools on the same images."""
+    ours = grouped("bits")
+    others = grouped("peers")
+    shown: list[Group] = []
+    for network in ("y1", "foamliu_mobilefacenet", "mobileface2"):
+        shown += [g for g in others if g.network == network and not g.name.startswith(QUANTFACE)]
+        shown += _named(ours, network, "w8a8")
+        for bits in ("w6a6", "w4a4"):
+            rule = _named(others, network, f"{QUANTFACE}, {bits}")
+            shown += [*rule, *(_named(ours, network, bits) if rule else [])]
+    own = {id(g) for g in ours}
+    head = ["", "TAR@1e-3, pairs", "1e-4", "1e-5", "MB", "times as fast, batch 1"]
+    body = []
+    for g in shown:
+        label = g.label.replace(", ", ", ours, ", 1) if id(g) in own else g.label
+        runtime = "openvino" if g.name == "NNCF" else "onnxruntime"
+        times = speed_of(g, ours, runtime) if id(g) in own else g.times(runtime, 1)
+        losses = [g.loss(metric) for metric in ("1e-3 pairs", "1e-4", "1e-5")]
+        body.append([label, *losses, number(g.value("mb")), number(times, ".2f", "x")])
+    static = worst([g for g in shown if g.network == "y1"], ("quantize_static Percentile",))
+    mine = worst([g for g in shown if g.network == "y1"], ("w8a8",))
+    rule = worst(shown, (f"{QUANTFACE}, w6a6",))
+    verdict = (
+        f"Where activations are PReLU (y1), quantize_static loses {static:.1f} points or more at FAR "
+        f"1e-4 and ours {mine:.2f}; NNCF is as near in W8A8; QuantFace's rule loses up to {rule:.0f} in "
+        "W6A6."
+    )
+    note = (
+        "W8A8 where no bits are named; the same calibration crops and, for QuantFace's rule (its "
+        "networks are float inside), the same images and steps. NNCF's file runs in OpenVINO. "
+        "`python -m benchmarks run peers`"
+    )
+    return block(verdict, head, body, conditions(shown, note))
+
+
+def _named(groups: Sequence[Group], network: str, *names: str) -> list[Group]:
+    return [g for name in names for g in groups if (g.network, g.name) == (network, name)]
+
+
+def networks() -> str:
+    """Every other network."""
+    shown = [
+        g
+        for g in grouped("networks")
+        if g.losses("1e-4") and (not g.name.endswith(_FULL) or g.network not in NETWORKS)
+    ]
+    head = ["", "seeds", "held-out loss", "accuracy", "TAR@1e-4", "1e-5", "MB", "int8", "minutes"]
+    body = [
+        [
+            g.label,
+            str(len(g.rows)),
+            number(g.value("held_out", 1), ".4f"),
+            *(g.loss(metric) for metric in ("accuracy", "1e-4", "1e-5")),
+            number(g.value("mb")),
+            "{} of {}".format(*g.rows[0]["int8"]),
+            number(g.value("minutes"), ".0f"),
+        ]
+        for g in shown
+    ]
+    verdict = (
+        "No other network at hand loses more than "
+        f"{worst(shown, ('w8a8', f'w8a8{_FULL}')):.2f} points of TAR at FAR 1e-4 in W8A8."
+    )
+    note = (
+        "Held-out loss is 1 - cosine to the teacher after training. The IResNet-18 was made for want of "
+        "a trained one and is not representative. `python -m benchmarks run networks`"
+    )
+    return block(verdict, head, body, conditions(shown, note))
+
+
+def _names(groups: Sequence[Group]) -> list[str]:
+    return [g.name for g in groups]
+
+
+def synthetic() -> str:
+    """Students that saw no photograph."""
+    shown = grouped("synthetic") or [g for g in grouped("images") if g.faces == "synthetic:6000"]
+    head = ["", "seeds", "TAR@1e-3, pairs", "1e-4", "1e-5", "minutes"]
+    body = [
+        [
+            g.label,
+            str(len(g.rows)),
+            *(g.loss(metric) for metric in ("1e-3 pairs", "1e-4", "1e-5")),
+            number(g.value("minutes"), ".0f"),
+        ]
+        for g in shown
+    ]
+    verdict = (
+        "Synthetic faces alone cost at most "
+        f"{worst(shown, _names(shown)):.2f} points of TAR at FAR 1e-4 in what is measured."
+    )
+    note = "6,000 images of the default generator. `python -m benchmarks run synthetic`"
+    return block(verdict, head, body, conditions(shown, note))
+
+
+def all_tables() -> dict[str, Callable[[], str]]:
+    from .bounds import bounds
+
+    return {
+        "bits": by_bits,
+        "pruning": pruning,
+        "processors": processors,
+        "peers": peers,
+        "networks": networks,
+        "synthetic": synthetic,
+        "bounds": bounds,
+    }

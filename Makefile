@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 MINUTES ?= 10
 
-.PHONY: demo test lint types fuzz fuzz-short clean
+.PHONY: demo test lint types tables fuzz fuzz-short clean
 
 demo: $(STAMP)
 	$(BIN)/efq demo --force
@@ -18,6 +18,11 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/python -m benchmarks tables --check
+
+# docs/results.md and its plots from benchmarks/results
+tables: $(STAMP)
+	$(BIN)/python -m benchmarks tables
 
 types: $(STAMP)
 	$(BIN)/mypy

@@ -116,8 +116,8 @@ def _fast() -> list[Bound]:
         if (times := speed_of(group, pool, "onnxruntime", 1, against))
     ]
     random = [g for g in grouped("networks") if g.name == "w8a8 random weights"]
-    times = {g.network: t for g in random if (t := g.times("onnxruntime", 1))}
-    return [*found, *_together("speed against float, random weights", 3.0, times, "x", True)]
+    big = {g.network: t for g in random if (t := g.times("onnxruntime", 1))}
+    return [*found, *_together("speed against float, random weights", 3.0, big, "x", True)]
 
 
 def _portable() -> list[Bound]:

@@ -111,7 +111,9 @@ def grouped(suite: str, found: list[rows.Row] | None = None) -> list[Group]:
     for key in sorted(same, key=lambda k: (order.get(k[:2], len(order)), str(k))):
         cell = today.get(key[:2])
         fresh = [row for row in same[key] if _is_todays(row, cell)]
-        groups.append(Group(*key, tuple(fresh or same[key]), not fresh))
+        network, name, faces, kind = key
+        counted = tuple(fresh or same[key])
+        groups.append(Group(network, name, faces, kind, counted, not fresh))
     current = {(g.network, g.name, g.kind) for g in groups if not g.marked}
     return [g for g in groups if not g.marked or (g.network, g.name, g.kind) not in current]
 

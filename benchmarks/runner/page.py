@@ -44,8 +44,13 @@ def main(check: bool, page: Path = PAGE) -> int:
 
     text = page.read_text(encoding="utf-8")
     blocks = {name: make() for name, make in all_tables().items()}
+    try:
+        wanted = rendered(text, blocks)
+    except PageError as error:
+        print(f"{page}: {error}")
+        return 1
     if not check:
-        page.write_text(rendered(text, blocks), encoding="utf-8")
+        page.write_text(wanted, encoding="utf-8")
         plots.draw()
         return 0
     wrong = [

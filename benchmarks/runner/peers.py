@@ -23,7 +23,7 @@ from .suites import STATIC
 Inputs = npt.NDArray[np.float32]
 
 
-class _Reader(CalibrationDataReader):
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, name: str, inputs: Inputs) -> None:
         self.batches = iter([{name: inputs[i : i + 1]} for i in range(len(inputs))])
 
@@ -68,7 +68,7 @@ def _static(teacher: Path, target: Path, method: str, inputs: Inputs, name: str)
 
 def _nncf(teacher: Path, target: Path, inputs: Inputs, contract: FaceContract) -> None:
     """NNCF's post-training quantization, in OpenVINO (``pip install nncf``)."""
-    import nncf
+    import nncf  # type: ignore[import-not-found]
     import openvino as ov
 
     dataset = nncf.Dataset([inputs[i : i + 1] for i in range(len(inputs))])

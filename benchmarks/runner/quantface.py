@@ -81,8 +81,10 @@ class MinMaxWeight(nn.Module):
         layer = self.layer
         if isinstance(layer, nn.Linear):
             return F.linear(x, weight, layer.bias)
-        where = layer.stride, layer.padding, layer.dilation, layer.groups
-        return F.conv2d(x, weight, layer.bias, *where)
+        assert not isinstance(layer.padding, str)
+        ways = layer.stride, layer.padding, layer.dilation
+        stride, padding, dilation = (list(way) for way in ways)
+        return F.conv2d(x, weight, layer.bias, stride, padding, dilation, layer.groups)
 
 
 def quantized(model: FaceModel, bits: Bits) -> FaceModel:
@@ -129,7 +131,7 @@ def _train(
         torch.set_num_threads(recipe.threads)
     settings = TrainSettings(epochs=epochs, batch_size=recipe.training.batch_size, lr=rate)
     student = quantized(model, Bits.parse(recipe.bits))
-    student.graph.train().to(recipe.device, memory_format=torch.channels_last)
+    student.graph.train().to(recipe.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(student.graph.parameters(), lr=rate, weight_decay=0)
     batches = Batches(data, settings, recipe.seed)
     total = batches.an_epoch * epochs
@@ -143,7 +145,7 @@ def _train(
             group["lr"] = rate * schedule(step, total)
         target = torch.from_numpy(wanted.astype(np.float32)).to(recipe.device)
         loss = mse_loss(student.graph(_input(pixels, recipe.device)), target)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(student.graph.parameters(), _CLIP)
         if step:
             optimizer.step()

@@ -35,12 +35,12 @@ _PACKAGES = ("onnxruntime", "openvino", "torch")
 _DIGITS = 6
 
 
-def file_of(suite: str, folder: Path = RESULTS) -> Path:
-    """Where a suite's rows lie."""
-    return folder / f"{suite}.jsonl"
+def file_of(suite: str, folder: Path | None = None) -> Path:
+    """Where a suite's rows lie: in ``benchmarks/results``, or another folder."""
+    return (folder or RESULTS) / f"{suite}.jsonl"
 
 
-def read(suite: str, folder: Path = RESULTS) -> list[Row]:
+def read(suite: str, folder: Path | None = None) -> list[Row]:
     """All rows of a suite; none where it has no file yet."""
     path = file_of(suite, folder)
     if not path.is_file():
@@ -53,16 +53,16 @@ def key_of(row: Row) -> tuple[Any, ...]:
     return tuple(row.get(field) for field in KEY)
 
 
-def keep(suite: str, row: Row, folder: Path = RESULTS) -> None:
+def keep(suite: str, row: Row, folder: Path | None = None) -> None:
     """Add a row in place of the one with its key. The file is replaced whole."""
     kept = [old for old in read(suite, folder) if key_of(old) != key_of(row)]
     write(suite, [*kept, row], folder)
 
 
-def write(suite: str, rows: Iterable[Row], folder: Path = RESULTS) -> None:
+def write(suite: str, rows: Iterable[Row], folder: Path | None = None) -> None:
     """Write a suite's rows, sorted by their keys."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = file_of(suite, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
     ordered = sorted(rows, key=lambda row: [str(part) for part in key_of(row)])
     temporary = path.with_suffix(".partial")
     lines = [json.dumps(rounded(row), separators=(",", ":")) for row in ordered]

@@ -53,12 +53,11 @@ class Call:
     device: str = "cpu"
     measure: bool = False
     quick: bool = False
-    results: Path = rows.RESULTS
 
     @property
-    def rows(self) -> Path:
-        """Where rows go."""
-        return self.out if self.quick else self.results
+    def rows(self) -> Path | None:
+        """The folder of rows, where it is not that of all."""
+        return self.out if self.quick else None
 
     def trained_on(self, cell: Cell) -> str:
         """The training set: a folder, a list, or ``synthetic:COUNT``."""
@@ -174,7 +173,7 @@ def measure(cell: Cell, call: Call) -> None:
 
 
 def _compressed(cell: Cell, call: Call, run: Path, teacher: FaceModel) -> rows.Row:
-    more = {"threads": call.threads, "device": call.device}
+    more: dict[str, Any] = {"threads": call.threads, "device": call.device}
     if call.quick:
         more |= {**_QUICK, "epochs": min(_QUICK["epochs"], cell.recipe().training.epochs)}
     where = call.teacher(cell), call.trained_on(cell)

@@ -133,11 +133,10 @@ def _peers(seeds: int) -> Iterator[Cell]:
 
 
 def _processors(seeds: int) -> Iterator[Cell]:
+    rows: dict[str, dict[str, Any]] = {bits: {"bits": bits} for bits in ("w8a8", "w6a8", "w4a8")}
+    rows["w8a8 full range"] = {"full_range": True}
     for network in THREE:
-        for name, options in (
-            *((bits, {"bits": bits}) for bits in ("w8a8", "w6a8", "w4a8")),
-            ("w8a8 full range", {"full_range": True}),
-        ):
+        for name, options in rows.items():
             untrained = {**options, "epochs": 0}
             yield Cell("processors", network, name, untrained, by_processor=True)
 

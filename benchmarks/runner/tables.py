@@ -23,9 +23,16 @@ def row(found: Sequence[str]) -> str:
 
 
 def worst(groups: Sequence[Group], names: Sequence[str], metric: str = "1e-4") -> float:
-    """The largest mean loss of groups with one of these names, in points."""
+    """The largest mean loss of groups with one of these names, in points.
+
+    Raises:
+        LookupError: there is none; a verdict would say nothing.
+    """
     losses = [g.mean_loss(metric) for g in groups if g.name in names]
-    return max(loss for loss in losses if loss is not None)
+    found = [loss for loss in losses if loss is not None]
+    if not found:
+        raise LookupError(f"no row of {', '.join(names)} has a loss at {metric}")
+    return max(found)
 
 
 def speed_of(
@@ -155,12 +162,15 @@ def processors() -> str:
                 continue
             used += there
             exact = found["x86 without VNNI"]
-            cells = [f"{network}, {name}", number(exact and exact.value("to_integers"), ".4f")]
+            cells = [
+                f"{network}, {name}",
+                number(exact.value("to_integers") if exact else None, ".4f"),
+            ]
             for kind in kinds:
                 g = found[kind]
                 sign = f" {MARK}" if g and g.marked else ""
                 for runtime in RUNTIMES:
-                    pair = [g and g.times(runtime, batch) for batch in (1, 16)]
+                    pair = [g.times(runtime, batch) if g else None for batch in (1, 16)]
                     cells.append(", ".join(number(t, ".2f", "x") for t in pair) + sign)
             body.append(
                 [cell.replace("not recorded, not recorded", "not recorded") for cell in cells]
@@ -202,10 +212,10 @@ def peers() -> str:
         body.append([label, *losses, number(g.value("mb")), number(times, ".2f", "x")])
     static = worst([g for g in shown if g.network == "y1"], ("quantize_static Percentile",))
     mine = worst([g for g in shown if g.network == "y1"], ("w8a8",))
-    rule = worst(shown, (f"{QUANTFACE}, w6a6",))
+    by_rule = worst(shown, (f"{QUANTFACE}, w6a6",))
     verdict = (
         f"Where activations are PReLU (y1), quantize_static loses {static:.1f} points or more at FAR "
-        f"1e-4 and ours {mine:.2f}; NNCF is as near in W8A8; QuantFace's rule loses up to {rule:.0f} in "
+        f"1e-4 and ours {mine:.2f}; NNCF is as near in W8A8; QuantFace's rule loses up to {by_rule:.0f} in "
         "W6A6."
     )
     note = (

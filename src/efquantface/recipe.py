@@ -347,7 +347,7 @@ class Recipe(BaseModel):
 
         A network that is not trained any further gains by it at any bits. With low-bit activations it
         fits weights to inputs that training is about to mend, and training ends worse than from the
-        nearest codes (docs/results.md).
+        nearest codes (docs/experiments/2026-11-27-rounding-before-training.md).
         """
         if not self.quantizes:
             return False

@@ -61,7 +61,7 @@ class Runtime:
         return FORMATS[self.format].room.refused(model)
 
 
-# the first that can is taken: LiteRT.js runs integers several times faster (docs/results.md)
+# the first that can is taken: LiteRT.js runs integers faster (docs/experiments/2026-11-27-browser.md)
 RUNTIMES = {
     "litert": Runtime(
         "tflite",

@@ -36,9 +36,10 @@ METRICS = {
 
 
 def plain(path: Path, contract: FaceContract, threads: int | None) -> Embedder:
-    """A file with the options of somebody who knows of none but the threads."""
+    """A file in a session with no option but the threads; warnings are not printed."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return Embedder(contract, path.name, "onnxruntime", run_onnxruntime(session), path)
 

@@ -37,6 +37,11 @@ class Group:
         where = "" if self.faces in (FACES, None) else f", on {self.faces}"
         return f"{self.network}, {self.name}{where}{f' {MARK}' if self.marked else ''}"
 
+    @property
+    def rank(self) -> tuple[bool, str]:
+        """Which of a cell's groups counts: today's recipe first, then the newest."""
+        return not self.marked, max(str(row.get("date") or row.get("added")) for row in self.rows)
+
     def losses(self, metric: str, of: str = "lfw") -> list[float]:
         """The losses of a metric, in points."""
         found = [(row.get(of) or {}).get(metric) for row in self.rows]
@@ -99,7 +104,8 @@ def number(value: float | None, form: str = ".2f", ending: str = "") -> str:
 def grouped(suite: str, found: list[rows.Row] | None = None) -> list[Group]:
     """The groups of a suite, in the order of its cells, then those that have no cell any more.
 
-    Where a cell has rows of today's recipe, on whichever faces, only these count.
+    Where a cell has rows of today's recipe, only these count; of several training sets the one that was
+    measured last.
     """
     found = rows.read(suite) if found is None else found
     today = {(c.network, c.name): c for c in cells(suite)} if suite in SUITES else {}
@@ -114,8 +120,13 @@ def grouped(suite: str, found: list[rows.Row] | None = None) -> list[Group]:
         network, name, faces, kind = key
         counted = tuple(fresh or same[key])
         groups.append(Group(network, name, faces, kind, counted, not fresh))
-    current = {(g.network, g.name, g.kind) for g in groups if not g.marked}
-    return [g for g in groups if not g.marked or (g.network, g.name, g.kind) not in current]
+    current: dict[tuple[Any, ...], Group] = {}
+    for group in groups:
+        cell_key = group.network, group.name, group.kind
+        kept = current.get(cell_key)
+        if kept is None or group.rank > kept.rank:
+            current[cell_key] = group
+    return list(current.values())
 
 
 def _is_todays(row: rows.Row, cell: Cell | None) -> bool:

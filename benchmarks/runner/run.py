@@ -146,12 +146,14 @@ def make(cell: Cell, call: Call) -> None:
     preprocess = NETWORKS[cell.network].preprocess
     teacher = load_model(call.teacher(cell), preprocess=preprocess)
     row = {"recipe": cell.digest, **rows.stamp(), **call.key(cell)}
+    if call.quick:
+        row["quick"] = True  # of fewer images and epochs than the recipe's
     if cell.way == "compress":
         row |= _compressed(cell, call, run, teacher)
     elif cell.way == QUANTFACE:
         row |= _by_quantface(cell, call, teacher)
     else:
-        row |= _by_peer(cell, call, run.parent, teacher)
+        row |= _by_peer(cell, call, run, teacher)
     rows.keep(cell.suite, row, call.rows)
     if cell.by_processor or cell.way not in ("compress", QUANTFACE):
         measure(cell, call)
@@ -163,7 +165,7 @@ def measure(cell: Cell, call: Call) -> None:
     if cell.way != "compress":
         from .peers import path_of
 
-        file = path_of(cell.way, Path(call.teacher(cell)), file.parent)
+        file = path_of(cell.way, Path(call.teacher(cell)), file)
     if row is None or not file.exists():
         print(f"{cell.full}: not measured, its row or its file is not there")
         return
@@ -218,6 +220,7 @@ def _by_peer(cell: Cell, call: Call, out: Path, teacher: FaceModel) -> rows.Row:
     from .peers import make_file
 
     faces = Path(call.trained_on(cell))
+    out.mkdir(exist_ok=True)
     file = make_file(cell.way, Path(call.teacher(cell)), teacher.contract, faces, out)
     parts = [file, file.with_suffix(".bin")] if file.suffix == ".xml" else [file]
     integer = executed(file) if file.suffix == ".onnx" else None

@@ -215,7 +215,7 @@ def peers() -> str:
     by_rule = worst(shown, (f"{QUANTFACE}, w6a6",))
     verdict = (
         f"Where activations are PReLU (y1), quantize_static loses {static:.1f} points or more at FAR "
-        f"1e-4 and ours {mine:.2f}; NNCF is as near in W8A8; QuantFace's rule loses up to {by_rule:.0f} in "
+        f"1e-4 and ours {mine:.2f}; NNCF is as near; QuantFace's rule loses up to {by_rule:.0f} in "
         "W6A6."
     )
     note = (

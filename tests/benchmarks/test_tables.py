@@ -68,6 +68,14 @@ def test_rows_of_todays_recipe_replace_older_ones() -> None:
     assert group.losses("1e-4") == [pytest.approx(0.1)]
 
 
+def test_of_two_training_sets_the_one_measured_last_counts() -> None:
+    first = row("w8a8", 0, 0.009, date="2026-11-28")
+    last = row("w8a8", 0, 0.001, date="2026-11-29", faces="union")
+    for found in ([first, last], [last, first]):
+        (group,) = grouped("bits", found)
+        assert group.label == "y1, w8a8, on union"
+
+
 def test_a_peer_has_no_recipe_to_be_marked_for() -> None:
     peer = {**row("w8a8", 0, 0.1), "name": "NNCF", "seed": None, "recipe": None}
     (group,) = grouped("peers", [peer])

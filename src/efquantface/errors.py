@@ -21,6 +21,10 @@ class RecipeError(EfqError):
     """A recipe or a flag holds a value that cannot be used."""
 
 
+class TargetError(RecipeError):
+    """A target that no way of compressing meets, or that these faces cannot tell."""
+
+
 class AssetError(EfqError):
     """A default part could not be fetched or does not have the expected checksum."""
 

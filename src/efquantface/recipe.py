@@ -38,6 +38,7 @@ from efquantface.prune.goal import PruneGoal
 from efquantface.quantize.budget import parse_budget
 from efquantface.quantize.scheme import Bits, Scheme
 from efquantface.reading import parse_yaml
+from efquantface.target.goal import Target
 from efquantface.text import plain
 
 FLOAT = "float"  # bits of a student that is pruned only
@@ -85,6 +86,13 @@ class Recipe(BaseModel):
         None,
         description="largest file (600KB, 2MB, or 60% of the 8-bit file): chooses 4, 6 or 8 bits for "
         "the weights of each layer by what the layer loses",
+    )
+    target: str | None = Field(
+        None,
+        description="what is asked of the student: 'TAR@1e-4 -0.3' (at most 0.3 points less TAR at that "
+        "FAR), a file size (600KB, 60%) or a time (2.5ms). Ways of compressing are tried without "
+        "training, what training gives is predicted, and the one that fits is trained; instead of "
+        "bits, prune and budget",
     )
     preprocess: str | None = Field(
         None,
@@ -233,6 +241,13 @@ class Recipe(BaseModel):
             told(lambda text: parse_budget(text, 1.0), value)
         return value
 
+    @field_validator("target")
+    @classmethod
+    def _target(cls, value: str | None) -> str | None:
+        if value is not None:
+            told(Target.parse, value)
+        return value
+
     @field_validator("preprocess")
     @classmethod
     def _preprocess(cls, value: str | None) -> str | None:
@@ -260,6 +275,20 @@ class Recipe(BaseModel):
     def _pruned_or_quantized(self) -> Recipe:
         if self.bits == FLOAT and self.prune is None:
             raise ValueError("bits float: nothing would be compressed; give prune, or bits")
+        return self
+
+    @model_validator(mode="after")
+    def _one_who_chooses(self) -> Recipe:
+        if self.target is None:
+            return self
+        given = [name for name in ("prune", "budget", "layers", "devices") if getattr(self, name)]
+        if self.bits != "w8a8":
+            given.insert(0, "bits")
+        if given:
+            raise ValueError(
+                f"target {self.target}: chooses itself, leave out {', '.join(given)}"
+                + (" (train pinned.yaml on several devices)" if "devices" in given else "")
+            )
         return self
 
     @classmethod

@@ -23,6 +23,7 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "bits": (["--bits", "6"], "w6a8"),
     "prune": (["--prune", "0.25"], 0.25),
     "budget": (["--budget", "60%"], "60%"),
+    "target": (["--target", "TAR@1e-4 -0.3"], "TAR@1e-4 -0.3"),
     "preprocess": (["--preprocess", "raw"], "raw"),
     "size": (["--size", "112x96"], "112x96"),
     "device": (["--device", "cuda:1"], "cuda:1"),

@@ -20,6 +20,7 @@ from efquantface.files import write_text
 from efquantface.graph.checkpoint import save_checkpoint
 from efquantface.graph.model import FaceModel
 from efquantface.pipeline import estimate
+from efquantface.pipeline.choose import with_choice
 from efquantface.pipeline.compare import compare, time_files, without_vnni
 from efquantface.pipeline.deliver import export_student, restore_length
 from efquantface.pipeline.handed_on import shared_start
@@ -35,6 +36,7 @@ from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import layer_errors
 from efquantface.quantize.scheme import Scheme
 from efquantface.recipe import Recipe
+from efquantface.report import sentences
 from efquantface.report.card import model_card
 from efquantface.report.page import write_report
 from efquantface.report.provenance import Provenance
@@ -68,10 +70,11 @@ class CompressResult:
 
 def work(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
     """The method, top to bottom."""
+    with run.console.stage(estimate.EMBEDDING):
+        bank = teacher_bank(run, inputs)
+    run, choice = with_choice(run, inputs, bank)
     recipe, console, files = run.recipe, run.console, run.directory
     teacher, faces = inputs.teacher, inputs.faces
-    with console.stage(estimate.EMBEDDING):
-        bank = teacher_bank(run, inputs)
     pruned: Pruned | None = None
     latency: Latency | None = None
 
@@ -118,6 +121,7 @@ def work(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
         without_vnni=saturated,
         speed=speed,
         choices=start.choices,
+        choice=choice,
         pruned=pruned,
         latency=latency,
         reconstructed=recipe.reconstructs,
@@ -125,6 +129,8 @@ def work(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
         caveat=caveat,
         provenance=Provenance.of(recipe, inputs.digests, environment()["packages"], files.onnx),
     )
+    for line in sentences.target(results):
+        console.log(line)
     with console.stage(estimate.REPORT):
         _report(run, inputs, results)
     return CompressResult(files, student, results, parity)

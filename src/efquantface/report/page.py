@@ -88,6 +88,7 @@ def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ())
         exact_sums=sentences.exact_sums(results),
         names={"teacher": TEACHER, "best": BEST_FLOAT, "student": STUDENT},
         gains=sentences.gains(speed, integers=quantized) if speed else [],
+        kept_promise=sentences.target(results),
         training=figures.training(results.history) if len(results.history.held_out) > 1 else "",
         layers=figures.layers(results.layer_errors) if results.layer_errors else "",
         pruned=figures.pruned(results.pruned) if results.pruned else "",

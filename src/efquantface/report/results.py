@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # tables of evaluations need no PyTorch
     from efquantface.prune.goal import Latency
     from efquantface.prune.prune import Pruned
     from efquantface.quantize.mixed import LayerChoice
+    from efquantface.target.choice import Choice
 
 TEACHER, BEST_FLOAT, STUDENT = "teacher", "best float form", "student"  # what is timed
 FILE = "student.onnx"
@@ -68,6 +69,7 @@ class Results:
         without_vnni: what a student that is not portable loses there; None for others.
         speed: of teacher, its best float form and student; None without a benchmark.
         choices: the bits that a budget gave each layer.
+        choice: what was tried for a target; None without one.
         reconstructed: whether weights were rounded against the teacher.
         teacher_check: the teacher's graph beside the user's own file; None where that cannot run.
         title, caveat: for the head of table and report.
@@ -95,6 +97,7 @@ class Results:
     without_vnni: WithoutVnni | None = None
     speed: Speed | None = None
     choices: list[LayerChoice] = field(default_factory=list)
+    choice: Choice | None = None
     pruned: Pruned | None = None
     latency: Latency | None = None
     reconstructed: bool = False
@@ -139,6 +142,7 @@ class Results:
             "images_used": self.images_used,
             "skipped_faces": [list(item) for item in self.skipped],
             "bits_chosen": {c.name: c.bits for c in self.choices},
+            "choice": None if self.choice is None else self.choice.as_dict(),
             "portable": self.parity.portable,
             "without_vnni": None if self.without_vnni is None else asdict(self.without_vnni),
             "pruned": None if self.pruned is None else self.pruned.as_dict(),

@@ -37,6 +37,19 @@ def exact_sums(results: Results) -> list[str]:
     return [line.replace("FILE", FILE) for line in EXACT_SUMS]
 
 
+def target(results: Results) -> list[str]:
+    """What was predicted for the chosen way beside what the evaluation sets show; none without one."""
+    choice = results.choice
+    if choice is None:
+        return []
+    said = [f"For {choice.chosen.way.name} {choice.chosen.loss:.2f} points were predicted."]
+    for protocol in results.protocols:
+        for metric in protocol.metrics:
+            if metric.name == f"TAR@FAR={choice.far:g}" and metric.loss is not None:
+                said.append(f"{protocol.protocol}: {percent(metric.loss)} were measured.")
+    return said
+
+
 def _lost(found: WithoutVnni) -> str:
     """The numbers with and without VNNI, and which of them were emulated."""
     with_it, without = found.cosines

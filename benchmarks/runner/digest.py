@@ -15,7 +15,8 @@ PLACES = {"teacher", "faces", "exclude", "follow_links", "cache", "faces_gb"}
 MACHINE = {"device", "devices", "threads"}
 AFTERWARDS = {"evaluation", "benchmark", "report_faces", "licence"}
 CHECKS = {"check_alignment", "anyway"}
-LEFT_OUT = PLACES | MACHINE | AFTERWARDS | CHECKS | {"seed"}
+CHOICE = {"target"}  # a run chosen for one has the settings that it chose
+LEFT_OUT = PLACES | MACHINE | AFTERWARDS | CHECKS | CHOICE | {"seed"}
 TRAINING_LEFT_OUT = {"memory_gb", "compile"}
 _LENGTH = 12
 

@@ -2,12 +2,12 @@
 
     python benchmarks/readme_picture.py docs/images/readme.svg
 
-A row is a network's file in one runtime: its speed against the owner's file in that runtime, and what it loses.
+A row is a file in one runtime: its speed against the owner's file there, and what it loses.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,8 +93,11 @@ def _name(figure: Any, axes: Any, rows: Sequence[Row]) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("output", type=Path, help="the picture, as SVG")
+    output = parser.parse_args().output
     figure = draw(ROWS, "MobileFaceNet y1 on LFW")
-    figure.savefig(Path(sys.argv[1]), metadata={"Date": None})
+    figure.savefig(output, format="svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

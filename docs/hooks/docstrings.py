@@ -1,6 +1,7 @@
 """Docstrings as the site reads them.
 
-Sphinx roles become plain names (``:func:`~a.b` `` is ``b``). ``Example:`` becomes the section ``Examples:``.
+Sphinx roles become plain names: ``:func:`~a.b` `` is ``b``. The section ``Example:`` becomes
+``Examples:``.
 """
 
 from __future__ import annotations

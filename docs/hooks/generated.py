@@ -1,7 +1,7 @@
 """Pages made from the repository's own files when the site is built.
 
-Home is the README, the changelog is CHANGELOG.md, the command line's reference is what typer says of it, and
-an example is its notebook. So each text is written once.
+Home is the README, and the changelog is CHANGELOG.md. The command line's reference is typer's.
+An example is its notebook. So each text is written once.
 """
 
 from __future__ import annotations

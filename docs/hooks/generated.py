@@ -54,7 +54,16 @@ def command_line() -> str:
     done = subprocess.run(
         [*command, "--name", "efq"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    return done.stdout.replace("# `efq`\n", "# Command line\n", 1)
+    text = done.stdout.replace("# `efq`\n", "# Command line\n", 1)
+    whole = dict(re.findall(r"^##+ `efq ([\w -]+)`\n\n(.+)$", text, re.MULTILINE))
+
+    def in_full(cut: re.Match[str]) -> str:
+        """A verb of a list, with its first sentence whole."""
+        group = re.findall(r"^## `efq ([\w-]+)`$", text[: cut.start()], re.MULTILINE)
+        known = whole.get(" ".join([*group[-1:], cut[1]])) or whole.get(cut[1])
+        return f"* `{cut[1]}`: {known}" if known else cut[0]
+
+    return re.sub(r"^\* `([\w-]+)`: (.+\.\.\.)$", in_full, text, flags=re.MULTILINE)
 
 
 def page_of(notebook: dict[str, Any], name: str) -> str:

@@ -4,6 +4,8 @@ A block runs unless the line above it says otherwise:
 
 - ``<!-- parsed: REASON -->``: every ``efq`` line is parsed by the real command line.
 - ``<!-- unchecked: REASON -->``: nothing is done; the reason is listed by a test.
+
+Dated notes in ``docs/experiments`` hold the commands of their day, and are no documents in this sense.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ class Block:
 def pages() -> list[str]:
     """Every document, by its path in the repository."""
     found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-    return sorted(str(path.relative_to(ROOT)) for path in found)
+    names = sorted(path.relative_to(ROOT).as_posix() for path in found)
+    return [name for name in names if not name.startswith("docs/experiments/")]
 
 
 def blocks(page: str) -> list[Block]:

@@ -1,15 +1,29 @@
-"""External links are well-formed, and no page loads anything from another server."""
+"""Links out of the site: addresses are well-formed, files of the repository become text, nothing is loaded."""
 
 from __future__ import annotations
 
 import logging
 import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 _log = logging.getLogger("mkdocs.hooks.external")  # a warning fails a strict build
 _LINK = re.compile(r'<a\b[^>]*?\bhref="([a-z][a-z0-9+.-]*:[^"]*)"')
 _LOADED = re.compile(r'<(?:script|img|link|iframe)\b[^>]*?\b(?:src|href)="(https?://[^"]*)"')
+_DOCS = Path(__file__).parents[1]
+_RELATIVE = re.compile(r"(?<!!)\[([^]\[]+)\]\((\.\./[^)#\s]+)(?:#[^)]*)?\)")
+
+
+def on_page_markdown(markdown: str, page: Any, **_: object) -> str:
+    """Links to files of the repository that are not in the site become their text."""
+
+    def text_of(link: re.Match[str]) -> str:
+        target = (_DOCS / page.file.src_uri).parent.joinpath(link[2]).resolve()
+        outside = _DOCS not in target.parents and target.exists()
+        return link[1] if outside else link[0]
+
+    return _RELATIVE.sub(text_of, markdown)
 
 
 def on_page_content(html: str, page: Any, **_: object) -> str:

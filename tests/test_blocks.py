@@ -1,8 +1,8 @@
 """Every shell and Python block of README and docs runs, on small stand-ins of our own making.
 
-What differs from the page: names stand for drawn faces and small networks; outside of the README ``efq compress``
-runs without training and timing; a run that is in the way is removed; ``compare-gallery`` takes a threshold
-that fits untrained networks.
+What differs from the page: names stand for drawn faces and small networks; outside of the README
+``efq compress`` runs without training and timing; a run that is in the way is removed;
+``compare-gallery`` takes a threshold that fits untrained networks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Links out of the site: addresses are well-formed, files of the repository become text, nothing is loaded."""
+"""Links out of the site.
+
+Addresses are well-formed, files of the repository become text, and nothing is loaded from elsewhere.
+"""
 
 from __future__ import annotations
 

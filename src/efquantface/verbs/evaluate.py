@@ -67,7 +67,8 @@ def evaluate(
         templates: how IJB's crops are pooled, for example ``N1D1F1``.
         resize: scale crops of another size.
         embedding: ``int8`` stores the last model's embeddings as codes; a model alone stands
-        beside itself. backend, device, threads: as for :meth:`Embedder.open`.
+            beside itself.
+        backend, device, threads: as for :meth:`Embedder.open`.
         quiet: print nothing.
         callbacks: told of progress and metrics.
 

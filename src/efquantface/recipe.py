@@ -143,6 +143,18 @@ class Recipe(BaseModel):
         "weights alone)",
         json_schema_extra=_PRUNING,
     )
+    prune_by: Literal["auto", "macs", "time"] = Field(
+        "auto",
+        description="what goes, by the loss for each multiply-accumulate (macs: channels, the same on "
+        "every machine), or for each ms measured on this machine (time: channels and whole residual "
+        "blocks); auto: macs for a share, time for a time",
+        json_schema_extra=_PRUNING,
+    )
+    timings: str | None = Field(
+        None,
+        description="timings.json of another run, to choose by time as that run did, on any machine",
+        json_schema_extra=_PRUNING,
+    )
     round_to: int = Field(
         8,
         ge=1,
@@ -314,6 +326,13 @@ class Recipe(BaseModel):
         """The recipe with every default written out."""
         values = self.model_dump(mode="json")
         return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+    @property
+    def prunes_by_time(self) -> bool:
+        """Whether channels and blocks are chosen by measured time."""
+        if self.prune_by == "auto":
+            return self.prune_goal is not None and self.prune_goal.ms is not None
+        return self.prune is not None and self.prune_by == "time"
 
     @property
     def prune_goal(self) -> PruneGoal | None:

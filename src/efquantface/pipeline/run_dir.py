@@ -68,6 +68,11 @@ class RunDir:
         return self.path / "teacher.npy"
 
     @property
+    def timings(self) -> Path:
+        """Ms of the networks that a choice by time was made among."""
+        return self.path / "timings.json"
+
+    @property
     def environment(self) -> Path:
         """Versions, processor, seeds, and the process."""
         return self.path / "env.json"
@@ -227,7 +232,7 @@ class Run:
         return max(default_threads() // self.ranks.local_count, 1)
 
 
-_STARTED = {"recipe.yaml", "env.json", "inputs.json", "log.txt", "pinned.yaml"}
+_STARTED = {"recipe.yaml", "timings.json", "env.json", "inputs.json", "log.txt", "pinned.yaml"}
 _MAY_CHANGE = (
     *("threads", "devices", "faces_gb", "report_faces", "benchmark", "evaluation", "training"),
 )

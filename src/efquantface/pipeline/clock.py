@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from efquantface.embedding.benchmark import benchmark
-from efquantface.embedding.embedder import Embedder
+import numpy as np
+
 from efquantface.errors import RecipeError
 from efquantface.export.onnx_writer import to_onnx
 from efquantface.files import write_text
@@ -19,18 +20,22 @@ from efquantface.quantize.placement import quantize
 from efquantface.quantize.scheme import Scheme
 from efquantface.runtime.sessions import onnxruntime_session, run_onnxruntime
 
-_ROUNDS = 25
-_SESSIONS = 3  # of one file: where its memory lies makes some slower by several percent
+_ROUNDS = 50
+_TURN_SECONDS = 0.001
+_UNDISTURBED = 0.1  # of the turns
+_SESSIONS = 3  # of one file: some are slower by several percent
 
+Call = Callable[[], object]
 Measure = Callable[[FaceModel], float]
 
 
 class Clock:
     """Ms of one crop on one thread, in ONNX Runtime, of a float model's student.
 
-    The first model is timed by itself. Later ones are timed in turns with it and stand to it by
-    the median of their ratios, so that other work on the machine slows both. Of several sessions of a
-    file the fastest counts. Ranges are left as they are: no time depends on them.
+    The first model is timed by itself, later ones in turns with it: what they take of its time counts, so
+    that a slower machine slows both. Turns are short, and the least disturbed tenth of them counts, since
+    other work takes a machine away for milliseconds. Each model has several sessions, which differ by
+    where their memory lies. Ranges are left as they are: no time depends on them.
 
     A network of the same operators and shapes is timed once: with the same ``timings`` a choice by time
     is the same again, on any machine.
@@ -40,7 +45,7 @@ class Clock:
         """``scheme``: None where students stay float; ``timings``: what was measured earlier."""
         self.scheme, self.timings = scheme, timings or Timings()
         self.first: tuple[FaceModel, float] | None = None
-        self.opened: list[tuple[str, Embedder]] = []
+        self.opened: list[Call] = []
 
     def __call__(self, model: FaceModel) -> float:
         key = _key(model, self.scheme)
@@ -54,32 +59,47 @@ class Clock:
 
     def _measure(self, model: FaceModel) -> float:
         if self.first is None:
-            sessions = self._open(model)
-            timings = benchmark(sessions, batches=(1,), rounds=2 * _ROUNDS)
-            best = min(range(len(sessions)), key=lambda i: timings[i].median_ms)
-            self.opened = [sessions[best]]
-            return timings[best].median_ms
+            self.opened = self._open(model)
+            return _ms([self.opened])[0]
         first, ms = self.first
-        if not self.opened:
-            self.opened = self._open(first)[:1]
-        timings = benchmark([*self.opened, *self._open(model)], batches=(1,), rounds=_ROUNDS)
-        return ms / max(timing.ratio for timing in timings[1:])
+        self.opened = self.opened or self._open(first)
+        before, after = _ms([self.opened, self._open(model)])
+        return ms * after / before
 
-    def _open(self, model: FaceModel) -> list[tuple[str, Embedder]]:
+    def _open(self, model: FaceModel) -> list[Call]:
         student = model if self.scheme is None else quantize(model, self.scheme)
         data = to_onnx(student).SerializeToString()
-        return [
-            (
-                f"student {number}",
-                Embedder(
-                    model.contract,
-                    "student",
-                    "onnxruntime",
-                    run_onnxruntime(onnxruntime_session(data, 1, "cpu")),
-                ),
-            )
-            for number in range(_SESSIONS)
-        ]
+        c = model.contract
+        crop = c.normalize(np.full((1, c.height, c.width, 3), 128, np.uint8))
+
+        def call() -> Call:
+            run = run_onnxruntime(onnxruntime_session(data, 1, "cpu"))
+            return lambda: run(crop)
+
+        return [call() for _ in range(_SESSIONS)]
+
+
+def _ms(models: list[list[Call]]) -> list[float]:
+    """Ms of each model's call, all models' sessions in turns."""
+    calls = [call for model in models for call in model]
+    repeats = []
+    for call in calls:
+        call()
+        repeats.append(max(1, int(_TURN_SECONDS / _seconds(call, 1))))
+    times = np.empty((_ROUNDS, len(calls)))
+    for turn in range(_ROUNDS):
+        for column, call in enumerate(calls):
+            call()  # its weights come back into the processor's cache
+            times[turn, column] = 1000 * _seconds(call, repeats[column])
+    undisturbed = np.quantile(times, _UNDISTURBED, axis=0)
+    return [float(np.median(part)) for part in np.split(undisturbed, len(models))]
+
+
+def _seconds(call: Call, times: int) -> float:
+    began = time.perf_counter()
+    for _ in range(times):
+        call()
+    return (time.perf_counter() - began) / times
 
 
 class Timings:

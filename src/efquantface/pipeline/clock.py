@@ -32,8 +32,8 @@ Measure = Callable[[FaceModel], float]
 class Clock:
     """Ms of one crop on one thread, in ONNX Runtime, of a float model's student.
 
-    The first model is timed by itself, later ones in turns with it: what they take of its time counts, so
-    that a slower machine slows both. Turns are short, and the least disturbed tenth of them counts, since
+    The first model is timed by itself, later ones in turns with it: what they take of its time counts,
+    so that a slower machine slows both. Turns are short, and the least disturbed tenth of them counts:
     other work takes a machine away for milliseconds. Each model has several sessions, which differ by
     where their memory lies. Ranges are left as they are: no time depends on them.
 

@@ -61,9 +61,8 @@ def prune_by_time(
         RecipeError: the network is that fast already, or the smallest one is not.
     """
     search = _Search(model, batches, goal, measure, say, options)
-    shorter, share = search.best()
-    if shorter is not None:
-        shorter = shorten(model, shorter, batches, seed=search.seed)
+    blocks, share = search.best()
+    shorter = shorten(model, blocks, batches, seed=search.seed) if blocks else None
     options = {**options, "prices": search.prices, "shorter": shorter, "progress": progress}
     if goal.ms is not None:
         made, after = reach(model, batches, goal.ms, share, measure, say=say, **options)
@@ -100,24 +99,24 @@ class _Search:
         if not blocks:
             say("no residual block can be removed: only channels are")
         self.saved = {
-            block.name: self.before - measure(shorten(model, [block], []).model)
-            for block in blocks
+            block.name: self.before - measure(shorten(model, [block], []).model) for block in blocks
         }
         losses = block_losses(model, blocks, batches, seed=self.seed)
         self.priced = [(block, losses[block.name]) for block in blocks]
         for block, lost in self.priced:
             say(
-                f"without {block.name}: {self.saved[block.name]:.3f} ms less, "
-                f"1 - cosine {lost:.4f}"
+                f"without {block.name}: {self.saved[block.name]:.3f} ms less, 1 - cosine {lost:.4f}"
             )
 
-    def best(self) -> tuple[list[Block] | None, float]:
-        """The blocks of the best candidate (None: none) and its share of multiply-accumulates.
+    def best(self) -> tuple[list[Block], float]:
+        """The blocks of the best candidate and its share of multiply-accumulates.
 
         Raises:
             RecipeError: no candidate meets the goal.
         """
-        worth = [(lost / self.saved[b.name], b) for b, lost in self.priced if self.saved[b.name] > 0]
+        worth = [
+            (lost / self.saved[b.name], b) for b, lost in self.priced if self.saved[b.name] > 0
+        ]
         order = [block for _, block in sorted(worth, key=lambda pair: pair[0])]
         wanted = embeddings(self.model, self.batches)
         best: tuple[float, list[Block], float] | None = None
@@ -147,7 +146,7 @@ class _Search:
                     break
         if best is None:
             raise RecipeError(refused)
-        return best[1] or None, best[2]
+        return best[1], best[2]
 
     def _candidate(self, blocks: list[Block]) -> tuple[Pruned, float]:
         """A network without these blocks at the goal, and its share."""

@@ -52,9 +52,7 @@ def prune_to(
     importance, seed = options.get("importance", "taylor"), options.get("seed", 0)
     options["scores"] = scores_of(model, batches, importance, seed=seed)
     share = least_share(model, batches, goal, measure, say=say, **options)
-    made, after = reach(
-        model, batches, goal, share, measure, say=say, progress=progress, **options
-    )
+    made, after = reach(model, batches, goal, share, measure, say=say, progress=progress, **options)
     return made, Latency(goal, before, after)
 
 
@@ -139,9 +137,7 @@ def reach(
             raise RecipeError(f"--prune {goal:g}ms: got to {after:.2f} ms, not further")
 
 
-def _search(
-    candidate: Callable[[float], float], goal: float, before: float, least: float
-) -> float:
+def _search(candidate: Callable[[float], float], goal: float, before: float, least: float) -> float:
     """The least share that meets the goal, by halving the interval it lies in."""
     low, high = least, _MOST
     fastest, reached = before, least

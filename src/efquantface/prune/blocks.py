@@ -7,17 +7,13 @@ than one with as few multiplications in thinner layers.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional as F
+from torch import fx, nn
 
 from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes, module_of, name_of, shapes, skip, tidy
-
-_CROPS = 96  # that a block's loss is measured on
 
 
 @dataclass(frozen=True)
@@ -124,31 +120,3 @@ def _again(module: nn.Module, before: nn.Module | None) -> bool:
     if not isinstance(module, ops.Clamp) or not isinstance(before, ops.Clamp):
         return False
     return (module.low, module.high) == (before.low, before.high)
-
-
-@torch.no_grad()
-def losses_of(
-    gm: fx.GraphModule,
-    blocks: Collection[Block],
-    batches: list[Tensor],
-    *,
-    progress: Callable[[int, int], None] = lambda *_: None,
-) -> dict[str, float]:
-    """What the embedding loses without each block: the mean of 1 - cosine, one pass a block.
-
-    Exact, where channels are scored to second order; nothing is fitted.
-
-    Args:
-        gm: float graph over pixels.
-        blocks: of it.
-        batches: pixels (N,3,H,W).
-        progress: called with (done, total).
-    """
-    pixels = torch.cat(batches)[:_CROPS].float()
-    wanted = gm(pixels)
-    found = {}
-    for done, block in enumerate(blocks):
-        embedding = without_blocks(gm, [block]).graph(pixels)
-        found[block.name] = float((1 - F.cosine_similarity(embedding, wanted)).mean())
-        progress(done + 1, len(blocks))
-    return found

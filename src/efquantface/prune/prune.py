@@ -65,7 +65,8 @@ class Pruned:
             f"multiply-accumulates: {fewer} of {len(self.layers)} layers have fewer channels"
         ]
         if self.blocks:
-            lines.append(f"{len(self.blocks)} residual blocks removed: {', '.join(self.blocks)}")
+            some = "block" if len(self.blocks) == 1 else "blocks"
+            lines.append(f"{len(self.blocks)} residual {some} removed: {', '.join(self.blocks)}")
         reasons: dict[str, list[str]] = {}
         for name, why in self.whole.items():
             reasons.setdefault(why, []).append(name)
@@ -164,7 +165,8 @@ def _of_groups(groups: list[ChannelGroup], prices: dict[str, float]) -> dict[str
     """A price of each group: of one of its layers that has one, or the mean."""
     mean = sum(prices.values()) / len(prices)
     return {
-        group.name: next((prices[w] for w in group.writers if w in prices), mean) for group in groups
+        group.name: next((prices[w] for w in group.writers if w in prices), mean)
+        for group in groups
     }
 
 

@@ -52,7 +52,7 @@ class SameChannels:
                 self._batches,
                 goal.share,
                 importance=recipe.importance,
-                round_to=recipe.round_to,
+                round_to=recipe.channels_round_to,
                 seed=recipe.seed,
             ).model
         return self._pruned[key]

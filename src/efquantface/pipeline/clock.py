@@ -138,7 +138,7 @@ class Timings:
 
 
 def _positive(ms: object) -> float:
-    if not isinstance(ms, int | float) or not 0 < ms < 1e9:
+    if isinstance(ms, bool) or not isinstance(ms, int | float) or not 0 < ms < 1e9:
         raise ValueError(ms)
     return float(ms)
 

@@ -18,7 +18,6 @@ from efquantface.errors import RecipeError
 from efquantface.graph.model import FaceModel
 from efquantface.pipeline.clock import Measure
 from efquantface.pipeline.latency import least_share, reach, time_before
-from efquantface.pipeline.prices import channel_prices
 from efquantface.prune.blocks import Block
 from efquantface.prune.goal import BlockPrice, Latency, PruneGoal
 from efquantface.prune.prune import Pruned, prune, scores_of
@@ -63,7 +62,7 @@ def prune_by_time(
     search = _Search(model, batches, goal, measure, say, options)
     blocks, share = search.best()
     shorter = shorten(model, blocks, batches, seed=search.seed) if blocks else None
-    options = {**options, "prices": search.prices, "shorter": shorter, "progress": progress}
+    options = {**options, "shorter": shorter, "progress": progress}
     if goal.ms is not None:
         made, after = reach(model, batches, goal.ms, share, measure, say=say, **options)
     else:
@@ -94,7 +93,6 @@ class _Search:
         self.some = list(torch.split(torch.cat(batches)[:_FITTED_CROPS], len(batches[0])))
         self.batches = batches
         self.before = time_before(model, goal.ms, measure, say)
-        self.prices = channel_prices(model, measure, round_to=int(options.get("round_to", 8)))
         blocks = blocks_in(model)
         if not blocks:
             say("no residual block can be removed: only channels are")
@@ -157,7 +155,6 @@ class _Search:
         importance = str(self.options.get("importance", "taylor"))
         options = {
             **self.options,
-            "prices": self.prices,
             "shorter": shorter,
             "scores": scores_of(base, self.some, importance, seed=self.seed),
         }

@@ -156,7 +156,7 @@ def _prune(
     with console.stage(estimate.PRUNING), console.bar("pruning") as advance:
         options: dict[str, Any] = {
             "importance": recipe.importance,
-            "round_to": recipe.round_to,
+            "round_to": recipe.channels_round_to,
             "seed": recipe.seed,
             "progress": advance,
         }

@@ -80,12 +80,11 @@ def choose(
     round_to: int = 8,
     floor: float = 0.25,
     sizes: dict[str, int] | None = None,
-    prices: dict[str, float] | None = None,
 ) -> dict[str, list[int]]:
     """Channels to remove from each group so that at most ``goal`` multiply-accumulates are left.
 
     ``round_to`` channels of one group go at a time, those that cost least for each
-    multiply-accumulate that they save, or with ``prices`` for each ms, until the goal is reached.
+    multiply-accumulate that they save, until the goal is reached.
 
     Args:
         scores: (C,) of each group's channels.
@@ -94,7 +93,6 @@ def choose(
         round_to: groups keep a multiple of so many channels (what integer kernels like).
         floor: share of a group's original channels that stays.
         sizes: original sizes of the groups, where some channels are gone already.
-        prices: ms of a multiply-accumulate of each group; the same for all where None.
 
     Raises:
         RecipeError: the goal lies below what the floors leave; says how far it gets.
@@ -109,7 +107,7 @@ def choose(
     steps: dict[str, list[tuple[float, int]]] = {name: [] for name in scores}
     total = cost.total(counts)
     while total > goal:
-        best: tuple[float, str, int, float, float] | None = None
+        best: tuple[float, str, int, float] | None = None
         for name, count in counts.items():
             fewer = count % round_to or round_to  # the first step makes it a multiple
             if count - fewer < least[name]:
@@ -117,16 +115,15 @@ def choose(
             start = len(removed[name])
             loss = float(scores[name][orders[name][start : start + fewer]].sum())
             saved = cost.saved(counts, name, fewer)
-            worth = saved if prices is None else saved * prices[name]
-            if best is None or loss * best[4] < best[0] * worth:
-                best = (loss, name, fewer, saved, worth)
+            if best is None or loss * best[3] < best[0] * saved:
+                best = (loss, name, fewer, saved)
         if best is None:
             raise RecipeError(
                 f"pruning gets to {total / 1e6:,.0f} million multiply-accumulates, not to "
                 f"{goal / 1e6:,.0f}: every group of channels is at its floor ({floor:.0%}); "
                 "prune less, or combine it with fewer bits"
             )
-        loss, name, fewer, saved, _ = best
+        loss, name, fewer, saved = best
         start = len(removed[name])
         removed[name] += orders[name][start : start + fewer]
         counts[name] -= fewer

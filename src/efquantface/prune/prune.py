@@ -88,7 +88,6 @@ def prune(
     recover: bool = True,
     seed: int = 0,
     scores: dict[str, Tensor] | None = None,
-    prices: dict[str, float] | None = None,
     shorter: Shorter | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Pruned:
@@ -105,7 +104,6 @@ def prune(
         recover: fit the layers that read removed channels to the teacher's outputs, in closed form.
         seed: of random directions and positions.
         scores: :func:`scores_of` the model, or of ``shorter``, where they are known.
-        prices: ms of a multiply-accumulate, by layer; then channels go by loss for each ms.
         shorter: the model without some blocks; what is missing to the share goes by channels.
         progress: called with (done, total).
 
@@ -128,10 +126,7 @@ def prune(
         score = known or _score(graph, groups, batches, importance, seed)
         cost = Cost.of(graph, groups, size)
         goal = before * (1 - lost - (share - lost) * (turn + 1) / rounds)
-        each = None if prices is None else _of_groups(groups, prices)
-        removed = choose(
-            score, cost, goal, round_to=round_to, floor=floor, sizes=sizes, prices=each
-        )
+        removed = choose(score, cost, goal, round_to=round_to, floor=floor, sizes=sizes)
         for group in groups:
             channels.remove(group, removed[group.name])
         groups = [dataclasses.replace(g, size=g.size - len(removed[g.name])) for g in groups]
@@ -159,15 +154,6 @@ def scores_of(
     """
     channels = _channels(model)
     return _score(channels.original, channels.groups, batches, importance, seed)
-
-
-def _of_groups(groups: list[ChannelGroup], prices: dict[str, float]) -> dict[str, float]:
-    """A price of each group: of one of its layers that has one, or the mean."""
-    mean = sum(prices.values()) / len(prices)
-    return {
-        group.name: next((prices[w] for w in group.writers if w in prices), mean)
-        for group in groups
-    }
 
 
 def _channels(model: FaceModel) -> Channels:

@@ -336,7 +336,7 @@ def test_pruning_by_time_is_repeated_from_its_timings(
     assert "On one thread of this machine the network took" in page
     again = compress(network, faces, tmp_path / "again", timings=str(timings), **options)
     assert again.run.onnx.read_bytes() == first.run.onnx.read_bytes()
-    with pytest.raises(RecipeError, match="--timings"):
+    with pytest.raises(EfqError, match="--timings"):
         compress(network, faces, tmp_path / "x", timings=str(tmp_path / "none.json"), **options)
 
 

@@ -161,6 +161,8 @@ class _Search:
         if self.goal.ms is None:
             assert self.goal.share is not None
             share = self.goal.share
-        else:
-            share = least_share(self.model, self.some, self.goal.ms, self.measure, **options)
-        return prune(self.model, self.some, share, rounds=_ROUNDS, **options), share
+            return prune(self.model, self.some, share, rounds=_ROUNDS, **options), share
+        goal, options["rounds"] = self.goal.ms, _ROUNDS
+        share = least_share(self.model, self.some, goal, self.measure, **options)
+        made, _ = reach(self.model, self.some, goal, share, self.measure, **options)
+        return made, made.share

@@ -100,7 +100,8 @@ def least_share(
     def candidate(share: float) -> float:
         """Time with this share removed; NaN where floors do not allow it."""
         try:
-            made = prune(model, batches, share, rounds=1, recover=False, **options)
+            once = {**options, "rounds": 1, "recover": False}
+            made = prune(model, batches, share, **once)
         except RecipeError:
             return float("nan")
         found = measure(made.model)

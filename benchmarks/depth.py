@@ -7,9 +7,9 @@
 
 Blocks that lose least for each ms go one after the other, what is left is fitted in closed form, nothing
 is trained. Speed is that of the W8A8 file in ONNX Runtime, batch 1, one thread, in turns with that of
-the whole network. 1 - cosine is that of people of faces6k who are held out. With --epochs the network
-without the blocks that --remove names, and without --share of the multiply-accumulates, is quantized and
-trained, and TAR is that of all pairs of lfw112 and of JUDGE, a folder of folders of crops. --random: no
+the whole network. 1 - cosine is that of people of faces6k who are held out. With --remove and
+--share the network without these blocks, and without that share of the multiply-accumulates, is
+quantized, and with --epochs trained; TAR is that of all pairs of lfw112 and of JUDGE, a folder of folders of crops. --random: no
 weights, speed only.
 """
 
@@ -74,7 +74,7 @@ def main() -> None:
     file = args.shared / "weights" / f"{args.network}.onnx"
     model = load_model(file if file.is_file() else args.network)
     faces = load_faces(args.faces or args.shared / "data" / "faces6k", model.contract)
-    if args.epochs:
+    if args.epochs or args.share or args.remove:
         trained(model, faces, args)
     else:
         untrained(model, faces, args.blocks)
@@ -141,6 +141,8 @@ def trained(model: FaceModel, faces: FaceSet, args: argparse.Namespace) -> None:
     print(
         f"{speed:.2f}x of W8A8, {_macs(small, model):.0%} of MACs, untrained {far:.4f}", flush=True
     )
+    if not args.epochs:
+        return
     teacher = Embedder.open(model, backend="onnxruntime", threads=1)
     train, kept = split(faces, 0.1, 0)
     bank = TeacherBank.build(teacher, faces.images, key=model_digest(model))

@@ -5,12 +5,12 @@
     python benchmarks/depth.py --shared ../shared --network mobileface2 --remove net_Add,net_Add_1 \\
         --epochs 4 --judge JUDGE
 
-Blocks that lose least for each ms go one after the other, what is left is fitted in closed form, nothing
-is trained. Speed is that of the W8A8 file in ONNX Runtime, batch 1, one thread, in turns with that of
-the whole network. 1 - cosine is that of people of faces6k who are held out. With --remove and
+Blocks that lose least for each ms go one after the other, what is left is fitted in closed form,
+nothing is trained. Speed is that of the W8A8 file in ONNX Runtime, batch 1, one thread, in turns with
+that of the whole network. 1 - cosine is that of people of faces6k who are held out. With --remove and
 --share the network without these blocks, and without that share of the multiply-accumulates, is
-quantized, and with --epochs trained; TAR is that of all pairs of lfw112 and of JUDGE, a folder of folders of crops. --random: no
-weights, speed only.
+quantized, and with --epochs trained; TAR is that of all pairs of lfw112 and of JUDGE, a folder of
+folders of crops. --random: no weights, speed only.
 """
 
 from __future__ import annotations

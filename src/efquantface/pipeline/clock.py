@@ -20,7 +20,8 @@ from efquantface.quantize.placement import quantize
 from efquantface.quantize.scheme import Scheme
 from efquantface.runtime.sessions import onnxruntime_session, run_onnxruntime
 
-_ROUNDS = 50
+_SECONDS = 2.0  # of turns with a network; within the limits of their count
+_ROUNDS = (20, 150)
 _TURN_SECONDS = 0.001
 _UNDISTURBED = 0.1  # of the turns
 _SESSIONS = 3  # of one file: some are slower by several percent
@@ -82,12 +83,15 @@ class Clock:
 def _ms(models: list[list[Call]]) -> list[float]:
     """Ms of each model's call, all models' sessions in turns."""
     calls = [call for model in models for call in model]
-    repeats = []
+    repeats, a_round = [], 0.0
     for call in calls:
         call()
-        repeats.append(max(1, int(_TURN_SECONDS / _seconds(call, 1))))
-    times = np.empty((_ROUNDS, len(calls)))
-    for turn in range(_ROUNDS):
+        seconds = _seconds(call, 1)
+        repeats.append(max(1, int(_TURN_SECONDS / seconds)))
+        a_round += (1 + repeats[-1]) * seconds
+    rounds = int(np.clip(_SECONDS / a_round, *_ROUNDS))
+    times = np.empty((rounds, len(calls)))
+    for turn in range(rounds):
         for column, call in enumerate(calls):
             call()  # its weights come back into the processor's cache
             times[turn, column] = 1000 * _seconds(call, repeats[column])

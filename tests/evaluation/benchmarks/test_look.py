@@ -44,7 +44,7 @@ def test_what_can_be_evaluated(tmp_path: Path, names: tuple[str, ...]) -> None:
     [
         ((), "holds no images"),
         (("notes.txt", "deep/er/notes.md"), "holds no images"),
-        (("1.jpg", "2.jpg"), "without identities"),
+        (("1.jpg", "2.jpg"), "does not say who is who"),
         (("a/1.jpg", "empty/x.txt"), "all images are of a"),
     ],
 )

@@ -89,7 +89,7 @@ def _check_people(path: Path) -> None:
         )
     if loose:
         raise DataError(
-            f"--eval {path}: holds images without identities; all pairs need two people "
+            f"--eval {path}: holds images and does not say who is who; all pairs need two people "
             f"or more, each a subfolder{known}"
         )
     raise DataError(f"--eval {path}: holds no images{known}")

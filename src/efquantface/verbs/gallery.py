@@ -97,8 +97,9 @@ def embed_gallery(
             patterns, or addresses that fsspec knows (the ``gallery`` extra).
         output: folder or address; made where it is missing.
         shard: ``I/N`` takes only every Nth shard, from the Ith on, counted from 1.
-        preprocess, size, backend, flip, normalize, resize, embedding, device, threads,
-            follow_links: as of :func:`~efquantface.verbs.embed.embed_faces`.
+        preprocess, size, backend, flip, normalize, resize, embedding: as of
+            :func:`~efquantface.verbs.embed.embed_faces`.
+        device, threads, follow_links: the same.
         force: replace outputs of another model, setting or shard.
         quiet: print nothing.
         each: does the work: :func:`here`, or what :func:`efquantface.ray.workers` returns.

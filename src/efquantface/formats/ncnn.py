@@ -50,8 +50,8 @@ def refused(model: FaceModel) -> str | None:
         return None
     more = f" and {len(lost) - _NAMED} more kinds" if len(lost) > _NAMED else ""
     return (
-        f"holds what this package has no ncnn layer for: {', '.join(lost[:_NAMED])}{more}; ONNX, "
-        "OpenVINO and TensorRT carry it"
+        f"has operators without a layer in ncnn: {', '.join(lost[:_NAMED])}{more}; ONNX, OpenVINO "
+        "and TensorRT carry them"
     )
 
 

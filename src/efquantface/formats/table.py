@@ -100,10 +100,12 @@ class Format:
             output = output.with_name(output.name.removesuffix(own) + self.suffix)
         if not self.suffix:
             if not output.name or output.name == ".." or output.suffix in _ENDINGS:
-                raise ExportError(f"-o {output}: this is a folder; give it a name of its own")
+                raise ExportError(
+                    f"-o {output}: this format writes a folder; give it a name of its own"
+                )
             return (output,)
         if output.suffix != self.suffix:
-            raise ExportError(f"-o {output}: this file's name ends in {self.suffix}")
+            raise ExportError(f"-o {output}: name a file that ends in {self.suffix}")
         return output, *(output.with_suffix(ending) for ending in self.beside)
 
 

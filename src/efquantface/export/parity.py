@@ -178,9 +178,8 @@ def check_parity(
     walked, own = walk(student, pixels, codes, islands=islands)
     signed = has_signed_codes(student)
     embedding_error, rounding = _relative(beside if signed else rows, own), 0.0
-    if signed or any(
-        layer.differing for layer in walked
-    ):  # otherwise the walk gave the emulation's embeddings
+    # where all codes are equal, the walk's embeddings are the emulation's
+    if signed or any(layer.differing for layer in walked):
         own = emulate(student, pixels).numpy()
         rounding = 1 - mean_cosine(own, floating)
         if islands:
@@ -276,9 +275,7 @@ def _runtime_codes(
     for node in model.graph.node:
         label = node.name.partition("/")[2]
         if node.op_type in ("QuantizeLinear", "Clip") and label:
-            names[label] = node.output[
-                0
-            ]  # of an integer Clip behind the quantizer, where there is one
+            names[label] = node.output[0]  # a Clip behind the quantizer comes last
     quantizers = [
         name_of(n)
         for n in student.graph.graph.nodes

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-MOST_VALUES = (
-    1 << 27
-)  # of one result for one crop: 512 MB, a hundred times the most of face networks
+# of one result for one crop: 512 MB, a hundred times the most of face networks
+MOST_VALUES = 1 << 27
 
 
 class TooLarge(ValueError):

@@ -136,9 +136,7 @@ def _find_chains(gm: fx.GraphModule, ranks: dict[str, int]) -> list[_Chain]:
                 tensors.append(name_of(at))
                 bends.append(module)
             elif isinstance(module, ops.Clamp) and module.low == 0:
-                tensors = [
-                    name_of(at)
-                ]  # its quantizer absorbs it: there are no codes in front of it
+                tensors = [name_of(at)]  # its quantizer absorbs it: no codes in front of it
                 bends.append(module)
             elif isinstance(module, ops.Flatten):
                 spread = -1  # known only from the reader

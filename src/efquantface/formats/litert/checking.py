@@ -116,9 +116,8 @@ def _problem(layer: LayerParity, limit: float, size: int) -> list[str]:
             f"their codes, more than {edge:.2g}"
         ]
     share = SHARE + _TWICE * (limit + layer.rounding)
-    if (
-        not layer.differing <= share + _TIMES * (share / size) ** 0.5
-    ):  # the share of few codes scatters
+    # the share of few codes scatters
+    if not layer.differing <= share + _TIMES * (share / size) ** 0.5:
         return [f"layer {layer.name} differs by a code in {layer.differing:.2g} of its codes"]
     return []
 

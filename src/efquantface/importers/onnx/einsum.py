@@ -48,7 +48,7 @@ def _matrices(op: Operands, index: int, term: str, groups: list[list[str]]) -> s
     """An operand as (N, both, rows, columns). Each of the last three joins the axes of one group."""
     order = [x for group in groups for x in group]
     if sorted(order) != sorted(term[1:]):
-        raise NotCanonical(f"{term}, of which an axis is summed by itself")
+        raise NotCanonical(f"{term}, of which an axis is summed alone")
     sizes = _sizes(op, index, term)
     turned = _ordered(op, op.activation(index), list(term[1:]), order, f"_{index}")
     shape = [prod(sizes[x] for x in group) for group in groups]

@@ -44,14 +44,8 @@ from efquantface.importers.onnx.views import grey
 from efquantface.runtime.feeding import LUMA
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
-_KNOWN = (
-    "Shape",
-    "Size",
-    "If",
-    "Constant",
-    "ConstantOfShape",
-    "Range",
-)  # handled here, without a handler
+# handled here, without a handler
+_KNOWN = ("Shape", "Size", "If", "Constant", "ConstantOfShape", "Range")
 _ENDS = ("Squeeze", "Unsqueeze", "Reshape", "Flatten", "Identity", "Cast", "Dropout")
 
 

@@ -160,7 +160,7 @@ def _arithmetic(op: Operands, view: View) -> View:
     channels = len(view.mix)
     full = value.reshape((1,) * (4 - value.ndim) + value.shape)
     if full.size not in (1, full.shape[1]) or full.shape[1] not in (1, channels):
-        raise NotCanonical("not a value a channel")
+        raise NotCanonical("a constant that is not one value per channel")
     c, kind = np.broadcast_to(full.reshape(-1), channels), op.node.op_type
     if kind == "Add":
         return replace(view, offset=view.offset + c)

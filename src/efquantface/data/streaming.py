@@ -20,9 +20,7 @@ from efquantface.data.views import BLOCK
 from efquantface.errors import DataError
 
 Crop = npt.NDArray[np.uint8]
-Decoded = (
-    Crop | tuple[int, ...] | str
-)  # a crop, the shape of an image of another size, or what is wrong
+Decoded = Crop | tuple[int, ...] | str  # a crop, the shape of another image, or what is wrong
 Decode = Callable[[int], Decoded]
 _AHEAD = 256  # items that threads decode ahead of the consumer
 

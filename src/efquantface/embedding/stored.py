@@ -152,9 +152,7 @@ def _write_npz(
                 "fortran_order": False,
                 "shape": (count, *width),
             }
-            member = zipfile.ZipInfo(
-                f"{name}.npy"
-            )  # with a fixed date, so that equal rows give equal bytes
+            member = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date: equal rows, equal bytes
             if dtype.kind == "U":
                 member.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(member, "w", force_zip64=True) as stream:

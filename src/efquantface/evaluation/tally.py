@@ -223,9 +223,7 @@ class Tally:
             limit = min(1.0, 3 / max(independent, 1))
             return Share(0, 0.0, (-limit if signed else 0.0, limit))
         low, high = pairs_interval(values, pairs[0], pairs[1], self.images)
-        if (
-            not self.labelled
-        ):  # pairs that stand for genuine ones are of two images, as all pairs are
+        if not self.labelled:  # "genuine" pairs are of two images, as all pairs are
             scale = len(self.images) * (len(self.images) - 1) / 2 / max(total, 1)
             low, high = low * scale, high * scale
         count = round(float(values.sum()))

@@ -153,7 +153,5 @@ def _figure(draw: Callable[[Axes], None], title: str, width: float = 4.6) -> str
     )
     plt.close(figure)
     text = stream.getvalue()
-    text = text[text.index("<svg") :].replace(
-        _INK, "currentColor"
-    )  # so that it is readable on dark pages
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")  # also for dark pages
     return text.replace("<svg ", f'<svg role="img" aria-label="{escape(plain(title))}" ', 1)

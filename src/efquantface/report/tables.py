@@ -28,7 +28,7 @@ PERCENT = "shares in percent, with 95 % intervals"
 
 
 def terminal_table(results: Results) -> Group:
-    """Portability, the verdict, and teacher beside student: size, speed, every protocol."""
+    """Portability, the verdict, and teacher and student side by side: size, speed, protocols."""
     verdict = results.verdict
     said = [verdict.headline, verdict.threshold, verdict.galleries]
     head = [Text(line) for line in sentences.portability(results)]

@@ -45,7 +45,7 @@ def network(model: FaceModel) -> list[str]:
     count = macs(model.graph, c.height, c.width)
     return [
         f"{'quantized student' if model.quantized else 'float network'}: "
-        f"{model.parameters:,} parameters, {count / 1e6:,.0f} million multiply-accumulates a crop",
+        f"{model.parameters:,} parameters, {count / 1e6:,.0f} million multiply-accumulates per crop",
         f"operators after folding: {listed}",
         f"contract: {c.describe()}",
         *(f"  {note}" for note in model.notes),

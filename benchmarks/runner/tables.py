@@ -48,13 +48,19 @@ def speed_of(
     return None
 
 
+def second_set(shown: Sequence[Group]) -> tuple[list[str], Callable[[Group], list[str]]]:
+    """A head and the cells of the loss on the judging set; none where no row was judged."""
+    if not any(g.losses("1e-4", "judge") for g in shown):
+        return [], lambda _: []
+    return ["second set, 1e-4"], lambda g: [g.loss("1e-4", "judge")]
+
+
 def by_bits() -> str:
     """Loss and speed by bits."""
     pool = grouped("bits")
     shown = [g for g in pool if g.name in BITS]
-    judged = any(g.losses("1e-4", "judge") for g in shown)
-    head = ["", "seeds", "cosine", "TAR@1e-3, pairs", "1e-4", "1e-5"]
-    head += ["second set, 1e-4"] if judged else []
+    second, judged = second_set(shown)
+    head = ["", "seeds", "cosine", "TAR@1e-3, pairs", "1e-4", "1e-5", *second]
     head += ["MB", *(f"{name}, times" for name in RUNTIMES.values())]
     body = [
         [
@@ -62,7 +68,7 @@ def by_bits() -> str:
             str(len(g.rows)),
             number(g.value("lfw", "cosine"), ".4f"),
             *(g.loss(metric) for metric in ("1e-3 pairs", "1e-4", "1e-5")),
-            *([g.loss("1e-4", "judge")] if judged else []),
+            *judged(g),
             number(g.value("mb")),
             *(number(speed_of(g, pool, runtime), ".2f", "x") for runtime in RUNTIMES),
         ]
@@ -88,11 +94,11 @@ def pruning() -> str:
     pool = grouped("pruning")
     shown: list[Group] = []
     for network in ("y1", "mobileface2", "dlib"):
-        own = [g for g in base if (g.network, g.name) == (network, "w8a8")]
-        shown += own[:1]
-        found = [pruned_group(pool, network, share) for share in ("25%", "50%", "70%")]
-        shown += [g for g in found if g]
-    head = ["", "seeds", "epochs", "accuracy", "TAR@1e-4", "MACs", "MB"]
+        shown += _named(base, network, "w8a8")
+        for pruned in ("25%", "50%", "70%"):
+            shown += pruned_groups(pool, network, pruned)
+    second, judged = second_set(shown)
+    head = ["", "seeds", "epochs", "accuracy", "TAR@1e-4", *second, "MACs", "MB"]
     head += [f"{name}, batch 1, 16" for name in RUNTIMES.values()]
     body = []
     for g in shown:
@@ -105,6 +111,7 @@ def pruning() -> str:
                 number(g.value("epochs"), ".0f"),
                 g.loss("accuracy"),
                 g.loss("1e-4"),
+                *judged(g),
                 f"{share:.0%}",
                 number(g.value("mb")),
                 *(
@@ -129,10 +136,10 @@ def pruning() -> str:
     return block(verdict, head, body, conditions(shown, note))
 
 
-def pruned_group(groups: Sequence[Group], network: str, share: str) -> Group | None:
-    """The default recipe's group, or of other recipes the one nearest to it."""
+def pruned_groups(groups: Sequence[Group], network: str, share: str) -> list[Group]:
+    """The default recipe's groups, or of other recipes those nearest to it."""
     names = [f"{share} w8a8{form}" for form in ("", f"{_FULL} 12 epochs", _FULL)]
-    return next(iter(_named(groups, network, *names)), None)
+    return next(filter(None, (_named(groups, network, name) for name in names)), [])
 
 
 def processors() -> str:

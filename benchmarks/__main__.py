@@ -6,6 +6,7 @@
     python -m benchmarks run bits --measure          # add speeds to the rows whose runs are in --out
     python -m benchmarks tables                      # docs/results.md from benchmarks/results
     python -m benchmarks tables --check              # fail where that would change something
+    python -m benchmarks predicted                   # what training left of the distance to the teacher
 
 A row that is there, of today's recipe and with every held-out set asked for, is not computed again.
 """
@@ -17,6 +18,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.runner.page import main as tables
+from benchmarks.runner.predicted import as_text, shares
 from benchmarks.runner.suites import SEEDS, SUITES, cells, chosen
 
 
@@ -25,6 +27,9 @@ def main(words: list[str] | None = None) -> int:
     args = _parser().parse_args(words)
     if args.command == "tables":
         return tables(args.check)
+    if args.command == "predicted":
+        print(as_text(shares()))
+        return 0
     if args.command == "list":
         for name in [args.suite] if args.suite else SUITES:
             print(f"{name}: {SUITES[name]}")
@@ -69,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--quick", action="store_true", help="300 images, one epoch; row in --out")
     made = commands.add_parser("tables", help="make docs/results.md from the rows")
     made.add_argument("--check", action="store_true", help="change nothing, fail on a difference")
+    commands.add_parser("predicted", help="what training left of the distance, by its kind")
     return parser
 
 

@@ -11,7 +11,7 @@ from efquantface.recipe import Recipe
 METHOD = 1
 
 # Settings that leave a student's numbers alone. A setting that is not named here counts.
-PLACES = {"teacher", "faces", "exclude", "follow_links", "cache", "faces_gb"}
+PLACES = {"teacher", "timings", "faces", "exclude", "follow_links", "cache", "faces_gb"}
 MACHINE = {"device", "devices", "threads"}
 AFTERWARDS = {"evaluation", "benchmark", "report_faces", "licence"}
 CHECKS = {"check_alignment", "anyway"}

@@ -151,12 +151,24 @@ class Recipe(BaseModel):
         "weights alone)",
         json_schema_extra=_PRUNING,
     )
-    round_to: int = Field(
-        8,
+    prune_by: Literal["auto", "macs", "time"] = Field(
+        "auto",
+        description="what goes, by the loss for each multiply-accumulate (macs: channels, the same on "
+        "every machine), or for each ms measured on this machine (time: channels and whole residual "
+        "blocks); auto: macs for a share, time for a time",
+        json_schema_extra=_PRUNING,
+    )
+    timings: str | None = Field(
+        None,
+        description="timings.json of another run, to choose by time as that run did, on any machine",
+        json_schema_extra=_PRUNING,
+    )
+    round_to: int | None = Field(
+        None,
         ge=1,
         le=64,
         description="channels left are a multiple of it, as kernels like",
-        json_schema_extra=_PRUNING,
+        json_schema_extra={**_PRUNING, "shown": "8, and 16 where time decides"},
     )
 
     max_images: int = Field(
@@ -343,6 +355,20 @@ class Recipe(BaseModel):
         """The recipe with every default written out."""
         values = self.model_dump(mode="json")
         return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+    @property
+    def channels_round_to(self) -> int:
+        """What channels are a multiple of: integer kernels are as slow at 24 of them as at 32."""
+        if self.round_to is not None:
+            return self.round_to
+        return 16 if self.prunes_by_time else 8
+
+    @property
+    def prunes_by_time(self) -> bool:
+        """Whether channels and blocks are chosen by measured time."""
+        if self.prune_by == "auto":
+            return self.prune_goal is not None and self.prune_goal.ms is not None
+        return self.prune is not None and self.prune_by == "time"
 
     @property
     def prune_goal(self) -> PruneGoal | None:

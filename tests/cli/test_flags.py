@@ -36,6 +36,8 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "calibration_images": (["--calibration-images", "64"], 64),
     "importance": (["--importance", "magnitude"], "magnitude"),
     "round_to": (["--round-to", "4"], 4),
+    "prune_by": (["--prune-by", "time"], "time"),
+    "timings": (["--timings", "list.txt"], "list.txt"),
     "max_images": (["--max-images", "500"], 500),
     "hold_out": (["--hold-out", "0.2"], 0.2),
     "exclude": (["--exclude", "list.txt"], "list.txt"),

@@ -12,7 +12,7 @@ from torch import nn
 from efquantface import FaceContract, compress
 from efquantface.data.faces import FaceSet
 from efquantface.errors import EvaluationError, TargetError
-from efquantface.pipeline import choose
+from efquantface.pipeline import choose, clock
 from efquantface.recipe import Recipe
 from efquantface.target.front import Way
 
@@ -23,7 +23,7 @@ WAYS = (Way("w8a8"), Way("w4a8"), Way("w8a8", prune=0.25))
 @pytest.fixture(autouse=True)
 def few_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "WAYS", WAYS)
-    monkeypatch.setattr(choose, "_ROUNDS", 1)
+    monkeypatch.setattr(clock, "_ROUNDS", (1, 1))
 
 
 def test_a_size_is_met_and_what_was_tried_is_kept(

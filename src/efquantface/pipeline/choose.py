@@ -18,13 +18,13 @@ from torch import Tensor
 from efquantface.console import Console
 from efquantface.data.faces import cap
 from efquantface.distill.bank import TeacherBank
-from efquantface.embedding.benchmark import benchmark
 from efquantface.embedding.embedder import Embedder
 from efquantface.errors import RecipeError, TargetError
 from efquantface.export.onnx_writer import to_onnx
 from efquantface.files import write_text
 from efquantface.graph.model import FaceModel
 from efquantface.pipeline import estimate
+from efquantface.pipeline.clock import Clock, Timings
 from efquantface.pipeline.inputs import Inputs
 from efquantface.pipeline.run_dir import Run
 from efquantface.pipeline.start import calibration_batches, calibration_index, make_start
@@ -38,7 +38,6 @@ from efquantface.target.goal import Target
 from efquantface.target.predict import distance, lost, nearer, strictest_far, trained
 
 _FACES = 4_000  # eight million pairs
-_ROUNDS = 25
 
 
 def with_choice(run: Run, inputs: Inputs, bank: TeacherBank) -> tuple[Run, Choice | None]:
@@ -94,7 +93,7 @@ def _try_all(run: Run, inputs: Inputs, bank: TeacherBank, target: Target) -> Cho
     batches = calibration_batches(
         model, inputs.faces, inputs.train, recipe.seed, recipe.calibration_images
     )
-    clock = _Clock()
+    clock = Clock(recipe.scheme, Timings(run.directory.timings))
     tried = []
     with run.console.bar("trying ways of compressing") as advance:
         for done, (way, network) in enumerate(_networks(run, model, batches), 1):
@@ -149,7 +148,7 @@ def _networks(
                     scores = scores_of(model, batches, recipe.importance, seed=recipe.seed)
                 found = prune(
                     model, batches, share, importance=recipe.importance,
-                    round_to=recipe.round_to, seed=recipe.seed, scores=scores,
+                    round_to=recipe.channels_round_to, seed=recipe.seed, scores=scores,
                 )  # fmt: skip
                 made[share] = found.model
             except RecipeError as error:
@@ -158,31 +157,13 @@ def _networks(
         yield way, made[share]
 
 
-class _Clock:
-    """Ms of one crop on one thread: of the first file, and of others by their ratio to it in turns."""
-
-    def __init__(self) -> None:
-        self.first: tuple[Embedder, float] | None = None
-
-    def __call__(self, file: bytes, model: FaceModel) -> float:
-        session = onnxruntime_session(file, 1, "cpu")
-        embedder = Embedder(model.contract, "student", "onnxruntime", run_onnxruntime(session))
-        if self.first is None:
-            (timing,) = benchmark([("first", embedder)], batches=(1,), rounds=3 * _ROUNDS)
-            self.first = embedder, timing.median_ms
-            return timing.median_ms
-        first, ms = self.first
-        turns = [("first", first), ("student", embedder)]
-        return ms / benchmark(turns, batches=(1,), rounds=_ROUNDS)[1].ratio
-
-
 def _tried(
     run: Run,
     way: Way,
     network: FaceModel,
     batches: list[Tensor],
     faces: _Faces,
-    clock: _Clock,
+    clock: Clock,
     far: float,
 ) -> Candidate:
     recipe = _settled(run.recipe, way)
@@ -198,4 +179,4 @@ def _tried(
     before = distance(faces.teacher, rows)
     after = trained(before, recipe.training.epochs, way.prune is not None)
     loss = lost(faces.teacher, nearer(faces.teacher, rows, after), faces.identities, far)
-    return Candidate(way, len(file), clock(file, start.student), before, after, loss)
+    return Candidate(way, len(file), clock(network), before, after, loss)

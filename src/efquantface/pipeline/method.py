@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -21,8 +22,10 @@ from efquantface.graph.checkpoint import save_checkpoint
 from efquantface.graph.model import FaceModel
 from efquantface.pipeline import estimate
 from efquantface.pipeline.choose import with_choice
+from efquantface.pipeline.clock import Clock, Timings
 from efquantface.pipeline.compare import compare, time_files, without_vnni
 from efquantface.pipeline.deliver import export_student, restore_length
+from efquantface.pipeline.depth import prune_by_time
 from efquantface.pipeline.handed_on import shared_start
 from efquantface.pipeline.inputs import Inputs
 from efquantface.pipeline.latency import prune_to
@@ -156,22 +159,36 @@ def _prune(
     recipe, console, goal, latency = run.recipe, run.console, run.recipe.prune_goal, None
     if goal is None:
         return None, None
-    with console.stage(estimate.PRUNING), console.bar("pruning channels") as advance:
+    with console.stage(estimate.PRUNING), console.bar("pruning") as advance:
         options: dict[str, Any] = {
             "importance": recipe.importance,
-            "round_to": recipe.round_to,
+            "round_to": recipe.channels_round_to,
             "seed": recipe.seed,
             "progress": advance,
         }
-        if goal.ms is None:
-            assert goal.share is not None
+        if goal.share is not None and not recipe.prunes_by_time:
             pruned = prune(model, batches, goal.share, **options)
         else:
-            scheme = recipe.scheme if recipe.quantizes else None
-            pruned, latency = prune_to(model, batches, goal.ms, scheme, say=console.log, **options)
+            clock = Clock(recipe.scheme if recipe.quantizes else None, _timings(run))
+            options["say"] = console.log
+            if recipe.prunes_by_time:
+                pruned, latency = prune_by_time(model, batches, goal, clock, **options)
+            else:
+                assert goal.ms is not None
+                pruned, latency = prune_to(model, batches, goal.ms, clock, **options)
     for line in pruned.describe():
         console.log(line)
     return pruned, latency
+
+
+def _timings(run: Run) -> Timings:
+    """Those of a run that is gone on with, or that the recipe names, to begin with."""
+    known: dict[str, float] = {}
+    if run.recipe.timings is not None:
+        known |= Timings.read(Path(run.recipe.timings))
+    if run.resume and run.directory.timings.is_file():
+        known |= Timings.read(run.directory.timings)
+    return Timings(run.directory.timings, known)
 
 
 def _start(run: Run, model: FaceModel, batches: list[Tensor]) -> Start:

@@ -73,6 +73,11 @@ class RunDir:
         return self.path / "teacher.npy"
 
     @property
+    def timings(self) -> Path:
+        """Ms of the networks that a choice by time was made among."""
+        return self.path / "timings.json"
+
+    @property
     def environment(self) -> Path:
         """Versions, processor, seeds, and the process."""
         return self.path / "env.json"
@@ -235,7 +240,10 @@ class Run:
         return max(default_threads() // self.ranks.local_count, 1)
 
 
-_STARTED = {"recipe.yaml", "env.json", "inputs.json", "log.txt", "pinned.yaml", "choice.json"}
+_STARTED = {
+    *("recipe.yaml", "timings.json", "env.json", "inputs.json", "log.txt"),
+    *("pinned.yaml", "choice.json"),
+}
 _MAY_CHANGE = (
     *("threads", "devices", "faces_gb", "report_faces", "benchmark", "evaluation", "training"),
 )

@@ -20,7 +20,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python -m benchmarks tables --check
 
-# docs/results.md and its plots from benchmarks/results
+# tables and plots of docs/results.md and README.md from benchmarks/results
 tables: $(STAMP)
 	$(BIN)/python -m benchmarks tables
 

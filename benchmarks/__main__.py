@@ -4,7 +4,7 @@
     python -m benchmarks list bits
     python -m benchmarks run bits --shared ../shared --out runs --only "y1/w8a8 seed 0"
     python -m benchmarks run bits --measure          # add speeds to the rows whose runs are in --out
-    python -m benchmarks tables                      # docs/results.md from benchmarks/results
+    python -m benchmarks tables                      # docs/results.md and README.md from the rows
     python -m benchmarks tables --check              # fail where that would change something
     python -m benchmarks predicted                   # what training left of the distance to the teacher
 
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--device", default="cpu")
     run.add_argument("--measure", action="store_true", help="only speeds, nothing else running")
     run.add_argument("--quick", action="store_true", help="300 images, one epoch; row in --out")
-    made = commands.add_parser("tables", help="make docs/results.md from the rows")
+    made = commands.add_parser("tables", help="make docs/results.md and README.md from the rows")
     made.add_argument("--check", action="store_true", help="change nothing, fail on a difference")
     commands.add_parser("predicted", help="what training left of the distance, by its kind")
     return parser

@@ -12,7 +12,6 @@ Rows: benchmarks/results/browser.jsonl.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 import time
@@ -28,6 +27,8 @@ from efquantface.formats.table import FORMATS, Choices
 from efquantface.formats.web import RUNTIMES
 from efquantface.importers.load import load_model
 from runner import rows
+from runner.crops import cosines
+from runner.script import parser
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from chromium import Browser, Page, npm_packages, served
@@ -50,12 +51,11 @@ TIME = """(async () => {
 })()"""
 
 
-def site(path: str, runtime: str, folder: Path) -> tuple[float, int]:
-    """Write a site; returns the seconds that took, and the model's bytes."""
-    start = time.monotonic()
+def site(path: str, runtime: str, folder: Path) -> int:
+    """Write a site; returns the model's bytes."""
     deliver(load_model(path), FORMATS["web"], folder, Choices(runtime=runtime))
     (folder / "node_modules").symlink_to(npm_packages())
-    return time.monotonic() - start, next(folder.glob("model.*")).stat().st_size
+    return next(folder.glob("model.*")).stat().st_size
 
 
 def agreement(page: Page, path: str, folder: Path) -> float:
@@ -71,19 +71,16 @@ def agreement(page: Page, path: str, folder: Path) -> float:
         data = f"Uint8ClampedArray.from({rgba.ravel().tolist()})"
         crop = f"{{width: {size[2]}, height: {size[1]}, data: {data}}}"
         found.append(page.js(f"recognizer.embed({crop}).then(e => [...e])"))
-    lengths = np.linalg.norm(own, axis=1) * np.linalg.norm(found, axis=1)
-    return float(((own * np.array(found)).sum(1) / lengths).min())
+    return cosines(own, np.array(found))[1]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", nargs="+", required=True, help="NAME=MODEL")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--faces", type=int, default=5, help="a round")
-    args = parser.parse_args()
+    words = parser(__doc__)
+    words.add_argument("--models", nargs="+", required=True, help="NAME=MODEL")
+    words.add_argument("--out", type=Path, required=True)
+    words.add_argument("--rounds", type=int, default=12)
+    words.add_argument("--faces", type=int, default=5, help="a round")
+    args = words.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     made: list[dict[str, Any]] = []
     browser = Browser()
@@ -93,7 +90,7 @@ def main() -> None:
         for name, path in (entry.split("=", 1) for entry in args.models):
             for runtime in RUNTIMES:
                 folder = args.out / f"{name}-{runtime}-{int(time.time())}"
-                _, size = site(path, runtime, folder)
+                size = site(path, runtime, folder)
                 page = browser.page()
                 page.go(open_ones.enter_context(served(folder)))
                 page.js(OPEN)

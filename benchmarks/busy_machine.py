@@ -10,7 +10,6 @@ beside so many processes that compute without end; `GOMP_SPINCOUNT` unset is wha
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -18,6 +17,7 @@ import sys
 from pathlib import Path
 
 from runner import rows
+from runner.script import parser
 
 TURNS = (None, "1000", "2000", "3000", "10000")
 # torch comes first, so that what the package sets is too late
@@ -50,13 +50,11 @@ def seconds(model: Path, turns: str | None) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--beside", type=int, nargs="+", default=[0, 4], help="processes beside it")
-    parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+    words = parser(__doc__)
+    words.add_argument("--model", type=Path, required=True)
+    words.add_argument("--beside", type=int, nargs="+", default=[0, 4], help="processes beside it")
+    words.add_argument("--rounds", type=int, default=3)
+    args = words.parse_args()
     found = []
     for count in args.beside:
         others = [

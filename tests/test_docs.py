@@ -54,7 +54,7 @@ def test_every_dependency_has_its_reason() -> None:
 def test_the_readme_is_a_page() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 110
-    assert text.count("<!-- table: bits -->") == text.count("<!-- end of table -->") == 1
+    assert text.count("<!-- begin bits -->") == text.count("<!-- end bits -->") == 1
 
 
 def test_every_picture_is_there_and_has_words() -> None:

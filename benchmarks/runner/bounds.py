@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from . import rows
-from .groups import FLOAT, MARK, USER, caption, grouped
-from .tables import block, pruned_group, speed_of
+from .groups import FLOAT, MARK, USER, Group, caption, grouped
+from .tables import RUNTIMES, block, pruned_groups, speed_of
 
 # bits: largest loss of accuracy, of TAR@1e-3 (pairs), in points
 _BITS = {
@@ -79,7 +79,7 @@ def _by_bits() -> list[Bound]:
             continue
         losses = [group.mean_loss(metric) for metric in ("accuracy", "1e-3 pairs")]
         there = tuple(loss for loss in losses if loss is not None)
-        what = f"{group.network}, {group.name}: accuracy, TAR"
+        what = f"{group.title}: accuracy, TAR"
         found.append(Bound(what, _BITS[group.name], there, marked=group.marked))
     return found
 
@@ -89,17 +89,15 @@ def _pruned() -> list[Bound]:
     found = []
     for network in ("y1", "mobileface2", "dlib"):
         for share, (loss, speed) in _PRUNED.items():
-            group = pruned_group(groups, network, share)
-            if group is None:
-                continue
-            what = f"{network}, {share} pruned, w8a8"
-            measured = group.mean_loss("accuracy")
-            if measured is not None:
-                found.append(Bound(f"{what}: accuracy", (loss,), (measured,), marked=group.marked))
-            times = [t for r in ("onnxruntime", "openvino") if (t := group.times(r, 1))]
-            if speed and times:
-                limits = (speed,) * len(times)
-                found.append(Bound(f"{what}: speed", limits, tuple(times), "x", True, group.marked))
+            for group in pruned_groups(groups, network, share):
+                what = group.title.replace(group.name, f"{share} pruned, w8a8")
+                marked, measured = group.marked, group.mean_loss("accuracy")
+                if measured is not None:
+                    found.append(Bound(f"{what}: accuracy", (loss,), (measured,), marked=marked))
+                times = [t for r in RUNTIMES if (t := group.times(r, 1))]
+                if speed and times:
+                    limits = (speed,) * len(times)
+                    found.append(Bound(f"{what}: speed", limits, tuple(times), "x", True, marked))
     return found
 
 
@@ -122,7 +120,9 @@ def _fast() -> list[Bound]:
 
 def _portable() -> list[Bound]:
     """Held-out loss of the portable form against full range, after training."""
-    named = {(g.network, g.name): g for g in (*grouped("bits"), *grouped("networks"))}
+    named: dict[tuple[str, str], Group] = {}
+    for group in grouped("bits") + grouped("networks"):  # of several training sets the newest
+        named.setdefault((group.network, group.name), group)
     ratios = {}
     for network, name in named:
         full = named.get((network, "w8a8 full range"))

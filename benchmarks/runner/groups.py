@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from efquantface.runtime.processor import ARM, WITH_VNNI, WITHOUT_VNNI
+
 from . import rows
 from .suites import FACES, SUITES, Cell, cells
 
@@ -32,10 +34,18 @@ class Group:
     marked: bool
 
     @property
+    def title(self) -> str:
+        """Network, name, and the training set where it is not that of most rows."""
+        if self.faces in (FACES, None):
+            return f"{self.network}, {self.name}"
+        images = self.value("images")
+        count = f"{images:,.0f} images of " if images else ""
+        return f"{self.network}, {self.name}, on {count}{self.faces}"
+
+    @property
     def label(self) -> str:
-        """Network and name as a table's first column has them."""
-        where = "" if self.faces in (FACES, None) else f", on {self.faces}"
-        return f"{self.network}, {self.name}{where}{f' {MARK}' if self.marked else ''}"
+        """The title as a table's first column has it: with its mark."""
+        return f"{self.title} {MARK}" if self.marked else self.title
 
     @property
     def rank(self) -> tuple[bool, str]:
@@ -104,8 +114,8 @@ def number(value: float | None, form: str = ".2f", ending: str = "") -> str:
 def grouped(suite: str, found: list[rows.Row] | None = None) -> list[Group]:
     """The groups of a suite, in the order of its cells, then those that have no cell any more.
 
-    Where a cell has rows of today's recipe, only these count; of several training sets the one that was
-    measured last.
+    Where a cell has rows of today's recipe, only these count: all of its training sets, that which was
+    measured last first. Of older rows only those count that were measured last.
     """
     found = rows.read(suite) if found is None else found
     today = {(c.network, c.name): c for c in cells(suite)} if suite in SUITES else {}
@@ -120,13 +130,14 @@ def grouped(suite: str, found: list[rows.Row] | None = None) -> list[Group]:
         network, name, faces, kind = key
         counted = tuple(fresh or same[key])
         groups.append(Group(network, name, faces, kind, counted, not fresh))
-    current: dict[tuple[Any, ...], Group] = {}
+    by_cell: dict[tuple[Any, ...], list[Group]] = defaultdict(list)
     for group in groups:
-        cell_key = group.network, group.name, group.kind
-        kept = current.get(cell_key)
-        if kept is None or group.rank > kept.rank:
-            current[cell_key] = group
-    return list(current.values())
+        by_cell[group.network, group.name, group.kind].append(group)
+    counted_groups: list[Group] = []
+    for same_cell in by_cell.values():
+        newest = sorted(same_cell, key=lambda g: g.rank, reverse=True)
+        counted_groups += [g for g in newest if not g.marked] or newest[:1]
+    return counted_groups
 
 
 def _is_todays(row: rows.Row, cell: Cell | None) -> bool:
@@ -179,10 +190,18 @@ def short(processor: str | None) -> str | None:
     """A processor's name and whether it has VNNI, of its name and instruction sets."""
     if processor is None:
         return None
-    name, _, sets = processor.partition(" (")
-    return (
-        f"{name.partition(',')[0]} {'with' if 'vnni' in sets or 'amx' in sets else 'without'} VNNI"
-    )
+    name = processor.partition(" (")[0].partition(",")[0]
+    return f"{name} {(kind_of(processor) or '').removeprefix('x86 ')}"
+
+
+def kind_of(processor: str | None) -> str | None:
+    """The kind of a processor (``efquantface.runtime.processor``), by its instruction sets."""
+    if processor is None:
+        return None
+    sets = processor.partition(" (")[2]
+    if "asimd" in sets:
+        return ARM
+    return WITH_VNNI if "vnni" in sets or "amx" in sets else WITHOUT_VNNI
 
 
 def _listed(values: Iterable[str | None]) -> str:

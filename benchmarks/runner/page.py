@@ -1,14 +1,31 @@
-"""docs/results.md: what stands between two markers is made from the rows, the rest by hand."""
+"""docs/results.md and README.md: what stands between two markers is made from the rows."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "results.md"
-MOST_LINES = 200
+from . import plots, readme, tables
+
+ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"<!-- begin (\w+) -->\n.*?<!-- end \1 -->", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page, what makes its blocks, and how long it may be."""
+
+    path: Path
+    blocks: Callable[[], dict[str, Callable[[], str]]]
+    most_lines: int
+
+
+PAGES = (
+    Page(ROOT / "docs" / "results.md", tables.all_tables, 200),
+    Page(ROOT / "README.md", readme.blocks, 110),
+)
 
 
 class PageError(Exception):
@@ -37,28 +54,27 @@ def differences(text: str, blocks: Mapping[str, str]) -> list[str]:
     return [m[1] for m in _BLOCK.finditer(text) if m[0] != wanted[m[1]]]
 
 
-def main(check: bool, page: Path = PAGE) -> int:
-    """Write page and plots, or say what would change; the exit status."""
-    from . import plots
-    from .tables import all_tables
-
-    text = page.read_text(encoding="utf-8")
-    blocks = {name: make() for name, make in all_tables().items()}
-    try:
-        wanted = rendered(text, blocks)
-    except PageError as error:
-        print(f"{page}: {error}")
-        return 1
+def main(check: bool, pages: Sequence[Page] = PAGES) -> int:
+    """Write pages and plots, or say what would change; the exit status."""
+    wrong = []
+    for page in pages:
+        text = page.path.read_text(encoding="utf-8")
+        blocks = {name: make() for name, make in page.blocks().items()}
+        try:
+            wanted = rendered(text, blocks)
+        except PageError as error:
+            print(f"{page.path}: {error}")
+            return 1
+        if not check:
+            page.path.write_text(wanted, encoding="utf-8")
+        names = differences(text, blocks)
+        wrong += [f"{page.path}: the block {name} is not what the rows make" for name in names]
+        if (lines := text.count("\n")) > page.most_lines:
+            wrong.append(f"{page.path}: {lines} lines, at most {page.most_lines}")
     if not check:
-        page.write_text(wanted, encoding="utf-8")
         plots.draw()
         return 0
-    wrong = [
-        f"{page}: the table {name} is not what the rows make" for name in differences(text, blocks)
-    ]
     wrong += [f"{path}: was drawn from other rows" for path in plots.stale()]
-    if text.count("\n") > MOST_LINES:
-        wrong.append(f"{page}: {text.count(chr(10))} lines, at most {MOST_LINES}")
     print(
         "\n".join([*wrong, "run python -m benchmarks tables"] if wrong else ["tables: as the rows"])
     )

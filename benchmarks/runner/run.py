@@ -8,26 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from efquantface import Embedder, compress
 from efquantface.data.faces import load_faces
 from efquantface.errors import EfqError
-from efquantface.export.emulate import emulate
 from efquantface.export.operators import executed
 from efquantface.graph.macs import macs
 from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model
-from efquantface.rows import mean_cosine
 from efquantface.runtime.memory import keep_freed_memory
 from efquantface.runtime.processor import kind
 
 from . import rows
+from .crops import REFERENCE, cosines, in_integers
 from .evaluation import evaluated, opened, place, plain
 from .suites import FACES, NETWORKS, QUANTFACE, Cell
 from .timing import measured
 
-_EMULATED = 64
 _QUICK = {"max_images": 300, "epochs": 1}
 
 
@@ -75,8 +71,7 @@ class Call:
 
     def teacher(self, cell: Cell) -> str:
         """The teacher's file, or the name of a default."""
-        network = NETWORKS[cell.network]
-        return network.file if network.dlib else str(self.shared / "weights" / network.file)
+        return NETWORKS[cell.network].path(self.shared)
 
     def sets(self, cell: Cell) -> dict[str, str]:
         """The held-out sets."""
@@ -211,9 +206,8 @@ def _compressed(cell: Cell, call: Call, run: Path, teacher: FaceModel) -> rows.R
 
 def _to_integers(student: FaceModel, session: Embedder, lfw: str) -> float:
     """Mean cosine of a session's embeddings to the student in integers, on crops of LFW."""
-    crops = load_faces(Path(lfw), student.contract).images[:_EMULATED]
-    exact = emulate(student, torch.from_numpy(student.contract.pixels(crops))).numpy()
-    return float(mean_cosine(session.embed(crops), exact))
+    crops = load_faces(Path(lfw), student.contract).images[:REFERENCE]
+    return cosines(session.embed(crops), in_integers(student, crops))[0]
 
 
 def _by_peer(cell: Cell, call: Call, out: Path, teacher: FaceModel) -> rows.Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -32,6 +33,10 @@ class Network:
     file: str
     preprocess: str | None = None
     dlib: bool = False
+
+    def path(self, shared: Path) -> str:
+        """Its file, or the name of a default."""
+        return self.file if self.dlib else str(shared / "weights" / self.file)
 
 
 NETWORKS = {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from .groups import FLOAT, MARK, Group, conditions, grouped, number
-from .suites import BITS, NETWORKS, QUANTFACE
+from .suites import BITS, NETWORKS, NNCF, QUANTFACE
 
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 _FULL = " full range"
+Cell = Callable[[Group], str]
 
 
 def block(verdict: str, head: Sequence[str], body: Sequence[Sequence[str]], caption: str) -> str:
@@ -48,26 +49,57 @@ def speed_of(
     return None
 
 
+def table(verdict: str, shown: Sequence[Group], columns: Mapping[str, Cell], note: str) -> str:
+    """A table with a line a group, in Markdown."""
+    body = [[cell(group) for cell in columns.values()] for group in shown]
+    return block(verdict, list(columns), body, conditions(shown, note))
+
+
+def _loss(metric: str, of: str = "lfw") -> Cell:
+    return lambda g: g.loss(metric, of)
+
+
+def _value(form: str, *path: str | int) -> Cell:
+    return lambda g: number(g.value(*path), form)
+
+
+LABEL: dict[str, Cell] = {"": lambda g: g.label}
+SEEDS: dict[str, Cell] = {"seeds": lambda g: str(len(g.rows))}
+MB = {"MB": _value(".2f", "mb")}
+PAIRS = {"TAR@1e-3, pairs": _loss("1e-3 pairs"), "1e-4": _loss("1e-4"), "1e-5": _loss("1e-5")}
+MINUTES = {"minutes": _value(".0f", "minutes")}
+
+
+def second_set(shown: Sequence[Group]) -> dict[str, Cell]:
+    """The loss on the judging set, where a row was judged."""
+    judged = any(g.losses("1e-4", "judge") for g in shown)
+    return {"second set, 1e-4": _loss("1e-4", "judge")} if judged else {}
+
+
+def _speeds(pool: Sequence[Group], batches: Sequence[int], head: str) -> dict[str, Cell]:
+    """Times as fast as the best float form, a column a runtime."""
+
+    def of(runtime: str) -> Cell:
+        return lambda g: ", ".join(
+            number(speed_of(g, pool, runtime, batch), ".2f", "x") for batch in batches
+        )
+
+    return {f"{name}, {head}": of(runtime) for runtime, name in RUNTIMES.items()}
+
+
 def by_bits() -> str:
     """Loss and speed by bits."""
     pool = grouped("bits")
     shown = [g for g in pool if g.name in BITS]
-    judged = any(g.losses("1e-4", "judge") for g in shown)
-    head = ["", "seeds", "cosine", "TAR@1e-3, pairs", "1e-4", "1e-5"]
-    head += ["second set, 1e-4"] if judged else []
-    head += ["MB", *(f"{name}, times" for name in RUNTIMES.values())]
-    body = [
-        [
-            g.label,
-            str(len(g.rows)),
-            number(g.value("lfw", "cosine"), ".4f"),
-            *(g.loss(metric) for metric in ("1e-3 pairs", "1e-4", "1e-5")),
-            *([g.loss("1e-4", "judge")] if judged else []),
-            number(g.value("mb")),
-            *(number(speed_of(g, pool, runtime), ".2f", "x") for runtime in RUNTIMES),
-        ]
-        for g in shown
-    ]
+    columns = {
+        **LABEL,
+        **SEEDS,
+        "cosine": _value(".4f", "lfw", "cosine"),
+        **PAIRS,
+        **second_set(shown),
+        **MB,
+        **_speeds(pool, (1,), "times"),
+    }
     verdict = (
         f"Take W8A8 or W6A8: at FAR 1e-4 they lose at most {worst(shown, ('w8a8', 'w6a8')):.2f} points; "
         f"W4A8 loses up to {worst(shown, ('w4a8',)):.2f}, W6A6 up to {worst(shown, ('w6a6',)):.2f} and "
@@ -79,7 +111,7 @@ def by_bits() -> str:
         "form in the same runtime, one crop, one thread; of the same bits untrained or in full range "
         "where the row has none. `python -m benchmarks run bits`"
     )
-    return block(verdict, head, body, conditions(shown, note))
+    return table(verdict, shown, columns, note)
 
 
 def pruning() -> str:
@@ -88,31 +120,20 @@ def pruning() -> str:
     pool = grouped("pruning")
     shown: list[Group] = []
     for network in ("y1", "mobileface2", "dlib"):
-        own = [g for g in base if (g.network, g.name) == (network, "w8a8")]
-        shown += own[:1]
-        found = [pruned_group(pool, network, share) for share in ("25%", "50%", "70%")]
-        shown += [g for g in found if g]
-    head = ["", "seeds", "epochs", "accuracy", "TAR@1e-4", "MACs", "MB"]
-    head += [f"{name}, batch 1, 16" for name in RUNTIMES.values()]
-    body = []
-    for g in shown:
-        teacher, student = g.value("macs", 0), g.value("macs", 1)
-        share = 1.0 if teacher is None or student is None else student / teacher
-        body.append(
-            [
-                g.label,
-                str(len(g.rows)),
-                number(g.value("epochs"), ".0f"),
-                g.loss("accuracy"),
-                g.loss("1e-4"),
-                f"{share:.0%}",
-                number(g.value("mb")),
-                *(
-                    ", ".join(number(speed_of(g, base + pool, r, b), ".2f", "x") for b in (1, 16))
-                    for r in RUNTIMES
-                ),
-            ]
-        )
+        shown += _named(base, network, "w8a8")
+        for pruned in ("25%", "50%", "70%"):
+            shown += pruned_groups(pool, network, pruned)
+    columns = {
+        **LABEL,
+        **SEEDS,
+        "epochs": _value(".0f", "epochs"),
+        "accuracy": _loss("accuracy"),
+        "TAR@1e-4": _loss("1e-4"),
+        **second_set(shown),
+        "MACs": _macs,
+        **MB,
+        **_speeds(base + pool, (1, 16), "batch 1, 16"),
+    }
     losses = {
         share: [loss for g in shown if g.name.startswith(share) and (loss := g.mean_loss("1e-4"))]
         for share in ("25%", "50%")
@@ -126,13 +147,19 @@ def pruning() -> str:
         "Losses in points on LFW, TAR of all pairs. Channels by Taylor's importance in eight rounds. "
         "Times as fast as the best float form, one thread. `python -m benchmarks run pruning`"
     )
-    return block(verdict, head, body, conditions(shown, note))
+    return table(verdict, shown, columns, note)
 
 
-def pruned_group(groups: Sequence[Group], network: str, share: str) -> Group | None:
-    """The default recipe's group, or of other recipes the one nearest to it."""
+def _macs(g: Group) -> str:
+    """Multiply-accumulates that are left."""
+    teacher, student = g.value("macs", 0), g.value("macs", 1)
+    return f"{1.0 if teacher is None or student is None else student / teacher:.0%}"
+
+
+def pruned_groups(groups: Sequence[Group], network: str, share: str) -> list[Group]:
+    """The default recipe's groups, or of other recipes those nearest to it."""
     names = [f"{share} w8a8{form}" for form in ("", f"{_FULL} 12 epochs", _FULL)]
-    return next(iter(_named(groups, network, *names)), None)
+    return next(filter(None, (_named(groups, network, name) for name in names)), [])
 
 
 def processors() -> str:
@@ -204,14 +231,16 @@ def peers() -> str:
             rule = _named(others, network, f"{QUANTFACE}, {bits}")
             shown += [*rule, *(_named(ours, network, bits) if rule else [])]
     own = {id(g) for g in ours}
-    head = ["", "TAR@1e-3, pairs", "1e-4", "1e-5", "MB", "times as fast, batch 1"]
-    body = []
-    for g in shown:
-        label = g.label.replace(", ", ", ours, ", 1) if id(g) in own else g.label
-        runtime = "openvino" if g.name == "NNCF" else "onnxruntime"
-        times = speed_of(g, ours, runtime) if id(g) in own else g.times(runtime, 1)
-        losses = [g.loss(metric) for metric in ("1e-3 pairs", "1e-4", "1e-5")]
-        body.append([label, *losses, number(g.value("mb")), number(times, ".2f", "x")])
+
+    def label(g: Group) -> str:
+        return g.label.replace(", ", ", ours, ", 1) if id(g) in own else g.label
+
+    def times(g: Group) -> str:
+        runtime = "openvino" if g.name == NNCF else "onnxruntime"
+        found = speed_of(g, ours, runtime) if id(g) in own else g.times(runtime, 1)
+        return number(found, ".2f", "x")
+
+    columns = {"": label, **PAIRS, **MB, "times as fast, batch 1": times}
     static = worst([g for g in shown if g.network == "y1"], ("quantize_static Percentile",))
     mine = worst([g for g in shown if g.network == "y1"], ("w8a8",))
     by_rule = worst(shown, (f"{QUANTFACE}, w6a6",))
@@ -225,7 +254,7 @@ def peers() -> str:
         "networks are float inside), the same images and steps. NNCF's file runs in OpenVINO. "
         "`python -m benchmarks run peers`"
     )
-    return block(verdict, head, body, conditions(shown, note))
+    return table(verdict, shown, columns, note)
 
 
 def _named(groups: Sequence[Group], network: str, *names: str) -> list[Group]:
@@ -239,19 +268,17 @@ def networks() -> str:
         for g in grouped("networks")
         if g.losses("1e-4") and (not g.name.endswith(_FULL) or g.network not in NETWORKS)
     ]
-    head = ["", "seeds", "held-out loss", "accuracy", "TAR@1e-4", "1e-5", "MB", "int8", "minutes"]
-    body = [
-        [
-            g.label,
-            str(len(g.rows)),
-            number(g.value("held_out", 1), ".4f"),
-            *(g.loss(metric) for metric in ("accuracy", "1e-4", "1e-5")),
-            number(g.value("mb")),
-            "{} of {}".format(*g.rows[0]["int8"]),
-            number(g.value("minutes"), ".0f"),
-        ]
-        for g in shown
-    ]
+    columns = {
+        **LABEL,
+        **SEEDS,
+        "held-out loss": _value(".4f", "held_out", 1),
+        "accuracy": _loss("accuracy"),
+        "TAR@1e-4": _loss("1e-4"),
+        "1e-5": _loss("1e-5"),
+        **MB,
+        "int8": lambda g: "{} of {}".format(*g.rows[0]["int8"]),
+        **MINUTES,
+    }
     verdict = (
         "No other network at hand loses more than "
         f"{worst(shown, ('w8a8', f'w8a8{_FULL}')):.2f} points of TAR at FAR 1e-4 in W8A8."
@@ -260,7 +287,7 @@ def networks() -> str:
         "Held-out loss is 1 - cosine to the teacher after training. The IResNet-18 was made for want of "
         "a trained one and is not representative. `python -m benchmarks run networks`"
     )
-    return block(verdict, head, body, conditions(shown, note))
+    return table(verdict, shown, columns, note)
 
 
 def _names(groups: Sequence[Group]) -> list[str]:
@@ -270,22 +297,12 @@ def _names(groups: Sequence[Group]) -> list[str]:
 def synthetic() -> str:
     """Students that saw no photograph."""
     shown = grouped("synthetic") or [g for g in grouped("images") if g.faces == "synthetic:6000"]
-    head = ["", "seeds", "TAR@1e-3, pairs", "1e-4", "1e-5", "minutes"]
-    body = [
-        [
-            g.label,
-            str(len(g.rows)),
-            *(g.loss(metric) for metric in ("1e-3 pairs", "1e-4", "1e-5")),
-            number(g.value("minutes"), ".0f"),
-        ]
-        for g in shown
-    ]
     verdict = (
         "Synthetic faces alone cost at most "
         f"{worst(shown, _names(shown)):.2f} points of TAR at FAR 1e-4 in what is measured."
     )
     note = "6,000 images of the default generator. `python -m benchmarks run synthetic`"
-    return block(verdict, head, body, conditions(shown, note))
+    return table(verdict, shown, {**LABEL, **SEEDS, **PAIRS, **MINUTES}, note)
 
 
 def all_tables() -> dict[str, Callable[[], str]]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.runner import page, plots, rows
+from benchmarks.runner import page, plots, readme, rows
 from benchmarks.runner.bounds import Bound
 from benchmarks.runner.groups import MARK, NOT_RECORDED, grouped
 from benchmarks.runner.page import PageError, differences, rendered
 from benchmarks.runner.suites import BITS, cells
-from benchmarks.runner.tables import by_bits, speed_of
+from benchmarks.runner.tables import by_bits, pruning, speed_of
 
 TODAY = {(c.network, c.name): c.digest for c in cells("bits")}
 
@@ -68,12 +69,21 @@ def test_rows_of_todays_recipe_replace_older_ones() -> None:
     assert group.losses("1e-4") == [pytest.approx(0.1)]
 
 
-def test_of_two_training_sets_the_one_measured_last_counts() -> None:
-    first = row("w8a8", 0, 0.009, date="2026-11-28")
-    last = row("w8a8", 0, 0.001, date="2026-11-29", faces="union")
+def test_two_training_sets_stand_side_by_side() -> None:
+    first = row("w8a8", 0, 0.009, date="2026-11-28", images=6086)
+    more = {"date": "2026-11-29", "faces": "union"}
+    last = [row("w8a8", s, 0.001, images=n, **more) for s, n in enumerate((11_300, 11_400))]
+    for found in ([first, *last], [*last, first]):
+        labels = [group.label for group in grouped("bits", found)]
+        assert labels == ["y1, w8a8, on 11,350 images of union", "y1, w8a8"]
+
+
+def test_of_old_rows_those_count_that_were_measured_last() -> None:
+    first = row("w8a8", 0, 0.009, recipe=None, date="2026-11-28")
+    last = row("w8a8", 0, 0.001, recipe=None, date="2026-11-29", faces="union")
     for found in ([first, last], [last, first]):
         (group,) = grouped("bits", found)
-        assert group.label == "y1, w8a8, on union"
+        assert group.label == f"y1, w8a8, on union {MARK}"
 
 
 def test_a_peer_has_no_recipe_to_be_marked_for() -> None:
@@ -110,11 +120,13 @@ def test_a_second_set_has_a_column(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(rows, "RESULTS", tmp_path)
     found = [row(bits, 0, 0.001) for bits in BITS]
     rows.write("bits", found)
-    assert "second set" not in by_bits()
+    rows.write("pruning", [{**found[0], "name": f"{n}% w8a8"} for n in (25, 50)])
+    assert "second set" not in by_bits() + pruning()
     judge = {"set": "mine", "1e-4": [0.9, 0.85, 0.05, 0.04, 0.06]}
     rows.write("bits", [{**found[0], "judge": judge}, *found[1:]])
-    assert "second set, 1e-4" in by_bits()
-    assert "+5.00 [+4.00, +6.00]" in by_bits()
+    for table in (by_bits, pruning):
+        assert "| second set, 1e-4 |" in table()
+        assert "| +5.00 [+4.00, +6.00] |" in table()
 
 
 def test_speed_is_that_of_the_same_bits_and_of_nothing_else() -> None:
@@ -178,30 +190,55 @@ def test_markers_and_tables_are_the_same(blocks: dict[str, str]) -> None:
         rendered(PAGE, blocks)
 
 
-def test_the_check_fails_where_the_page_was_edited(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("made", page.PAGES, ids=lambda p: p.path.name)
+def test_the_check_fails_where_a_page_was_edited(
+    made: page.Page, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy = tmp_path / "results.md"
-    text = page.PAGE.read_text(encoding="utf-8")
+    copy = tmp_path / made.path.name
+    text = made.path.read_text(encoding="utf-8")
     copy.write_text(text, encoding="utf-8")
-    assert page.main(True, copy) == 0
-    copy.write_text(text.replace("| y1, w8a8 ", "| y1, W8A8 ", 1), encoding="utf-8")
-    assert page.main(True, copy) == 1
-    assert "the table bits is not what the rows make" in capsys.readouterr().out
-    copy.write_text(text + "\n" * 200, encoding="utf-8")
-    assert page.main(True, copy) == 1
-    assert "at most 200" in capsys.readouterr().out
+    copies = [replace(made, path=copy)]
+    assert page.main(True, copies) == 0
+    copy.write_text(text.replace("| y1, ", "| y2, ", 1), encoding="utf-8")
+    assert page.main(True, copies) == 1
+    assert "the block bits is not what the rows make" in capsys.readouterr().out
+    copy.write_text(text + "\n" * made.most_lines, encoding="utf-8")
+    assert page.main(True, copies) == 1
+    assert f"at most {made.most_lines}" in capsys.readouterr().out
 
 
-def test_a_picture_of_other_rows_is_stale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    name = "bits.png"
-    monkeypatch.setattr(plots, "PLOTS", {name: plots.PLOTS[name]})
+@pytest.mark.parametrize("name", ["bits.png", "readme.svg"])
+def test_a_picture_of_other_rows_is_stale(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plot = plots.PLOTS[name]
+    monkeypatch.setattr(plots, "PLOTS", {name: plot})
     assert plots.stale(tmp_path) == [tmp_path / name]
     plots.draw(tmp_path)
     assert plots.stale(tmp_path) == []
-    points, marks = plots.PLOTS[name]
-    monkeypatch.setattr(plots, "PLOTS", {name: (lambda: points()[1:], marks)})
+    fewer = replace(plot, points=lambda: plot.points()[1:])
+    monkeypatch.setattr(plots, "PLOTS", {name: fewer})
     assert plots.stale(tmp_path) == [tmp_path / name]
+
+
+def test_the_readmes_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(rows, "RESULTS", tmp_path)
+    ms = {"onnxruntime": {"1": {"float": 6.0, "student": 3.0, "user": 12.0}}}
+    cells = [(network, bits) for network in readme.NETWORKS for bits in readme.BITS]
+    found = [row(bits, 0, 0.001 * at, network) for at, (network, bits) in enumerate(cells)]
+    found[0] |= {"speed": ms, "speed_on": "AMD EPYC (avx2, avx512_vnni)"}
+    found[1] |= {"speed": ms, "speed_on": "AMD EPYC (avx2, fma)"}
+    rows.write("bits", found)
+    lines = readme.by_bits().splitlines()
+    assert lines[2].endswith("| W8A8 | 0.00 | 0.00 | 1.16 | 2.0x | – |")  # noqa: RUF001
+    assert lines[3].endswith("|  | W6A8 | 0.10 | 0.10 | 1.16 | – | 2.0x |")  # noqa: RUF001
+    assert "y1's own file takes 2.0 times as long" in lines[-1]
+    assert "recipe" not in lines[-1]
+    rows.write("bits", [{**found[0], "recipe": None}, *found[1:]])
+    assert "1 of 9 rows are of another recipe" in readme.by_bits()
+    rows.write("bits", found[1:])
+    with pytest.raises(LookupError, match="y1, w8a8"):
+        readme.by_bits()
 
 
 @pytest.mark.parametrize("path", sorted(rows.RESULTS.glob("*.jsonl")), ids=lambda p: p.stem)

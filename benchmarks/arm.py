@@ -1,175 +1,126 @@
-"""The same codes on ARM: ONNX Runtime's aarch64 wheel under qemu against the same version on x86.
+"""The same codes on ARM: a runtime's aarch64 wheel under qemu against the same version on x86.
 
     sudo apt install qemu-user debootstrap
-    python benchmarks/arm.py --shared ../shared --work runs/arm --dlib LFW150 --students \
-        y1=RUN/student.onnx mobileface2=RUN/student.onnx edgeface=RUN/student.onnx dlib=RUN/student.onnx
+    python benchmarks/arm.py --shared ../shared --work WORK --dlib LFW150 --runs \
+        y1=RUN mobileface2=RUN edgeface_xs=RUN dlib=RUN
+    python benchmarks/arm.py --shared ../shared --work WORK --runtime litert --crops 8 --runs y1=RUN
 
-WORK gets Debian's arm64 packages by debootstrap (its first stage, which runs nothing of ARM), unpacked,
-and the aarch64 wheels of this environment's ONNX Runtime and NumPy. qemu-aarch64 runs that Python with
-the folder in front of the system's paths (-L): neither chroot nor binfmt_misc is needed. The folder
-holds a /proc/cpuinfo of ARM, since ONNX Runtime ends with a segmentation fault on that of x86.
-
-Processors: cortex-a72 has NEON alone, neoverse-n1 the dot product (SDOT, UDOT), max the matrix product
-of 8 bits (SMMLA, UMMLA), too. Every quantizer's codes are made outputs of the file, as in the parity
-check. Rows are files of benchmarks/results/arm. --dlib is as in benchmarks/clients.py.
+WORK gets Debian's arm64 Python and the wheels (benchmarks/runner/places.py). Processors: cortex-a72
+has NEON alone, neoverse-n1 the dot product (SDOT, UDOT), max the matrix product of 8 bits (SMMLA,
+UMMLA), too. Every quantizer's codes are made outputs of the file, as in the parity check. For LiteRT,
+max goes without SME: under qemu 7.2's SME its convolutions are wrong, and whether qemu or a kernel is at
+fault is not known. Crops for dlib: benchmarks/README.md. Rows: benchmarks/results/arm.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
-import os
 import subprocess
-import sys
 import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from clients import (
-    CHILD,
-    PLAIN,
-    add_arguments,
-    cosines,
-    in_integers,
-    lfw_crops,
-    lfw_folder,
-    made,
-)
-from commands import command_line
-from efquantface.contract import FaceContract
+from efquantface.formats.delivery import deliver
+from efquantface.formats.table import FORMATS
+from efquantface.graph.graph import module_nodes, name_of
+from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model
-
-ROWS = Path(__file__).parent / "results" / "arm"
-SUITE = "bookworm"
-DEBIAN_PYTHON = "3.11"
-WHEELS = ("onnxruntime", "numpy")
-PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
-NEWER = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm asimddp"
-# name in qemu: part number and features, for /proc/cpuinfo: cpuinfo, of ONNX Runtime, goes by both
-PROCESSORS = {
-    "cortex-a72": ("0xd08", "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"),
-    "neoverse-n1": ("0xd0c", NEWER),
-    "max": ("0xd0c", f"{NEWER} i8mm"),
-}
-CPUINFO = """processor\t: {number}
-BogoMIPS\t: 50.00
-Features\t: {features}
-CPU implementer\t: 0x41
-CPU architecture: 8
-CPU variant\t: 0x3
-CPU part\t: {part}
-CPU revision\t: 1
-
-"""
-
-Codes = dict[str, npt.NDArray[Any]]
+from efquantface.quantize.fake_quant import ActivationQuantizer, InputQuantizer
+from runner import rows
+from runner.crops import Floats, cosines, in_integers, lfw_crops
+from runner.places import MIRROR, PROCESSORS, Codes, Place, on_arm
+from runner.script import add_runs, lfw_folder, parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    parser.add_argument("--crops", type=int, default=32)
-    parser.add_argument(
-        "--processors", nargs="+", choices=PROCESSORS, default=[*PROCESSORS], help="of qemu-aarch64"
-    )
-    parser.add_argument("--mirror", default="http://deb.debian.org/debian")
-    args = parser.parse_args()
-    root = arm_root(args.work.resolve(), args.mirror)
-    for name, path in args.students:
-        row = measure(name, path, root, args)
-        ROWS.mkdir(parents=True, exist_ok=True)
-        (ROWS / f"{name}.json").write_text(json.dumps(row, indent=1) + "\n")
-        print(table([row]), flush=True)
+    words = parser(__doc__)
+    add_runs(words, crops=32)
+    words.add_argument("--work", type=Path, required=True, help="for Debian's packages: 1 GB")
+    words.add_argument("--runtime", choices=RUNTIMES, default="onnxruntime")
+    words.add_argument("--processors", nargs="+", choices=PROCESSORS, default=[*PROCESSORS])
+    words.add_argument("--mirror", default=MIRROR)
+    args = words.parse_args()
+    for name, run in args.runs:
+        row = measure(name, run, RUNTIMES[args.runtime], args)
+        rows.keep("arm", row)
+        for processor, found in row["arm"].items():
+            print(
+                f"{row['name']}/{processor}: {found['differing']:,} of {found['codes']:,} codes differ, "
+                f"by {found['largest_step']} at most; cosine to x86 {found['cosine_to_x86'][0]:.6f}",
+                flush=True,
+            )
 
 
-def arm_root(work: Path, mirror: str) -> Path:
-    """A folder with Debian's arm64 Python and the wheels (in ``wheels``), made where it is not there."""
-    root, done = work / "root", work / "complete"
-    if done.is_file():
-        return root
-    work.mkdir(parents=True, exist_ok=True)
-    stage = ["debootstrap", "--arch", "arm64", "--foreign", "--variant", "minbase"]
-    run([*stage, "--include", "python3", SUITE, str(work / "debootstrap"), mirror])
-    for package in sorted((work / "debootstrap" / "var/cache/apt/archives").glob("*.deb")):
-        run(["dpkg-deb", "-x", str(package), str(root)])
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--only-binary", ":all:"]
-    platforms = [word for p in PLATFORMS for word in ("--platform", p)]
-    wheels = [f"{name}=={importlib.metadata.version(name)}" for name in WHEELS]
-    target = ["--python-version", DEBIAN_PYTHON, "--target", str(root / "wheels")]
-    run([*pip, *platforms, *target, *wheels])
-    done.touch()
-    return root
-
-
-def write_cpuinfo(root: Path, processor: str) -> None:
-    """The /proc/cpuinfo that a processor's own Linux shows."""
-    part, features = PROCESSORS[processor]
-    text = "".join(
-        CPUINFO.format(number=number, part=part, features=features)
-        for number in range(os.cpu_count() or 1)
-    )
-    (root / "proc" / "cpuinfo").write_text(text)
-
-
-def run(command: list[str], **environment: str) -> None:
-    """Run a command; what it prints is shown where it fails."""
-    done = subprocess.run(
-        command,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout}\nended with {done.returncode}")
-
-
-def measure(name: str, path: Path, root: Path, args: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, run: Path, runtime: Runtime, args: argparse.Namespace) -> rows.Row:
     """A row: each processor's codes and embeddings against those of x86."""
-    student = load_model(path.with_name("student.safetensors"))
+    student = load_model(run / "student.safetensors")
     images = lfw_crops(lfw_folder(name, args), student.contract, args.crops).images
-    row: dict[str, Any] = {
-        "name": name,
+    package = runtime.wheels[0]
+    row: rows.Row = {
+        "name": name if args.runtime == "onnxruntime" else f"{name} in {args.runtime}",
         "crops": len(images),
-        "onnxruntime": importlib.metadata.version("onnxruntime"),
+        args.runtime: importlib.metadata.version(package),
         "qemu": subprocess.check_output(["qemu-aarch64", "--version"], text=True).split("\n")[0],
-        "command": command_line(),
-        **made(),
+        **rows.stamp(),
         "arm": {},
     }
+    installed = {found.name for found in importlib.metadata.distributions()}
+    wheels = [wheel for wheel in runtime.wheels if wheel in installed]
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        np.save(work / "crops.npy", images)
-        labels = with_codes(path, work / "codes.onnx")
-        files = (work / "codes.onnx", path.resolve())
-        here, plain = outputs([sys.executable], files, work, student.contract)
+        file, labels = runtime.with_codes(run, student, Path(folder))
+
+        def outputs(place: Place) -> tuple[Codes, Floats]:
+            found = place.outputs(runtime.client, file, images, student.contract)
+            mine = found.pop("embeddings")
+            if runtime.itself:  # without outputs in between, which keep operators from being fused
+                whole = place.outputs(
+                    runtime.itself, run / "student.onnx", images, student.contract
+                )
+                mine = whole["embeddings"]
+            return {labels.get(tensor, tensor): codes for tensor, codes in found.items()}, mine
+
+        here, plain = outputs(Place())
         exact = in_integers(student, images)
         row["x86_cosine_to_integers"] = cosines(plain, exact)
-        for processor in args.processors:
-            write_cpuinfo(root, processor)
-            python = str(root / "usr" / "bin" / f"python{DEBIAN_PYTHON}")
-            emulated = ["qemu-aarch64", "-cpu", processor, "-L", str(root), python]
-            there, embeddings = outputs(emulated, files, work, student.contract, root / "wheels")
-            row["arm"][processor] = {
-                **compared(*({labels[t]: c[t] for t in labels} for c in (here, there))),
-                "cosine_to_integers": cosines(embeddings, exact),
-                "cosine_to_x86": cosines(embeddings, plain),
-                "equal_embeddings": bool((embeddings == plain).all()),
-            }
+        for processor, place in on_arm(args.work, wheels, args.mirror, runtime.models):
+            if processor in args.processors:
+                there, embeddings = outputs(place)
+                row["arm"][processor] = {
+                    **compared(here, there),
+                    "cosine_to_integers": cosines(embeddings, exact),
+                    "cosine_to_x86": cosines(embeddings, plain),
+                    "equal_embeddings": bool((embeddings == plain).all()),
+                }
     return row
 
 
-def with_codes(path: Path, out: Path) -> dict[str, str]:
-    """Write the file with every quantizer's codes as outputs, too: their names, by tensor."""
-    model = onnx.load(str(path))
+def compared(here: Codes, there: Codes) -> rows.Row:
+    """How many codes differ, by how much, and the first quantizer (in the file's order) that does."""
+    steps = {n: np.abs(here[n].astype(np.int32) - there[n].astype(np.int32)) for n in here}
+    first = next((n for n, s in steps.items() if s.any()), None)
+    return {
+        "quantizers": len(steps),
+        "codes": sum(s.size for s in steps.values()),
+        "differing": sum(int((s > 0).sum()) for s in steps.values()),
+        "largest_step": max(int(s.max()) for s in steps.values()),
+        "first": first
+        and {
+            "quantizer": first,
+            "differing": float((steps[first] > 0).mean()),
+            "largest_step": int(steps[first].max()),
+        },
+    }
+
+
+def onnx_with_codes(run: Path, student: FaceModel, folder: Path) -> tuple[Path, dict[str, str]]:
+    """The file with every quantizer's codes as outputs, too, and their names by tensor."""
+    model = onnx.load(str(run / "student.onnx"))
     values = onnx.shape_inference.infer_shapes(model).graph.value_info
     kinds = {v.name: v.type.tensor_type.elem_type for v in values}
     labels = {}
@@ -181,82 +132,55 @@ def with_codes(path: Path, out: Path) -> dict[str, str]:
             model.graph.output.append(helper.make_tensor_value_info(node.output[0], kind, None))
             before = makers.get(node.input[0])
             labels[node.output[0]] = f"{node.name} after {before.op_type if before else 'input'}"
-    onnx.save(model, str(out))
-    return labels
+    onnx.save(model, str(folder / "codes.onnx"))
+    return folder / "codes.onnx", labels
 
 
-def outputs(
-    python: list[str],
-    files: tuple[Path, Path],
-    work: Path,
-    contract: FaceContract,
-    packages: Path | None = None,
-) -> tuple[Codes, npt.NDArray[np.float32]]:
-    """The codes of the file that gives them, and the embeddings of the file itself, by client.py."""
-    (work / "contract.json").write_text(contract.to_json())
-    environment = {"PYTHONPATH": str(packages)} if packages else {}
-    found = []
-    for client, file in zip(("codes", PLAIN), files, strict=True):
-        words = [
-            str(CHILD),
-            client,
-            str(file),
-            *(str(work / n) for n in ("crops.npy", "contract.json")),
-        ]
-        run([*python, *words, str(work / "out.npz")], **environment)
-        with np.load(work / "out.npz") as arrays:
-            found.append(dict(arrays.items()))
-        if "refused" in found[-1]:
-            raise SystemExit(f"{' '.join(python)}: {file}: {found[-1]['refused']}")
-    codes, embeddings = found
-    del codes["embeddings"]
-    return codes, embeddings["embeddings"]
+def litert_with_codes(run: Path, student: FaceModel, folder: Path) -> tuple[Path, dict[str, str]]:
+    """The same of the .tflite, whose tensors have the quantizers' names."""
+    from efquantface.runtime.litert_file import read_checked, with_outputs
 
-
-def compared(here: Codes, there: Codes) -> dict[str, Any]:
-    """How many codes differ, by how much, and the first quantizer (in the file's order) that does."""
-    steps = {n: np.abs(here[n].astype(np.int32) - there[n].astype(np.int32)) for n in here}
-    first = next((n for n, s in steps.items() if s.any()), None)
-    return {
-        "quantizers": len(steps),
-        "codes": sum(s.size for s in steps.values()),
-        "differing": sum(int((s > 0).sum()) for s in steps.values()),
-        "largest_step": max(int(s.max()) for s in steps.values()),
-        "first": None
-        if first is None
-        else {
-            "quantizer": first,
-            "differing": float((steps[first] > 0).mean()),
-            "largest_step": int(steps[first].max()),
-        },
-    }
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """A line a network and processor."""
-    lines = [
-        "| | crops | quantizers | codes | of them differ | largest step | first (share, step) "
-        "| cosine to x86 | to the integers |",
-        "|---|---|---|---|---|---|---|---|---|",
+    file = folder / "student.tflite"
+    deliver(student, FORMATS["tflite"], file)
+    data, stored = read_checked(file)
+    names = stored.names()
+    tensors = [
+        names[name_of(node)]
+        for node, module in module_nodes(student.graph)
+        if isinstance(module, ActivationQuantizer | InputQuantizer)
     ]
-    for row in rows:
-        for processor, found in row["arm"].items():
-            share = found["differing"] / found["codes"]
-            cosine = [
-                "{:.6f} ({:.6f})".format(*found[k]) for k in ("cosine_to_x86", "cosine_to_integers")
-            ]
-            first = found["first"]
-            where = (
-                f"{first['quantizer']} ({first['differing']:.2g}, {first['largest_step']})"
-                if first
-                else "none"
-            )
-            lines.append(
-                f"| {row['name']}/{processor} | {row['crops']} | {found['quantizers']} | "
-                f"{found['codes']:,} | {found['differing']:,} ({share:.2%}) | "
-                f"{found['largest_step']} | {where} | " + " | ".join(cosine) + " |"
-            )
-    return "\n".join([*lines, ""])
+    file.write_bytes(with_outputs(data, stored, (stored.ends[1], *tensors)))
+    return file, {}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a runtime is asked for codes.
+
+    Attributes:
+        client: of client.py, gives all outputs; ``itself`` the embeddings of the file as it is.
+        wheels: the runtime's, and what it needs of other packages, where that is here.
+        models: what qemu is told in place of a processor's name.
+    """
+
+    client: str
+    itself: str | None
+    wheels: tuple[str, ...]
+    with_codes: Callable[[Path, FaceModel, Path], tuple[Path, dict[str, str]]]
+    models: Mapping[str, str] = field(default_factory=dict)
+
+
+_LITERT = ("ai-edge-litert", "numpy", "backports.strenum", "tqdm", "typing_extensions", "protobuf")
+RUNTIMES = {
+    "onnxruntime": Runtime("codes", "onnxruntime", ("onnxruntime", "numpy"), onnx_with_codes),
+    "litert": Runtime(
+        "litert",
+        None,
+        (*_LITERT, "ml_dtypes", "flatbuffers"),
+        litert_with_codes,
+        {"max": "max,sme=off"},
+    ),
+}
 
 
 if __name__ == "__main__":

@@ -7,14 +7,12 @@ A model is whatever efq reads; a float network is written in float. Sites are th
 `efq export --format web`, one thread, all pages of a browser open at once and timed in turns: medians
 and quartiles over all faces. `cosine` is the least of the page's embeddings to those of the same file
 on this machine, over crops of the default generator. Needs Chromium and npm.
-Writes OUT/browser.md and browser.json.
+Rows: benchmarks/results/browser.jsonl.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import sys
 import time
 from pathlib import Path
@@ -22,14 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from commands import command_line
 from efquantface import assets
 from efquantface.data.synthetic import load_generator, synthetic_faces
 from efquantface.formats.delivery import deliver
 from efquantface.formats.table import FORMATS, Choices
 from efquantface.formats.web import RUNTIMES
 from efquantface.importers.load import load_model
-from efquantface.runtime.environment import environment
+from runner import rows
+from runner.crops import cosines
+from runner.script import parser
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from chromium import Browser, Page, npm_packages, served
@@ -52,12 +51,11 @@ TIME = """(async () => {
 })()"""
 
 
-def site(path: str, runtime: str, folder: Path) -> tuple[float, int]:
-    """Write a site; returns the seconds that took, and the model's bytes."""
-    start = time.monotonic()
+def site(path: str, runtime: str, folder: Path) -> int:
+    """Write a site; returns the model's bytes."""
     deliver(load_model(path), FORMATS["web"], folder, Choices(runtime=runtime))
     (folder / "node_modules").symlink_to(npm_packages())
-    return time.monotonic() - start, next(folder.glob("model.*")).stat().st_size
+    return next(folder.glob("model.*")).stat().st_size
 
 
 def agreement(page: Page, path: str, folder: Path) -> float:
@@ -73,21 +71,18 @@ def agreement(page: Page, path: str, folder: Path) -> float:
         data = f"Uint8ClampedArray.from({rgba.ravel().tolist()})"
         crop = f"{{width: {size[2]}, height: {size[1]}, data: {data}}}"
         found.append(page.js(f"recognizer.embed({crop}).then(e => [...e])"))
-    lengths = np.linalg.norm(own, axis=1) * np.linalg.norm(found, axis=1)
-    return float(((own * np.array(found)).sum(1) / lengths).min())
+    return cosines(own, np.array(found))[1]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", nargs="+", required=True, help="NAME=MODEL")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--faces", type=int, default=5, help="a round")
-    args = parser.parse_args()
+    words = parser(__doc__)
+    words.add_argument("--models", nargs="+", required=True, help="NAME=MODEL")
+    words.add_argument("--out", type=Path, required=True)
+    words.add_argument("--rounds", type=int, default=12)
+    words.add_argument("--faces", type=int, default=5, help="a round")
+    args = words.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
+    made: list[dict[str, Any]] = []
     browser = Browser()
     with contextlib.ExitStack() as open_ones:
         open_ones.callback(browser.close)
@@ -95,36 +90,25 @@ def main() -> None:
         for name, path in (entry.split("=", 1) for entry in args.models):
             for runtime in RUNTIMES:
                 folder = args.out / f"{name}-{runtime}-{int(time.time())}"
-                _, size = site(path, runtime, folder)
+                size = site(path, runtime, folder)
                 page = browser.page()
                 page.go(open_ones.enter_context(served(folder)))
                 page.js(OPEN)
                 pages.append((page, []))
                 cosine = agreement(page, path, folder)
-                rows.append({"model": name, "runtime": runtime, "bytes": size, "cosine": cosine})
+                made.append({"model": name, "runtime": runtime, "bytes": size, "cosine": cosine})
         for _ in range(args.rounds):
             for page, times in pages:
                 times += page.js(TIME.replace("FACES", str(args.faces)))
         version = browser.send("Browser.getVersion")["product"]
-    env = environment()
-    packages = ", ".join(f"{k} {v}" for r in RUNTIMES.values() for k, v in r.packages.items())
-    lines = [
-        f"{time.strftime('%Y-%m-%d')}, {env['processor']} ({', '.join(env['instruction_sets'])}), "
-        f"{version}, {packages}; `{command_line()}`",
-        "",
-        "| | runtime | ms a face | quartiles | MB | cosine |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row, (_, times) in zip(rows, pages, strict=True):
+    packages = {k: v for r in RUNTIMES.values() for k, v in r.packages.items()}
+    versions = {"packages": {**packages, "chromium": version}}
+    for row, (_, times) in zip(made, pages, strict=True):
         low, middle, high = np.percentile(times, (25, 50, 75))
         row |= {"median_ms": middle, "quartiles_ms": [low, high], "faces": len(times)}
-        lines.append(
-            f"| {row['model']} | {row['runtime']} | {middle:.1f} | {low:.1f}-{high:.1f} "
-            f"| {row['bytes'] / 1e6:.2f} | {row['cosine']:.6f} |"
-        )
-    (args.out / "browser.md").write_text("\n".join([*lines, ""]))
-    (args.out / "browser.json").write_text(json.dumps({"head": lines[0], "rows": rows}, indent=1))
-    print("\n".join(lines))
+        name = f"{row['model']} in {row['runtime']}"
+        rows.keep("browser", {**rows.stamp(), **versions, "name": name, **row})
+        print(f"{name}: {middle:.1f} ms ({low:.1f} to {high:.1f}), cosine {row['cosine']:.6f}")
 
 
 if __name__ == "__main__":

@@ -5,24 +5,20 @@
 
 Each line is the median of --rounds processes that quantize MODEL with 64 random crops, on all cores,
 beside so many processes that compute without end; `GOMP_SPINCOUNT` unset is what OpenMP does by itself,
-2000 is what the package sets. Rows: benchmarks/results/busy_machine.json.
+2000 is what the package sets. Rows: benchmarks/results/busy_machine.jsonl.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from commands import command_line
-from efquantface.runtime.environment import environment
+from runner import rows
+from runner.script import parser
 
-ROWS = Path(__file__).parent / "results" / "busy_machine.json"
 TURNS = (None, "1000", "2000", "3000", "10000")
 # torch comes first, so that what the package sets is too late
 WORK = """
@@ -54,13 +50,11 @@ def seconds(model: Path, turns: str | None) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--beside", type=int, nargs="+", default=[0, 4], help="processes beside it")
-    parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+    words = parser(__doc__)
+    words.add_argument("--model", type=Path, required=True)
+    words.add_argument("--beside", type=int, nargs="+", default=[0, 4], help="processes beside it")
+    words.add_argument("--rounds", type=int, default=3)
+    args = words.parse_args()
     found = []
     for count in args.beside:
         others = [
@@ -78,16 +72,8 @@ def main() -> None:
             middle = statistics.median(times[turns])
             found.append({"beside": count, "turns": turns, "seconds": middle, "all": times[turns]})
             print(f"beside {count}: GOMP_SPINCOUNT {turns or 'unset'}: {middle:.1f} s", flush=True)
-    env = environment()
-    row = {
-        "model": args.model.name,
-        "date": time.strftime("%Y-%m-%d"),
-        "processor": env["processor"],
-        "cores": os.cpu_count(),
-        "command": command_line(),
-        "found": found,
-    }
-    ROWS.write_text(json.dumps(row, indent=1) + "\n")
+    row = {"name": args.model.name, "cores": os.cpu_count(), "found": found}
+    rows.keep("busy_machine", {**rows.stamp(), **row})
 
 
 if __name__ == "__main__":

@@ -9,24 +9,28 @@ ROOT holds what there is of
     IJBB, IJBC with meta and loose_crop
 Runs recipes/paper_*.yaml; a run that is there is not repeated. Missing parts give an empty cell and a
 line with the reason. Accuracy is arcface_torch's (flip on); IJB is TAR@FAR=1e-4 with N1D1F1.
+OUT/paper_tables.md gets the tables.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from commands import command_line
 from efquantface import compress
 from efquantface.errors import EfqError
 from efquantface.recipe import Recipe
-from efquantface.runtime.environment import environment
+from runner import rows
+from runner.script import parser
+from runner.tables import row
 
 BACKBONES = ("r18", "r50", "r100", "mobilefacenet")
 PAIRS = ("lfw", "cfp_fp", "agedb_30", "calfw", "cplfw")
 TEMPLATES = ("IJBB", "IJBC")
+HEAD = (*PAIRS, *TEMPLATES, "images", "minutes")
 # arXiv 2206.10526, as design notes hold them: LFW and IJB-C only (float, W8A8, W6A6)
 QUANTFACE = {
     "r100": {"float": (99.83, 96.50), "w8a8": (99.80, 96.09), "w6a6": (99.45, 87.00)},
@@ -34,7 +38,7 @@ QUANTFACE = {
     "r18": {"float": (99.67, 93.56), "w8a8": (99.55, 92.87), "w6a6": (99.55, 92.36)},
     "mobilefacenet": {"float": (99.47, 90.88), "w8a8": (99.35, 89.21), "w6a6": (99.08, 82.94)},
 }
-LOSS_ROWS = {
+LOSSES: dict[str, dict[str, Any]] = {
     "embedding": {"loss": "cosine"},
     "embedding, QuantFace's": {"loss": "mse"},
     "embedding and EKD": {"metric": "ekd"},
@@ -48,136 +52,128 @@ NOTE = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--no-finetune", action="store_true")
-    args = parser.parse_args()
-    reasons: list[str] = []
-    evals = found_evals(args.data, reasons)
-    faces = next((p for p in (args.data / "train.rec", args.data / "faces") if p.exists()), None)
-    if faces is None:
-        reasons.append(f"{args.data}: neither train.rec nor faces; no row of ours can be made")
-    env = environment()
+    words = parser(__doc__)
+    words.add_argument("--data", type=Path, required=True)
+    words.add_argument("--out", type=Path, required=True)
+    words.add_argument("--no-finetune", action="store_true")
+    args = words.parse_args()
+    found = Data(args.data, args.out)
+    stamp = rows.stamp()
     lines = [
-        f"{time.strftime('%Y-%m-%d')}, {env['processor']}, ONNX Runtime "
-        f"{env['packages']['onnxruntime']}; `{command_line()}`; accuracy: arcface_torch's "
-        "Accuracy-Flip; IJB: TAR@FAR=1e-4, N1D1F1",
+        f"{stamp['date']}, {stamp['processor']}, ONNX Runtime {stamp['packages']['onnxruntime']}; "
+        f"`{stamp['command']}`; accuracy: arcface_torch's Accuracy-Flip; IJB: TAR@FAR=1e-4, N1D1F1",
         "",
-        "| backbone | bits | " + " | ".join([*PAIRS, *TEMPLATES]) + " | images | minutes |",
-        "|---" * (len(PAIRS) + len(TEMPLATES) + 4) + "|",
+        *headed("bits", by_bits(found, {"epochs": 0} if args.no_finetune else {})),
+        "",
+        "Losses at W6A6 on the first teacher that is there:",
+        "",
+        *headed("loss", by_loss(found, args.no_finetune)),
+        "",
+        "Empty cells:",
+        "",
+        *(f"- {reason}" for reason in dict.fromkeys(found.reasons)),
+        "",
+        NOTE,
+        "",
     ]
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "paper_tables.md").write_text("\n".join(lines), encoding="utf-8")
+    print("\n".join(lines))
+
+
+@dataclass
+class Data:
+    """What there is of the paper's data, and why what is missing is empty."""
+
+    root: Path
+    out: Path
+    reasons: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        places = (self.root / "train.rec", self.root / "faces")
+        self.faces = next((place for place in places if place.exists()), None)
+        if self.faces is None:
+            self.reasons.append(f"{self.root}: neither train.rec nor faces; no row can be made")
+        self.evals = tuple(self._evals())
+
+    def _evals(self) -> Iterator[str]:
+        for name in (*PAIRS, *TEMPLATES):
+            places = [self.root / f"{name}.bin", self.root / name]
+            wanted = places if name in PAIRS else [self.root / name / "meta"]
+            there = next((place for place in wanted if place.exists()), None)
+            if there is None:
+                self.reasons.append(f"{name}: {wanted[0]} is not there")
+            else:
+                yield f"{name}={there if name in PAIRS else there.parent}"
+
+    def teacher(self, backbone: str) -> Path:
+        return self.root / "teachers" / f"{backbone}.onnx"
+
+    def metrics(self, backbone: str, bits: str, changes: dict[str, Any]) -> dict[str, Any] | None:
+        """A run's metrics; None, with the reason noted, where it cannot be made."""
+        teacher = self.teacher(backbone)
+        if not teacher.is_file():
+            self.reasons.append(f"{backbone}: {teacher} is not there")
+            return None
+        if self.faces is None or not self.evals:
+            return None
+        name = "_".join([backbone, bits, *(f"{k}{v}" for k, v in changes.items())])
+        folder = self.out / name
+        file = Path(__file__).parents[1] / "recipes" / f"paper_{backbone}_w{bits[1]}.yaml"
+        given = {"teacher": str(teacher), "faces": str(self.faces), "eval": self.evals, **changes}
+        try:
+            if not (folder / "metrics.json").is_file():
+                recipe = Recipe.read(file, given)
+                compress(str(teacher), str(self.faces), folder, recipe=recipe, resume=True)
+        except EfqError as error:
+            self.reasons.append(f"{name}: {error}")
+            return None
+        found: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        return found
+
+
+def headed(what: str, body: Iterator[list[str]]) -> list[str]:
+    """A table in Markdown."""
+    head = ["backbone", what, *HEAD]
+    return [row(head), row(["---"] * len(head)), *map(row, body)]
+
+
+def by_bits(found: Data, changes: dict[str, Any]) -> Iterator[list[str]]:
+    """Ours and the published ones."""
     for backbone in BACKBONES:
         for bits in ("w8a8", "w6a6"):
-            changes = {"epochs": 0} if args.no_finetune else {}
-            metrics = run(args, backbone, bits, faces, evals, changes, reasons)
+            metrics = found.metrics(backbone, bits, changes)
             if bits == "w8a8":
-                lines.append(row(backbone, "float, ours", metrics, "teacher"))
-            lines.append(row(backbone, f"{bits}, ours", metrics, "student"))
-            if bits == "w8a8":
-                lines.append(published(backbone, "float"))
-            lines.append(published(backbone, bits))
-    lines += ["", "Losses at W6A6 on the first teacher that is there:", ""]
-    lines += ablation(args, faces, evals, reasons)
-    lines += ["", "Empty cells:", "", *(f"- {r}" for r in dict.fromkeys(reasons)), "", NOTE, ""]
-    print("\n".join(lines))
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "paper_tables.md").write_text("\n".join(lines))
+                yield [backbone, "float, ours", *cells(metrics, "teacher")]
+            yield [backbone, f"{bits}, ours", *cells(metrics, "student")]
+            for form in ("float", bits) if bits == "w8a8" else (bits,):
+                lfw, ijbc = (f"{value:.2f}" for value in QUANTFACE[backbone][form])
+                images = "" if form == "float" else "5,800,000"
+                known = {"lfw": lfw, "IJBC": ijbc, "images": images}
+                yield [backbone, f"{form}, QuantFace", *(known.get(name, "") for name in HEAD)]
 
 
-def found_evals(root: Path, reasons: list[str]) -> tuple[str, ...]:
-    found = []
-    for name in PAIRS:
-        place = next((p for p in (root / f"{name}.bin", root / name) if p.exists()), None)
-        if place is None:
-            reasons.append(f"{name}: {root / name}.bin is not there")
-        else:
-            found.append(f"{name}={place}")
-    for name in TEMPLATES:
-        if (root / name / "meta").is_dir():
-            found.append(f"{name}={root / name}")
-        else:
-            reasons.append(f"{name}: {root / name / 'meta'} is not there")
-    return tuple(found)
+def by_loss(found: Data, untrained: bool) -> Iterator[list[str]]:
+    backbone = next((b for b in BACKBONES if found.teacher(b).is_file()), "")
+    for loss, changes in LOSSES.items():
+        if untrained:
+            found.reasons.append(f"loss {loss}: --no-finetune was given")
+        made = backbone and not untrained
+        yield [backbone, loss, *cells(found.metrics(backbone, "w6a6", changes) if made else None)]
 
 
-def run(
-    args: argparse.Namespace,
-    backbone: str,
-    bits: str,
-    faces: Path | None,
-    evals: tuple[str, ...],
-    changes: dict,
-    reasons: list[str],
-) -> dict | None:
-    """A run's metrics; None, with the reason noted, where it cannot be made."""
-    teacher = args.data / "teachers" / f"{backbone}.onnx"
-    if not teacher.is_file():
-        reasons.append(f"{backbone}: {teacher} is not there")
-        return None
-    if faces is None or not evals:
-        return None
-    named = "_".join([backbone, bits, *(f"{k}{v}" for k, v in changes.items())])
-    folder = args.out / named.replace("+", "_")
-    recipe_file = Path(__file__).parents[1] / "recipes" / f"paper_{backbone}_w{bits[1]}.yaml"
-    given = {"teacher": str(teacher), "faces": str(faces), "eval": evals, **changes}
-    try:
-        if not (folder / "metrics.json").is_file():
-            recipe = Recipe.read(recipe_file, given)
-            compress(str(teacher), str(faces), folder, recipe=recipe, resume=True)
-    except EfqError as error:
-        reasons.append(f"{named}: {error}")
-        return None
-    return json.loads((folder / "metrics.json").read_text())
-
-
-def row(backbone: str, label: str, metrics: dict | None, column: str) -> str:
-    cells = []
-    for name in (*PAIRS, *TEMPLATES):
-        protocol, metric = (
-            (f"{name} pairs", "arcface_torch Accuracy-Flip")
-            if name in PAIRS
-            else (f"{name} 1:1", "TAR@FAR=0.0001")
-        )
-        value = None
-        for p in metrics["protocols"] if metrics else ():
-            if p["protocol"] == protocol:
-                value = next((m[column] for m in p["metrics"] if m["name"] == metric), None)
-        cells.append("" if value is None else f"{100 * value:.2f}")
-    cells += (
-        ["", ""]
-        if metrics is None or column == "teacher"
-        else [
-            str(metrics["images_used"]),
-            f"{metrics['history']['seconds'] / 60:.1f}",
-        ]
-    )
-    return f"| {backbone} | {label} | " + " | ".join(cells) + " |"
-
-
-def published(backbone: str, bits: str) -> str:
-    lfw, ijbc = QUANTFACE[backbone][bits]
-    cells = [f"{lfw:.2f}", *[""] * (len(PAIRS) - 1), "", f"{ijbc:.2f}"]
-    images = "" if bits == "float" else "5,800,000"
-    return f"| {backbone} | {bits}, QuantFace | " + " | ".join(cells) + f" | {images} | |"
-
-
-def ablation(
-    args: argparse.Namespace, faces: Path | None, evals: tuple[str, ...], reasons: list[str]
-) -> list[str]:
-    teachers = [b for b in BACKBONES if (args.data / "teachers" / f"{b}.onnx").is_file()]
-    lines = ["| backbone | loss | " + " | ".join([*PAIRS, *TEMPLATES]) + " | images | minutes |"]
-    lines.append("|---" * (len(PAIRS) + len(TEMPLATES) + 4) + "|")
-    for loss, changes in LOSS_ROWS.items():
-        metrics = None
-        if args.no_finetune:
-            reasons.append(f"loss {loss}: --no-finetune was given")
-        elif teachers:
-            metrics = run(args, teachers[0], "w6a6", faces, evals, changes, reasons)
-        lines.append(row(teachers[0] if teachers else "", loss, metrics, "student"))
-    if "prune" not in Recipe.model_fields:
-        reasons.append("pruning against quantization: this version does not prune")
-    return lines
+def cells(metrics: dict[str, Any] | None, column: str = "student") -> list[str]:
+    """A run's numbers, in the order of ``HEAD``; empty where it or a set is not there."""
+    if metrics is None:
+        return [""] * len(HEAD)
+    protocols = {p["protocol"]: {m["name"]: m for m in p["metrics"]} for p in metrics["protocols"]}
+    wanted = [(f"{name} pairs", "arcface_torch Accuracy-Flip") for name in PAIRS]
+    wanted += [(f"{name} 1:1", "TAR@FAR=0.0001") for name in TEMPLATES]
+    values = [protocols.get(protocol, {}).get(metric) for protocol, metric in wanted]
+    found = ["" if value is None else f"{100 * value[column]:.2f}" for value in values]
+    if column == "teacher":
+        return [*found, "", ""]
+    return [*found, str(metrics["images_used"]), f"{metrics['history']['seconds'] / 60:.1f}"]
 
 
 if __name__ == "__main__":

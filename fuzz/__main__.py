@@ -1,10 +1,10 @@
-"""``python -m fuzz``: all targets, each for its share of the time, or for a fixed number of inputs."""
+"""``python -m fuzz``: all targets, each for a share of the time or for a fixed number of inputs."""
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything that counts cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # in front of imports that count cores
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.dont_write_bytecode = True
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]  # seeds come from the tests' writers
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]  # the tests' writers make the seeds
 
 from fuzz.readers import TARGETS  # noqa: E402
 from fuzz.runner import Outcome, Reader, run  # noqa: E402
@@ -21,20 +21,18 @@ from fuzz.target import write_files  # noqa: E402
 
 
 def main() -> int:
-    """The command line; 1 where any input failed."""
+    """The command line; gives 1 if an input failed."""
     told = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
+    told.add_argument("targets", nargs="*", help=f"targets: {', '.join(TARGETS)}; default: all")
+    told.add_argument("--minutes", type=float, help="time for all targets together")
+    told.add_argument("--inputs", type=int, help="number of inputs for each target")
     told.add_argument(
-        "targets", nargs="*", help=f"of {', '.join(TARGETS)}; all where none is named"
-    )
-    told.add_argument("--minutes", type=float, help="for all targets together")
-    told.add_argument("--inputs", type=int, help="for each target")
-    told.add_argument(
-        "--short", action="store_true", help="the share that every commit is checked with"
+        "--short", action="store_true", help="the number of inputs that each commit is checked with"
     )
     told.add_argument("--seed", type=int, default=1)
     told.add_argument("--replay", metavar="ID", help="read one input again, with its traceback")
     told.add_argument(
-        "--keep", type=Path, metavar="DIR", help="with --replay: where to keep the files"
+        "--keep", type=Path, metavar="DIR", help="with --replay: a folder for the files"
     )
     given = told.parse_args()
     if given.replay:
@@ -46,7 +44,7 @@ def main() -> int:
         inputs = target.short if given.short else given.inputs
         seconds = 60 * given.minutes / len(names) if given.minutes else None
         if inputs is None and seconds is None:
-            told.error("say --minutes, --inputs or --short")
+            told.error("give --minutes, --inputs or --short")
         outcomes.append(run(target, given.seed, inputs, seconds))
         print("\n".join(outcomes[-1].lines()), flush=True)
     return _summed(outcomes)

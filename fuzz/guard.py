@@ -1,4 +1,4 @@
-"""The limits that inputs are read under: processor time, address space, and what may be touched."""
+"""Limits of reading an input: processor time, address space, and what it may touch."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _NEVER = (
     *("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.spawn", "os.fork"),
     *("os.forkpty", "pickle.find_class", "ctypes.dlopen", "os.kill", "os.chmod", "os.link"),
 )
-_MADE_BY_TORCH = "<eval_with_key>"  # the forward code of a torch.fx graph, made from checked names
+_MADE_BY_TORCH = "<eval_with_key>"  # forward code of a torch.fx graph, generated from checked names
 _SYSTEM = ("/proc/", "/sys/", "/dev/null", "/dev/urandom", "/usr/share/zoneinfo", "/etc/localtime")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 class TooLong(BaseException):
-    """An input took more processor time than it may."""
+    """An input took too much processor time."""
 
 
 class Watch:
-    """Notes what is done while it is on and should never be: programs, sockets, files elsewhere."""
+    """Records what reading must never do: start programs, open sockets, write files elsewhere."""
 
     def __init__(self, folder: Path) -> None:
-        """``folder`` is where inputs lie, the only one that may be written to."""
+        """``folder`` holds the inputs. Only this folder may be written to."""
         self.folder = os.path.realpath(folder)
         roots = {sys.prefix, sys.base_prefix, str(Path(__file__).resolve().parents[1])}
         self.readable = (*_SYSTEM, *(os.path.realpath(root) for root in roots))
@@ -39,7 +39,7 @@ class Watch:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """While one input is read."""
+        """A context in which one input is read and watched."""
         self.seen.clear()
         self.on = True
         try:
@@ -57,7 +57,7 @@ class Watch:
             code = arguments[0]
             bad = not (isinstance(code, CodeType) and self._known_code(code.co_filename))
         if bad:
-            self.on = False  # what follows is of this
+            self.on = False  # later events follow from this one
             self.seen.append(f"{event} {str(arguments)[:200]}")
             self.on = True
 
@@ -69,7 +69,7 @@ class Watch:
     def _outside(self, arguments: tuple[Any, ...]) -> bool:
         name, _, flags = arguments
         if not isinstance(name, str | bytes):
-            return False  # a descriptor that is open
+            return False  # an open descriptor
         place = os.path.realpath(os.fsdecode(name))
         if place.startswith(self.folder):
             return False
@@ -77,7 +77,7 @@ class Watch:
 
 
 def limit_memory(megabytes: int) -> None:
-    """No more address space than the process has, and ``megabytes``."""
+    """Limit the address space to what the process has plus ``megabytes``."""
     status = Path("/proc/self/status").read_text()
     has = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmSize"))
     most = has * 1024 + (megabytes << 20)
@@ -86,7 +86,7 @@ def limit_memory(megabytes: int) -> None:
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raise :class:`TooLong` after so many seconds of processor time, however busy the machine is."""
+    """Raise :class:`TooLong` after so many seconds of processor time, also on a busy machine."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise TooLong

@@ -1,10 +1,10 @@
-"""SIGKILL at random moments of a run, which goes on each time and has to end with the same student.
+"""SIGKILL at random moments of a run. The run is resumed each time and must give the same student.
 
     python -m fuzz.kills TEACHER FACES --kills 100 --seed 0 [-- --epochs 2 --bits w8a8]
 
-A run that nobody kills is timed and gives the student that is wanted. Then runs are killed after a
-random share of that time and gone on with (`--resume`) until one ends; its student has to be the same
-to the last byte, nothing half-written may lie there, and no call may print a traceback.
+A run without a kill is timed and gives the right student. Then runs are killed after a random share of
+that time and resumed (`--resume`) until one ends. Its student must be the same byte for byte. No
+unfinished file may be left, and no call may print a traceback.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 
 def compress(words: list[str], folder: Path, after: float | None) -> tuple[bool, str]:
-    """Whether a call ended by itself, and what it said; killed ``after`` seconds."""
+    """Whether a call ended by itself, and its output. It is killed ``after`` seconds; None: not."""
     command = [sys.executable, "-m", "efquantface", "compress", *words, "-o", str(folder)]
     resume = ["--resume"] if (folder / "recipe.yaml").is_file() else []
     with subprocess.Popen(
@@ -62,7 +62,7 @@ def main() -> None:
                 if "Traceback" in said:
                     raise SystemExit(f"a traceback in {folder}:\n{said}")
             if (folder / "student.onnx").read_bytes() != wanted:
-                raise SystemExit(f"{folder}: another student than of a run that nobody killed")
+                raise SystemExit(f"{folder}: another student than that of a run without a kill")
             left = [
                 p.name for p in folder.iterdir() if "partial" in p.name or "unchecked" in p.name
             ]

@@ -1,4 +1,4 @@
-"""Changes of bytes, texts and plain data. All randomness comes from the ``Random`` that is handed in."""
+"""Changes of bytes, texts and plain data. All randomness comes from the given ``Random``."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ _VALUES = (
 
 
 def edge(draw: Random, width: int) -> bytes:
-    """A number at the edge of something, in so many bytes."""
+    """A number at an edge (of a type or a size), in ``width`` bytes."""
     number = draw.choice((*_EDGES, *_FAR, draw.getrandbits(8 * width))) & ((1 << 8 * width) - 1)
     return number.to_bytes(width, draw.choice(("little", "little", "little", "big")))
 
 
 def mutate_bytes(data: bytes, draw: Random, focus: int | None = None) -> bytes:
-    """Bytes flipped, replaced, cut, repeated; mostly in the first ``focus`` ones where that is said."""
+    """Bytes flipped, replaced, cut or repeated; with ``focus`` mostly among the first so many."""
     found = bytearray(data)
     for _ in range(draw.choice((1, 1, 1, 2, 3, 5, 8))):
         size = len(found)
@@ -118,7 +118,7 @@ def mutate_bytes(data: bytes, draw: Random, focus: int | None = None) -> bytes:
 
 
 def mutate_text(data: bytes, draw: Random) -> bytes:
-    """Words and lines replaced, repeated, moved and cut."""
+    """Words and lines replaced, repeated, moved or cut."""
     found = data.decode("utf-8", "surrogateescape")
     for _ in range(draw.choice((1, 1, 2, 3, 5))):
         at, kind = draw.randrange(len(found) + 1), draw.randrange(7)
@@ -151,12 +151,12 @@ def mutate_text(data: bytes, draw: Random) -> bytes:
 
 
 def _plain(text: str) -> bool:
-    """Whether all halves of characters in it stand for bytes."""
+    """Whether all surrogates in a text stand for bytes."""
     return not any("\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff" for c in text)
 
 
 def mutate_plain(value: Any, draw: Random) -> Any:
-    """Plain data (as JSON has it) with one to four values changed; texts that are JSON from within."""
+    """Plain data (as in JSON) with one to four values changed, also inside texts that are JSON."""
     for _ in range(draw.choice((1, 1, 1, 2, 4))):
         value = _changed(value, draw)
     return value
@@ -191,7 +191,7 @@ def _changed(value: Any, draw: Random) -> Any:
 
 
 def _inside(value: Any) -> Any:
-    """The list or table that a text holds as JSON; None for other values."""
+    """The list or dictionary that a text holds as JSON; None for other values."""
     if not isinstance(value, str) or value[:1] not in ("{", "["):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Changes of pickles: whole opcodes moved and repeated, their arguments replaced."""
+"""Changes of pickles: opcodes moved or repeated, arguments replaced."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _MORE = (
 
 
 def mutate_pickle(data: bytes, draw: Random) -> bytes:
-    """A pickle with one to five of its opcodes changed."""
+    """A pickle with one to five opcodes changed."""
     found = _opcodes(data)
     if len(found) < 3:
         return mutate_bytes(data, draw)
@@ -75,7 +75,7 @@ def mutate_pickle(data: bytes, draw: Random) -> bytes:
 
 
 def _opcodes(data: bytes) -> list[bytes]:
-    """The bytes of each opcode with its argument."""
+    """The bytes of each opcode, with its argument."""
     try:
         places = [position or 0 for _, _, position in pickletools.genops(data)]
     except ValueError:

@@ -1,10 +1,10 @@
-"""SIGKILL at every named point of a run, which goes on each time and has to end with the same student.
+"""SIGKILL at every named point of a run. The run is resumed each time and must give the same student.
 
     python -m fuzz.points [--share 10]
 
-Points are the operations on files (before each, amid each write, after each rename) and what callbacks
-hear (stages, steps, metrics). A process is forked for each, killed there, and its run gone on with
-(`--resume`). The student has to be the same to the last byte, and nothing half-written may lie there.
+Points are operations on files (before each, in the middle of each write, after each rename) and calls
+of callbacks (stages, steps, metrics). For each point a process is forked and killed there, and its run
+is resumed (`--resume`). The student must be the same byte for byte, and no unfinished file may be left.
 The network and its faces are small and made here.
 """
 
@@ -39,15 +39,15 @@ from efquantface.errors import FinishedError  # noqa: E402
 from efquantface.pipeline.compress import compress  # noqa: E402
 from failing_disk import WatchedDisk  # noqa: E402
 
-Point = tuple[str, int]  # its name, and which time
+Point = tuple[str, int]  # its name, and how often it is reached
 
 
 class Points(Callback):
-    """Counts the points that a run reaches, and dies at one of them.
+    """Counts the points that a run reaches, and kills the process at one of them.
 
     Attributes:
-        last: where to die; None to live.
-        reached: all, in order.
+        last: the point of the kill; None for none.
+        reached: all points, in order.
     """
 
     def __init__(self, last: Point | None = None) -> None:
@@ -60,7 +60,7 @@ class Points(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def on_stage(self, name: str, done: int, total: int) -> None:
-        if done == total:  # in between as often as time has it
+        if done == total:  # how often in between depends on time
             self.reach(f"end of {name}")
 
     def on_step(self, step: int, total: int, loss: float) -> None:
@@ -99,7 +99,7 @@ def _plain(path: Path) -> str:
 
 
 def run(folder: Path, points: Points, *, resume: bool = False) -> None:
-    """The small run, with its cache beside it."""
+    """The small run in ``folder``, with its cache beside it."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     os.environ["EFQ_CACHE"] = str(folder / "cache")
@@ -135,7 +135,7 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def recorded(folder: Path) -> list[Point]:
-    """The points of a whole run in ``folder``."""
+    """All points of a run in ``folder``."""
 
     def work() -> None:
         points = Points()
@@ -143,23 +143,23 @@ def recorded(folder: Path) -> list[Point]:
         (folder / "points").write_text("\n".join(f"{n}\t{t}" for n, t in points.reached))
 
     if forked(work):
-        raise SystemExit("the run that nobody kills failed")
+        raise SystemExit("the run without a kill failed")
     rows = (line.split("\t") for line in (folder / "points").read_text().splitlines())
     return [(name, int(times)) for name, times in rows]
 
 
 def killed(folder: Path, point: Point, wanted: bytes) -> str:
-    """What is wrong after a run was killed at ``point`` and gone on with; empty where nothing is."""
+    """What is wrong when a run is killed at ``point`` and resumed; empty where nothing is."""
     if forked(lambda: run(folder, Points(point))) != -signal.SIGKILL:
         return "was not reached"
     begun = (folder / "run" / "recipe.yaml").is_file()
 
     def go_on() -> None:
-        with suppress(FinishedError):  # killed after all was done
+        with suppress(FinishedError):  # it was killed when all was done
             run(folder, Points(), resume=begun)
 
     if forked(go_on):
-        return "cannot be gone on with"
+        return "cannot be resumed"
     if (folder / "run" / "student.onnx").read_bytes() != wanted:
         return "ends with another student"
     names = [path.name for path in (folder / "run").iterdir()]
@@ -168,11 +168,11 @@ def killed(folder: Path, point: Point, wanted: bytes) -> str:
 
 
 def main() -> int:
-    """The command line; 1 where a point is wrong."""
+    """The command line; gives 1 if a point is wrong."""
     told = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    told.add_argument("--share", type=int, default=1, help="one of so many points")
+    told.add_argument("--share", type=int, default=1, help="try one of so many points")
     share, wrong = told.parse_args().share, 0
     with tempfile.TemporaryDirectory() as name:
         whole = Path(name) / "whole"

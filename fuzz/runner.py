@@ -1,4 +1,4 @@
-"""Runs targets in child processes: a crash or a hang costs one input, and is reported with its id."""
+"""Runs targets in child processes. A crash or a hang costs one input and is reported with its id."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from fuzz.guard import TooLong, Watch, limit_memory, limited
 from fuzz.target import Files, Target, write_files
 
 RIGHT, TYPED = "right", "typed error"
-_STUCK = 20.0  # times the processor time an input may take, until its process is killed
-_CRASHES = 20  # of one target, after which it is given up
+_STUCK = 20.0  # times an input's processor time limit, after which its process is killed
+_CRASHES = 20  # of one target, after which it is abandoned
 
 
 @dataclass
 class Outcome:
-    """What a target's inputs led to.
+    """The outcome of a target's inputs.
 
     Attributes:
-        tried: inputs.
-        kinds: how many were read right, refused, or neither.
-        failures: ids of the inputs that were neither, by what happened.
+        tried: number of inputs.
+        kinds: number of inputs by outcome: read right, refused, or a failure.
+        failures: ids of failed inputs, by what happened.
         slowest: processor seconds of the slowest input.
         peak: resident memory of the largest process, in MB.
     """
@@ -47,7 +47,7 @@ class Outcome:
     peak: int = 0
 
     def lines(self) -> Iterator[str]:
-        """For a reader: one line, and one for each kind of failure."""
+        """One line to print, and one for each kind of failure."""
         right, typed = self.kinds[RIGHT], self.kinds[TYPED]
         failed = sum(map(len, self.failures.values()))
         yield (
@@ -59,7 +59,7 @@ class Outcome:
 
 
 def run(target: Target, seed: int, inputs: int | None, seconds: float | None) -> Outcome:
-    """Try inputs one after the other, until so many are tried or so much time has passed."""
+    """Try one input after the other, up to a number of inputs or seconds."""
     outcome = Outcome(target.name)
     end = None if seconds is None else time.monotonic() + seconds
     following, crashes = 0, 0
@@ -74,7 +74,7 @@ def run(target: Target, seed: int, inputs: int | None, seconds: float | None) ->
 def _child(
     target: Target, seed: int, start: int, stop: int | None, end: float | None, outcome: Outcome
 ) -> tuple[int, bool]:
-    """One process from input ``start`` on; returns the next input, and whether the process broke."""
+    """Run one process from input ``start`` on; returns the next input, and whether the process broke."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     current: Any = context.Value("q", start)
@@ -106,7 +106,7 @@ def _child(
 
 
 def _take(message: tuple[str, Any], outcome: Outcome) -> bool:
-    """Put a child's message into the outcome; True for its last."""
+    """Add a child's message to the outcome; True for its last message."""
     kind, content = message
     if kind == "broken":
         raise RuntimeError(f"{outcome.name}: its seeds are not read\n{content}")
@@ -131,7 +131,7 @@ def _work(
     pipe: Connection,
     current: Any,
 ) -> None:
-    """The child: reads inputs under limits and says what came of them."""
+    """The child process: reads inputs under limits and reports their outcomes."""
     _silence()
     try:
         reader = Reader(target, folder)
@@ -162,7 +162,7 @@ class Reader:
     """A target with its seeds, in the process that reads."""
 
     def __init__(self, target: Target, folder: Path, limits: bool = True) -> None:
-        """Make the seeds, read each once (what is imported late is imported then), set the limits.
+        """Make the seeds, read each once so that late imports are done, and set the limits.
 
         Raises:
             AssertionError: a seed is not read.
@@ -183,7 +183,7 @@ class Reader:
             limit_memory(target.megabytes)
 
     def files(self, seed: int, number: int) -> Files:
-        """The input of this number; always the same one."""
+        """Input ``number``, the same for the same seed."""
         draw = Random(f"{self.target.name}:{seed}:{number}")
         return self.target.mutate(dict(draw.choice(self.seeds)), draw)
 
@@ -206,12 +206,12 @@ class Reader:
 
 
 def ident(target: Target, seed: int, number: int) -> str:
-    """What an input is replayed by."""
+    """The id by which an input can be replayed."""
     return f"{target.name}:{seed}:{number}"
 
 
 def signature(error: Exception) -> str:
-    """An error's kind and place: the same for inputs that fail alike."""
+    """An error's type and place, which is the same for inputs that fail alike."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if f"{os.sep}efquantface{os.sep}" in f.filename] or frames
     where = f"{own[-1].filename.rpartition('efquantface/')[2]}:{own[-1].lineno}"
@@ -220,7 +220,7 @@ def signature(error: Exception) -> str:
 
 
 def _silence() -> None:
-    """Warnings of decoders go nowhere: there are thousands."""
+    """Drop the warnings of decoders: there are thousands."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -232,7 +232,7 @@ def _resident() -> int:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder in memory where there is one."""
+    """A temporary folder, in memory where possible."""
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(
         prefix="efq-fuzz-", dir=shared if os.access(shared, os.W_OK) else None

@@ -1,4 +1,4 @@
-"""What is fuzzed: a reader, the files that it is known to read, and how they are changed."""
+"""A target of fuzzing: a reader, files that it reads, and how they are changed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from random import Random
 from efquantface.errors import EfqError
 from fuzz.mutate import mutate_bytes, mutate_text
 
-Files = dict[str, bytes]  # by their paths in a folder
+Files = dict[str, bytes]  # bytes by path in a folder
 _TEXTS = (".txt", ".csv", ".yaml", ".json", ".idx", ".lst")
 
 
 def any_file(files: Files, draw: Random) -> Files:
-    """One of the files changed: texts mostly word by word, others byte by byte."""
+    """The files with one changed: a text mostly by words, any other by bytes."""
     name = draw.choice(sorted(files))
     text = name.endswith(_TEXTS) and draw.random() < 0.8
     return {**files, name: (mutate_text if text else mutate_bytes)(files[name], draw)}
@@ -26,14 +26,14 @@ class Target:
     """A reader under fuzzing.
 
     Attributes:
-        name: what reports and ids call it.
-        seeds: makes whole inputs with the project's own writers; the same ones whenever it is called.
-        read: reads a folder's files; raises ``typed`` for what it refuses, ``AssertionError`` for a
-            result that is not right.
-        mutate: an input changed; draws from ``Random`` alone.
-        short: inputs of the share that every commit is checked with.
-        seconds: processor time that one input may take.
-        megabytes: address space that reading may take beside what the process has.
+        name: in reports and ids.
+        seeds: makes valid inputs with the project's own writers, the same ones at each call.
+        read: reads a folder's files. Raises ``typed`` for an input that it refuses, ``AssertionError``
+            for a wrong result.
+        mutate: changes an input; draws only from the given ``Random``.
+        short: number of inputs that each commit is checked with.
+        seconds: processor time of one input, at most.
+        megabytes: address space of reading, at most, in addition to the process's own.
         typed: the errors that are right.
     """
 
@@ -48,7 +48,7 @@ class Target:
 
 
 def files_of(folder: Path) -> Files:
-    """All files of a folder."""
+    """All files of a folder, by path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -57,7 +57,7 @@ def files_of(folder: Path) -> Files:
 
 
 def write_files(files: Files, folder: Path) -> None:
-    """Put files into a folder."""
+    """Write files into a folder."""
     for name, data in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""README's table of networks, made from what the tests cover.
+"""The page of networks' table, made from what the tests cover.
 
-``python tests/networks_table.py`` writes it into the README.
+``python tests/networks_table.py`` writes it into ``docs/reference/networks.md``.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from project import ROOT
 
-README = ROOT / "README.md"
-_HEADING = "## Networks\n\n"
+PAGE = ROOT / "docs" / "reference" / "networks.md"
+_BEGIN, _END = "<!-- table: networks -->\n\n", "\n\n<!-- end of table -->"
 _NAMES, _NEW = "importers/test_recognize.py", "importers/test_new_backbones.py"
 _ONNX = "importers/onnx"
 
@@ -100,11 +100,11 @@ def rendered() -> str:
 
 
 def stored() -> str:
-    """The table as it stands in the README."""
-    text = README.read_text(encoding="utf-8")
-    return text.split(_HEADING, 1)[1].split("\n\n", 1)[0]
+    """The table as it stands on the page."""
+    return PAGE.read_text(encoding="utf-8").split(_BEGIN, 1)[1].split(_END, 1)[0]
 
 
 if __name__ == "__main__":
-    whole = README.read_text(encoding="utf-8")
-    README.write_text(whole.replace(_HEADING + stored(), _HEADING + rendered()), encoding="utf-8")
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(_BEGIN)
+    after = rest.split(_END, 1)[1]
+    PAGE.write_text(before + _BEGIN + rendered() + _END + after, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The map of the project names what is there."""
+"""The documents: the map names what is there, the README is a page, pictures have words."""
 
 from __future__ import annotations
 
@@ -49,3 +49,29 @@ def test_every_dependency_has_its_reason() -> None:
         extra = extra.strip(" `") or list(found)[-1]
         found.setdefault(extra, set()).update(packages.lower().split(", "))
     assert found == wanted
+
+
+def test_the_readme_is_a_page() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 110
+    assert text.count("<!-- begin bits -->") == text.count("<!-- end bits -->") == 1
+
+
+def test_every_picture_is_there_and_has_words() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    shown = [
+        (page.parent / path, words)
+        for page in pages
+        for words, path in re.findall(
+            r"!\[(.*?)\]\(([^)]+)\)", page.read_text(encoding="utf-8"), re.DOTALL
+        )
+    ]
+    assert len(shown) >= 5
+    assert [str(path) for path, words in shown if not words or not path.is_file()] == []
+
+
+def test_drawings_say_what_they_show() -> None:
+    """An SVG of our own has a title and a description for those who do not see it."""
+    for name in ("method", "quantizers", "prelu", "thresholds"):
+        text = (ROOT / "docs" / "images" / f"{name}.svg").read_text(encoding="utf-8")
+        assert re.search(r"<title id=\"t\">.+</title>\n<desc id=\"d\">.+</desc>", text)

@@ -1,4 +1,4 @@
-"""README's table of networks says what tests cover, and nothing else."""
+"""The page of networks says what tests cover, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from project import ROOT
 NAMED = sorted({test for row in ROWS for tests in row.kinds.values() for test in tests})
 
 
-def test_the_readme_holds_the_table() -> None:
+def test_the_page_holds_the_table() -> None:
     assert stored() == rendered(), "run python tests/networks_table.py"
 
 

@@ -39,10 +39,22 @@ def test_sdist_holds_the_source_and_no_measured_rows(built: Path) -> None:
     assert source | tests <= names
     assert {"LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "README.md"} <= names
     assert any(name.startswith("recipes/") for name in names)
+    documents = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.ipynb")]
+    assert {str(path.relative_to(ROOT)) for path in documents} <= names
     suffixes = {Path(name).suffix or Path(name).name for name in names}
     assert suffixes <= {
         *(".py", ".md", ".yaml", ".toml", ".txt", ".cff", ".j2", ".typed"),
-        *(".html", ".css", ".js", ".yml", "LICENSE", "Makefile", "PKG-INFO", ".gitignore"),
+        *(
+            ".html",
+            ".css",
+            ".js",
+            ".yml",
+            ".ipynb",
+            "LICENSE",
+            "Makefile",
+            "PKG-INFO",
+            ".gitignore",
+        ),
     }
     assert not [n for n in names if n.startswith(("benchmarks/results", "docs/images"))]
     assert max(sizes) < 200_000

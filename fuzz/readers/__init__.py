@@ -13,6 +13,6 @@ TARGETS: dict[str, Target] = {
     for target in family.TARGETS
 }
 
-# PyTorch imports more when it first prints a tensor, and when it first computes a shape alone
+# PyTorch imports more when it first prints a tensor and when it first infers a shape
 repr(torch.zeros(1))
 torch.relu(torch.zeros(1, device="meta"))

@@ -1,4 +1,4 @@
-"""Students, checkpoints of PyTorch, the state of a training run, the generator's weights."""
+"""Readers of students, PyTorch checkpoints, a run's state, the generator's weights, caches."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _change_weights(files: Files, draw: Random) -> Files:
 
 
 def change_stored(data: bytes, draw: Random) -> bytes:
-    """A file of ``torch.save`` changed: its pickle opcode by opcode, its members, its bytes."""
+    """A file of ``torch.save`` with its pickle, its members or its bytes changed."""
     if draw.random() < 0.15:
         return mutate_bytes(data, draw)
     if not zipfile.is_zipfile(io.BytesIO(data)):
@@ -151,7 +151,7 @@ def change_stored(data: bytes, draw: Random) -> bytes:
         for name, content in members.items():
             archive.writestr(name, content)
     made = stream.getvalue()
-    if draw.random() < 0.1:  # sizes in the table at the end
+    if draw.random() < 0.1:  # sizes in the archive's table at the end
         at = made.rfind(b"PK\x01\x02") + draw.choice((20, 24, 42))
         made = made[:at] + edge(draw, 4) + made[at + 4 :]
     return made

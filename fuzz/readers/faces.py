@@ -1,4 +1,4 @@
-"""Readers of faces: images, records, verification files, parquet, lists, packs of weights."""
+"""Readers of faces: images, records, verification files, parquet, tars, embeddings, lists."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _images() -> list[np.ndarray]:
 
 
 def _read(folder: Path) -> None:
-    """Open the source that is called ``faces``, and read its items."""
+    """Open the source called ``faces`` and read its items."""
     _check(open_source(next(p for p in folder.glob("faces.*") if p.suffix != ".idx")))
 
 
@@ -104,7 +104,7 @@ def _read_image(folder: Path) -> None:
 
 
 def _change_image(files: Files, draw: Random) -> Files:
-    """Bytes; of PNG also chunks whose checksums are right."""
+    """An image with bytes changed; of a PNG also chunks, with right checksums."""
     data = files["image"]
     if data.startswith(b"\x89PNG") and draw.random() < 0.6:
         return {"image": _change_png(data, draw)}
@@ -159,7 +159,7 @@ def _bin_seeds(folder: Path) -> list[Files]:
 
 
 def _is_read(folder: Path, files: Files) -> bool:
-    """Pickles of arrays in protocol 5 hold what is not read."""
+    """Whether a seed is read. Pickles of arrays in protocol 5 are not."""
     path = folder / "faces.bin"
     path.write_bytes(files["faces.bin"])
     try:

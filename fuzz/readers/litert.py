@@ -1,4 +1,4 @@
-"""Our ``.tflite`` files: bytes changed, most of them in the tables, often with the digest made anew."""
+"""Our ``.tflite`` files, with bytes changed: mostly in the tables, often with a new digest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAME = "m.tflite"
 
 
 def _seeds(folder: Path) -> list[Files]:
-    """A float network, and students of 8 and 4 bits."""
+    """A float network, and students with 8 and 4 bits."""
     teacher = load_model(randomize(SmallFaceNet(size=_SIZE)), contract=_CONTRACT)
     pixels = torch.from_numpy(_CONTRACT.pixels(make_faces(2, 2, size=_SIZE).images))
     made = [{_NAME: to_litert(teacher)}]

@@ -1,4 +1,4 @@
-"""ONNX files (one mutated field by field), dlib's file and packs of networks."""
+"""Readers of ONNX files (changed field by field), dlib's file and packs of networks."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _NUMBERS = (0, 1, -1, 2, 3, 7, 100, 1000, 100_000, 10**6, 2**31 - 1, 2**31, 2**4
 
 
 def onnx_seeds(folder: Path) -> list[Files]:
-    """Our own student's form, and small files with moves, branches of constants and two axes orders."""
+    """A student of ours, and small files with moves, constant branches and both orders of axes."""
     network = load_model(randomize(SmallFaceNet(size=_SIZE)), contract=_CONTRACT)
     write_onnx(network, folder / "own.onnx")
     nodes, weights = backbone()
@@ -130,7 +130,7 @@ def _change_onnx(files: Files, draw: Random) -> Files:
         try:
             _change_field(model, draw)
         except (TypeError, ValueError):
-            continue  # a value that the field does not take
+            continue  # the field does not take this value
     try:
         return {"n.onnx": model.SerializeToString()}
     except (EncodeError, DecodeError, ValueError):
@@ -138,7 +138,7 @@ def _change_onnx(files: Files, draw: Random) -> Files:
 
 
 def _change_field(model: Any, draw: Random) -> None:
-    """One field of one message anywhere in the model."""
+    """Change one field of one message anywhere in the model."""
     messages = list(_messages(model))
     message = draw.choice(messages)
     fields = [f for f, _ in message.ListFields()] or list(message.DESCRIPTOR.fields)
@@ -154,7 +154,7 @@ def _change_field(model: Any, draw: Random) -> None:
     elif field.type == field.TYPE_MESSAGE:
         others = [m for m in messages if m.DESCRIPTOR is value.DESCRIPTOR]
         if others:
-            copied = type(value)()  # it may lie around the one that it is put into
+            copied = type(value)()  # it may contain the message that it is put into
             copied.CopyFrom(draw.choice(others))
             value.CopyFrom(copied)
     else:
@@ -252,7 +252,7 @@ def _affine(channels: int) -> bytes:
 
 
 def dlib_file() -> bytes:
-    """A network of one block, 4 channels and 16 values, as dlib serializes it."""
+    """A network of one block, 4 channels and embeddings of 16 values, as dlib serializes it."""
     pool = ("max_pool_2", _numbers(3, 3, 2, 2, 0, 0))
     fc = _numbers(16, 4) + _tensor(*drawn(64)) + _alias(4, 16, 1, 1) + _alias(0, 0, 0, 0)
     layers = [
@@ -308,7 +308,7 @@ def _read_pack(folder: Path) -> None:
 
 def _change_pack(files: Files, draw: Random) -> Files:
     data = files["pack.zip"]
-    if draw.random() < 0.6:  # the table at the end says where everything is
+    if draw.random() < 0.6:  # the table at the end has all offsets
         end = max(data.rfind(b"PK\x01\x02") - 60, 0)
         return {"pack.zip": data[:end] + mutate_bytes(data[end:], draw)}
     return {"pack.zip": mutate_bytes(data, draw)}

@@ -1,4 +1,4 @@
-"""Readers of pair lists and tables: every benchmark's own form."""
+"""Readers of pair lists and tables, in each benchmark's own format."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _read_ijb(folder: Path) -> None:
 
 
 def _folder_seeds(folder: Path) -> list[Files]:
-    """LFW's layout, images and all."""
+    """LFW's layout with its images."""
     faces = make_faces(2, 3, size=16)
     for name, image in zip(faces.names, faces.images, strict=True):
         (folder / name).parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Recipes, contracts, and a run's thresholds."""
+"""Readers of recipes, contracts and a run's thresholds."""
 
 from __future__ import annotations
 

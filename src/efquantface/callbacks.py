@@ -1,4 +1,4 @@
-"""Who listens to a run: its stages, its losses and its metrics, as they come."""
+"""Callbacks that get a run's stages, losses and metrics while it works."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 
 class Callback:
-    """What :func:`efquantface.compress` and :func:`efquantface.evaluate` tell while they work.
+    """Base of callbacks for :func:`efquantface.compress` and :func:`efquantface.evaluate`.
 
     Override the methods you need and pass instances as ``callbacks=[...]``. They are called in the
-    thread that works, and what they raise ends the run. Sentences come by ``logging``, from the
-    logger ``efquantface``.
+    thread of the run; an exception in them ends it. Log lines go to the logger ``efquantface`` of
+    ``logging``.
 
     Example:
         >>> class Losses(Callback):
@@ -21,17 +21,17 @@ class Callback:
     """
 
     def on_stage(self, name: str, done: int, total: int) -> None:
-        """A part of the run went on: ``done`` of ``total``, called as its progress bar is."""
+        """A stage of the run has advanced to ``done`` of ``total``, as its progress bar shows."""
 
     def on_step(self, step: int, total: int, loss: float) -> None:
-        """A training step was taken; ``loss`` is its batch's, steps count from 1."""
+        """A training step is done; ``loss`` is of its batch, ``step`` counts from 1."""
 
     def on_metrics(self, name: str, values: Mapping[str, float]) -> None:
-        """Numbers are there.
+        """Metrics have been measured.
 
         Args:
-            name: ``fine-tuning`` before training and after each epoch, or a protocol
-                (``lfw pairs``).
-            values: by name; of fine-tuning ``step`` and ``held-out loss``, of a protocol
+            name: ``fine-tuning`` (before training and after each epoch), or a protocol such as
+                ``lfw pairs``.
+            values: numbers by name. ``fine-tuning`` has ``step`` and ``held-out loss``. A protocol has
                 ``METRIC/teacher``, ``METRIC/student`` and ``METRIC/loss``.
         """

@@ -1,7 +1,8 @@
-"""Embeddings as int8 codes: one scale a vector, a quarter of the bytes.
+"""Embeddings as int8 codes: one scale per vector, a quarter of the bytes.
 
-One vector is quantized alone: no calibration set, the same codes in every shard and on every client, and
-galleries of different days fit together. A cosine needs the codes only, since the scale cancels out.
+Each vector is quantized alone. So there is no calibration, every shard and client gets the same codes,
+and galleries made at different times fit together. A cosine needs the codes only, since scales cancel
+out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from efquantface.errors import EvaluationError
 
 Embedding = Literal["float32", "int8"]
 EMBEDDINGS: tuple[str, ...] = get_args(Embedding)
-QMAX = 127  # -128 is not used: codes of -x are those of x, negated
+QMAX = 127  # -128 is not used, so that the codes of -x are those of x, negated
 
 _LARGEST = np.nextafter(np.float32(np.finfo(np.float32).max / QMAX), np.float32(0))
 
@@ -23,13 +24,13 @@ _LARGEST = np.nextafter(np.float32(np.finfo(np.float32).max / QMAX), np.float32(
 def encode(
     rows: npt.NDArray[np.float32],
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Rows (N,D) as codes, each with the scale that its largest value needs.
+    """Quantize each row symmetrically, with a scale from its largest absolute value.
 
-    ``scale = max(abs(row)) / 127`` as float32, and ``code = row / scale`` rounded to the nearest, halves
-    to even. An entry is off by at most half a scale.
+    ``scale = max(abs(row)) / 127`` as float32. ``code = row / scale``, rounded to the nearest, halves to
+    even. The error of an entry is at most half a scale.
 
     Args:
-        rows: finite, of any length.
+        rows: finite float32 (N,D), of any length.
 
     Returns:
         int8 codes (N,D) from -127 to 127, and float32 scales (N,). A row of zeros has scale 0.
@@ -56,12 +57,12 @@ def encode(
 
 
 def decode(codes: npt.NDArray[np.int8], scales: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """What codes (N,D) and scales (N,) stand for: float32 (N,D)."""
+    """The values float32 (N,D) of codes int8 (N,D) and scales float32 (N,)."""
     return codes.astype(np.float32) * np.asarray(scales, np.float32)[:, None]
 
 
 def rounded(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Rows (N,D) as they come back out of int8 codes.
+    """Rows (N,D) quantized to int8 codes and back to float32.
 
     Raises:
         EvaluationError: a value is not finite.
@@ -70,7 +71,7 @@ def rounded(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def code_cosines(a: npt.NDArray[np.int8], b: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
-    """Cosines (M,N) of the vectors that codes (M,D) and (N,D) stand for, from sums of integers.
+    """Cosines float32 (M,N) of vectors with codes int8 (M,D) and (N,D), from sums of integers.
 
     Raises:
         EvaluationError: a row of codes is all zeros.

@@ -1,6 +1,6 @@
-"""What a user sees while a run works: sentences, progress bars with the time left, and a log.
+"""What a user sees of a run: sentences, progress bars with the time left, and a log.
 
-Every sentence also goes to ``logging.getLogger("efquantface")``; progress goes to callbacks.
+Sentences also go to ``logging.getLogger("efquantface")``, progress to callbacks.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from efquantface.files import append_text
 from efquantface.text import plain
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
-_LOG_SHARE = 10  # a bar leaves so many lines in the log
+_LOG_SHARE = 10  # lines that a bar writes to the log, at most
 _logger = logging.getLogger("efquantface")
 _logger.addHandler(logging.NullHandler())
 _verbosity = NORMAL
 
 
 class Advance(Protocol):
-    """Called with what is done, of how much, and a note."""
+    """A function that is called with what is done, of how much, and a note."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 def set_verbosity(level: int) -> None:
-    """How much every new console prints, in the whole process.
+    """Set how much every new console of the process prints.
 
     Args:
-        level: -1 nothing, 0 sentences and progress bars, 1 details, too.
+        level: -1 for nothing, 0 for sentences and progress bars, 1 for details, too.
 
     Raises:
-        ValueError: another level.
+        ValueError: it is another level.
 
     Example:
         >>> set_verbosity(-1)
@@ -63,7 +63,7 @@ def set_verbosity(level: int) -> None:
 
 
 class Console:
-    """Prints to the terminal (unless quiet) and appends to a log file, once there is one."""
+    """Prints to the terminal unless quiet, and appends to a log file where there is one."""
 
     def __init__(self, quiet: bool = False, callbacks: Sequence[Callback] = ()) -> None:
         level = QUIET if quiet else _verbosity
@@ -78,27 +78,27 @@ class Console:
         self._lost = False
 
     def log_to(self, path: Path) -> None:
-        """Append to ``path`` from now on, and first what was said until now."""
+        """Append to ``path`` from now on, beginning with all sentences so far."""
         self.path = path
         waiting, self._waiting = "".join(self._waiting), []
         self._append(waiting)
 
     def log(self, text: str) -> None:
-        """One sentence."""
+        """Print and log a sentence."""
         text = plain(text)
         self.rich.print(Text(text))
         _logger.info("%s", text)
         self._write(text)
 
     def warn(self, text: str) -> None:
-        """A sentence that asks for attention."""
+        """Print and log a warning."""
         text = plain(text)
         self.rich.print(Text.assemble(("warning:", "yellow"), " ", text))
         _logger.warning("%s", text)
         self._write(f"warning: {text}")
 
     def detail(self, text: str) -> None:
-        """A sentence for the log; the terminal shows it where it is to be verbose."""
+        """Log a sentence; print it where the console is verbose."""
         text = plain(text)
         if self._verbose:
             self.rich.print(Text(text, "dim"))
@@ -106,12 +106,12 @@ class Console:
         self._write(text)
 
     def step(self, step: int, total: int, loss: float) -> None:
-        """Tell callbacks of a training step."""
+        """Report a training step to callbacks."""
         for callback in self.callbacks:
             callback.on_step(step, total, loss)
 
     def metrics(self, name: str, values: Mapping[str, float]) -> None:
-        """Tell callbacks of numbers."""
+        """Report metrics to callbacks."""
         for callback in self.callbacks:
             callback.on_metrics(name, values)
 
@@ -125,7 +125,7 @@ class Console:
 
     @contextmanager
     def bar(self, what: str) -> Iterator[Advance]:
-        """A progress bar; yields a function (done, total) to call."""
+        """A progress bar; yields a function (done, total, note) to call."""
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -149,7 +149,7 @@ class Console:
                     self._write(plain(f"{what}: {done} of {total} {note}".rstrip()))
 
             yield advance
-            if progress.tasks[0].total is None:  # what cannot say how far it is has come to its end
+            if progress.tasks[0].total is None:  # it was never advanced: show it as done
                 progress.update(task, completed=1, total=1)
 
     def _write(self, text: str) -> None:
@@ -160,7 +160,7 @@ class Console:
             self._append(line)
 
     def _append(self, text: str) -> None:
-        """Add to the log; a log that cannot be written ends no run."""
+        """Append to the log; a log that cannot be written does not end the run."""
         if self.path is None or self._lost:
             return
         try:
@@ -173,11 +173,11 @@ class Console:
 
 
 class Stages:
-    """Where a run is, and how long the rest of it will take.
+    """The stage that a run is in, and the seconds that are left.
 
     Attributes:
         names: all stages, in order; empty where there is only one.
-        expected: seconds of a stage, where they can be told.
+        expected: seconds of stages by name, where known.
     """
 
     def __init__(self) -> None:
@@ -186,7 +186,7 @@ class Stages:
         self._at, self._began = -1, 0.0
 
     def enter(self, name: str) -> str:
-        """Go on to a stage; returns its label."""
+        """Begin a stage; returns its label."""
         self._at, self._began = (
             self.names.index(name) if name in self.names else -1,
             time.monotonic(),
@@ -195,14 +195,14 @@ class Stages:
 
     @property
     def label(self) -> str:
-        """For example ``4/9 ``; empty outside of stages."""
+        """The stage's number, for example ``4/9 ``; empty outside of stages."""
         return "" if self._at < 0 else f"{self._at + 1}/{len(self.names)} "
 
     def left(self, bar: float | None) -> float | None:
-        """Seconds until the run's end, or None while a later stage's are not known.
+        """Seconds until the run's end, or None while those of a later stage are not known.
 
         Args:
-            bar: seconds until the end of the bar that is shown, where known.
+            bar: seconds until the end of the shown bar, where known.
         """
         if self._at < 0:
             return bar
@@ -216,7 +216,7 @@ class Stages:
 
 
 class _Left(ProgressColumn):
-    """Time left of the whole run, or of what the bar shows while the rest is not known."""
+    """The time left of the whole run, or of the bar while the run's is not known."""
 
     max_refresh = 0.5
 

@@ -1,4 +1,4 @@
-"""FaceContract: what a recognition network expects of a crop. It travels with every model file."""
+"""FaceContract: the crops that a network expects. Every model file carries it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from efquantface.errors import ContractError, did_you_mean
 from efquantface.reading import parse_json
 
-if TYPE_CHECKING:  # names and numbers of contracts are wanted before arrays are
+if TYPE_CHECKING:  # contracts are used where NumPy is not imported
     from pathlib import Path
 
     import numpy as np
@@ -25,7 +25,7 @@ LARGEST_SIDE = 2048  # pixels of a crop; a face network takes 112 to 256
 LONGEST_EMBEDDING = 1 << 20
 TEMPLATES = ("arcface112", "dlib150", "unknown")
 
-# The preprocessing of the field's model families, by the name used on the command line.
+# preprocessing of model families by their names on the command line: color, mean, std
 PREPROCESS: dict[str, tuple[Color, tuple[float, float, float], tuple[float, float, float]]] = {
     "insightface": ("RGB", (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
     "adaface": ("BGR", (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
@@ -38,7 +38,7 @@ PREPROCESS: dict[str, tuple[Color, tuple[float, float, float], tuple[float, floa
 }
 
 METADATA_KEY = "efquantface.contract"
-ASSUMED = "assumed"  # sources of a contract that begin so are to be tested on faces
+ASSUMED = "assumed"  # a contract whose source begins so has to be tested on faces
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ class FaceContract:
 
     @property
     def is_raw_pixels(self) -> bool:
-        """True where the network's input is the pixels themselves, 0..255."""
+        """Whether the network's input is pixels of 0..255, not normalized."""
         return self.mean == (0.0, 0.0, 0.0) and self.std == (1.0, 1.0, 1.0)
 
     def pixels(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Reorder crops (N,H,W,3) uint8 RGB to NCHW uint8 in the contract's channel order.
+        """Crops uint8 RGB (N,H,W,3) as uint8 (N,3,H,W) in the contract's channel order.
 
         Raises:
-            ContractError: if the crops have another dtype or size.
+            ContractError: the crops have another dtype or size.
         """
         import numpy as np
 
@@ -127,7 +127,11 @@ class FaceContract:
         return np.ascontiguousarray(channels.transpose(0, 3, 1, 2))
 
     def normalize(self, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Turn crops (N,H,W,3) uint8 RGB into the network's float32 NCHW input."""
+        """Crops uint8 RGB (N,H,W,3) as the network's input, float32 (N,3,H,W).
+
+        Raises:
+            ContractError: the crops have another dtype or size.
+        """
         import numpy as np
 
         pixels = self.pixels(faces).astype(np.float32)
@@ -138,7 +142,14 @@ class FaceContract:
         return np.asarray((pixels - mean) / std, np.float32)
 
     def with_preprocess(self, name: str) -> FaceContract:
-        """The same contract with the preprocessing of a model family (see ``PREPROCESS``)."""
+        """The same contract with the preprocessing of a model family.
+
+        Args:
+            name: one of ``PREPROCESS``.
+
+        Raises:
+            ContractError: it is another name.
+        """
         if name not in PREPROCESS:
             raise ContractError(
                 f"unknown preprocessing {name!r}: choose from {', '.join(PREPROCESS)}"
@@ -166,15 +177,15 @@ class FaceContract:
         return f"(x - {_short(self.mean)}) / {_short(self.std)}"
 
     def to_json(self) -> str:
-        """JSON for a model file's metadata."""
+        """The contract as JSON, for a model file's metadata."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str, where: str = "metadata") -> FaceContract:
-        """Read back what :meth:`to_json` wrote; ``where`` names the file in errors.
+        """Read what :meth:`to_json` wrote; ``where`` names the file in errors.
 
         Raises:
-            ContractError: it is something else.
+            ContractError: the text is no contract.
         """
         try:
             raw = parse_json(text)
@@ -213,7 +224,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """Height and width of crops from ``160``, or ``112x96`` (height first).
 
     Raises:
-        ContractError: it is neither, or zero.
+        ContractError: it has another form, or a side is not from 1 to 2048.
     """
     found = _SIZE.fullmatch(text.strip().lower())
     sides = [int(side) for side in found.groups() if side] if found else []
@@ -225,7 +236,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def _cut(value: object) -> str:
-    """A value of somebody's file for a message."""
+    """A value from a file, shortened for a message."""
     try:
         return repr(value)[:80]
     except ValueError:  # a whole number of thousands of digits

@@ -1,4 +1,4 @@
-"""Files that are not what was to be downloaded: a pointer of Git LFS, a web page."""
+"""Recognizes files that stand in for a failed download: a pointer of Git LFS, a web page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ _PAGES = (b"<!doctype html", b"<html", b"<head", b'<?xml version="1.0" encoding=
 
 
 def stand_in(path: Path) -> str | None:
-    """What lies at ``path`` in place of a downloaded file, and how to get the file; None for others."""
+    """What a stand-in is, and how to get the file, in words; None for other files.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     with path.open("rb") as stream:
         head = stream.read(_LOOKED_AT)
     if head.startswith(_POINTER):

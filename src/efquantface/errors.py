@@ -1,4 +1,4 @@
-"""The errors a user can meet. Each says what was wrong, where, and what to do."""
+"""The errors that a user can cause. Their texts say what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``; did you mean X?`` with the known name closest to a misspelt one, or nothing."""
+    """``; did you mean X?`` with the known name closest to a misspelt one; empty where none is close."""
     names = {k.lower(): k for k in known}
     close = difflib.get_close_matches(name.lower(), names, 1, cutoff=0.7)
     return f"; did you mean {names[close[0]]}?" if close else ""
@@ -21,16 +21,20 @@ class RecipeError(EfqError):
     """A recipe or a flag holds a value that cannot be used."""
 
 
+class TargetError(RecipeError):
+    """No way of compressing meets the target, or these faces are too few to tell."""
+
+
 class AssetError(EfqError):
-    """A default part could not be fetched or does not have the expected checksum."""
+    """A default part cannot be fetched, or does not have the expected checksum."""
 
 
 class ModelFileError(EfqError):
-    """A model file is damaged, foreign, or not a face-recognition network."""
+    """A model file is missing, damaged, of an unknown kind, or not a face-recognition network."""
 
 
 class UnsupportedOperatorError(ModelFileError):
-    """A graph holds operators that the importer does not know; all of them are named."""
+    """A graph holds operators that the importer does not know; the text names all of them."""
 
 
 class NotRunnableError(ModelFileError):
@@ -46,11 +50,11 @@ class NotRecognizingError(ModelFileError):
 
 
 class ContractError(EfqError):
-    """A model and the faces, or a model and its declared preprocessing, do not fit together."""
+    """A model does not fit the faces, or the preprocessing declared for it."""
 
 
 class PreprocessError(ContractError):
-    """The preprocessing is assumed, and another one separates people clearly better."""
+    """The preprocessing was assumed, and another one separates people clearly better."""
 
 
 class DataError(EfqError):
@@ -84,19 +88,19 @@ class TrainingError(EfqError):
 
 
 class RunError(EfqError):
-    """A run's directory cannot be used: it exists, is incomplete, or belongs to another recipe."""
+    """A run's folder cannot be used: it exists, is incomplete, or belongs to another recipe."""
 
 
 class FinishedError(RunError):
-    """A run that was to be gone on with has come to its end."""
+    """A run that was to be resumed is finished."""
 
 
 class WriteError(EfqError):
-    """A file cannot be written: the disk is full, or does not let us."""
+    """A file cannot be written: the disk is full, or permission is missing."""
 
 
 class OutOfMemoryError(EfqError):
-    """The work does not fit into memory; the text says which setting makes it smaller."""
+    """The work does not fit into memory; the text says which setting needs less."""
 
 
 class RuntimeMissingError(EfqError):
@@ -104,4 +108,4 @@ class RuntimeMissingError(EfqError):
 
 
 class MissingPackageError(RuntimeMissingError):
-    """A package of an optional part is not installed; the text says which command installs it."""
+    """A package of an extra is not installed; the text has the command that installs it."""

@@ -1,4 +1,4 @@
-"""Optional parts of the package: a missing one is said in words, with the command that installs it."""
+"""Extras of the package: the error for a missing one has the command that installs it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _EXTRA_OF = {
 
 @contextmanager
 def wanted_for(what: str) -> Iterator[None]:
-    """Around imports of optional packages: says ``what`` needs them where one is missing.
+    """A context for imports of optional packages; ``what`` names the user of a missing one.
 
     Raises:
-        MissingPackageError: a package of an extra is not installed; other import errors pass.
+        MissingPackageError: a package of an extra is not installed. Other import errors pass.
     """
     try:
         yield
@@ -45,7 +45,7 @@ def wanted_for(what: str) -> Iterator[None]:
 
 
 def command(extra: str) -> str:
-    """How to install an extra; PyTorch's own wheels for CPUs spare gigabytes of CUDA."""
+    """The command that installs an extra. PyTorch's wheels for CPUs save gigabytes of CUDA."""
     install = f"pip install 'efquantface[{extra}]'"
     return (
         f"{install} (for PyTorch without CUDA, first: {CPU_TORCH})"

@@ -1,4 +1,4 @@
-"""Settings declared as pydantic fields: their flags, what they take, and errors in plain sentences."""
+"""Settings declared as pydantic fields: their flags, their values, and errors in sentences."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KINDS: dict[Any, str] = {
 
 
 def settings(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """All settings by their names; those of parts (fields that are models) stand for the parts."""
+    """All settings by name; a field that is a model is replaced by its settings."""
     found: dict[str, FieldInfo] = {}
     for name, field in model.model_fields.items():
         part = part_of(field)
@@ -33,13 +33,13 @@ def settings(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def extra(field: FieldInfo, key: str) -> str | None:
-    """A text of a field's ``json_schema_extra``."""
+    """A text in a field's ``json_schema_extra``; None where there is none."""
     found = field.json_schema_extra
     return str(found[key]) if isinstance(found, dict) and key in found else None
 
 
 def flag_name(model: type[BaseModel], name: str) -> str:
-    """What a setting is called on the command line: ``--max-images``, or the ``flag`` it declares."""
+    """A setting's name on the command line: ``--max-images``, or the ``flag`` that it declares."""
     field = settings(model).get(name)
     declared = None if field is None else extra(field, "flag")
     return declared or "--" + name.replace("_", "-")
@@ -48,18 +48,18 @@ def flag_name(model: type[BaseModel], name: str) -> str:
 def sentences(
     error: ValidationError, model: type[BaseModel], named: Callable[[str], str] = str
 ) -> list[str]:
-    """One sentence a field that is wrong.
+    """One sentence per wrong field.
 
     Args:
-        error: what validating ``model`` raised.
+        error: raised by validating ``model``.
         model: the settings; their parts are models, too.
-        named: what a user calls a field, by its name.
+        named: turns a field's name into the user's name for it.
     """
     found: dict[str, str] = {}
     for problem in error.errors(include_url=False):
         name, field = _field(model, problem["loc"])
         called = named(name)
-        if problem["type"] == "value_error":  # our own checks say all of it
+        if problem["type"] == "value_error":  # our own checks give a whole sentence
             text = str(problem["ctx"]["error"])
         elif problem["type"] == "missing":
             text = f"{called} is needed"
@@ -70,12 +70,12 @@ def sentences(
             value = problem["input"]
             close = did_you_mean(str(value), choices(field.annotation))
             text = f"{called}: give {allowed(field)}, not {value!r}{close}"
-        found.setdefault(name, text)  # a union complains once for each of its types
+        found.setdefault(name, text)  # a union gives one error per type
     return list(found.values())
 
 
 def allowed(field: FieldInfo) -> str:
-    """What a field takes: its choices, or a kind of value and its range."""
+    """The values that a field takes: its choices, or a kind of value and its range."""
     named = choices(field.annotation)
     if named:
         return " or ".join([", ".join(named[:-1]), named[-1]] if named[1:] else named)
@@ -102,18 +102,18 @@ def _limits(field: FieldInfo) -> Iterator[str]:
 
 
 def choices(annotation: Any) -> list[str]:
-    """The names that a ``Literal`` takes; none for other types."""
+    """The names that a ``Literal`` takes; empty for other types."""
     return [str(c) for c in get_args(annotation)] if get_origin(annotation) is Literal else []
 
 
 def part_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The settings that a field holds, where it holds some."""
+    """The model that a field holds; None where it holds a value."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _field(model: type[BaseModel], place: tuple[int | str, ...]) -> tuple[str, FieldInfo | None]:
-    """The field that a place in the settings lies in, and its name; None where there is none."""
+    """The name of the setting at a place in the settings, and its field; None where there is none."""
     if not place:
         return "", None
     name = str(place[0])

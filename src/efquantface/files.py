@@ -1,7 +1,7 @@
-"""The one door through which files are written: each appears whole or not at all.
+"""Writes all files of the package: each appears whole or not at all.
 
-A failure is a :class:`WriteError` that names the file, and the room that is left where the disk is full.
-Every operation that can fail goes through :data:`disk`, in whose place tests put one that does.
+A failure is a :class:`WriteError`. It names the file and, where the disk is full, the room that is left.
+Every operation that can fail goes through :data:`disk`, which tests replace by one that fails.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from typing import Any, BinaryIO, cast
 from efquantface.errors import DataError, EfqError, WriteError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_NO_NAME = re.compile(r"[\x00-\x1f:]")  # in names of files, on some system
+_NO_NAME = re.compile(r"[\x00-\x1f:]")  # not allowed in names of files on some systems
 _BUFFER = 1 << 18  # bytes
-_NO_ROOM = 1 << 20  # bytes; below it a library's own error means a full disk
+_NO_ROOM = 1 << 20  # bytes; with less room, a library's own error means a full disk
 
 
 class Disk:
-    """What writing asks of the operating system."""
+    """The calls of the operating system that write."""
 
     def make_folder(self, path: Path, mode: int = 0o777) -> None:
-        """Make a folder and those above it; one that is there stays."""
+        """Make a folder and those above it, unless it exists."""
         path.mkdir(parents=True, exist_ok=True, mode=mode)
 
     def open(self, path: Path, flags: int, mode: int) -> BinaryIO:
-        """Open for writing."""
+        """Open a file for writing, without a buffer."""
         return os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0), mode), "wb", 0)
 
     def write(self, stream: BinaryIO, data: bytes | memoryview) -> int:
-        """Write some of ``data``; returns how much."""
+        """Write some of ``data``; returns how many bytes."""
         return stream.write(data)
 
     def replace(self, temporary: Path, path: Path) -> None:
-        """Rename over what is there."""
+        """Rename ``temporary`` to ``path``, in place of an existing file."""
         os.replace(temporary, path)
 
 
@@ -79,7 +79,7 @@ class _Raw(io.RawIOBase):
 
 @contextmanager
 def _opened(path: Path, flags: int, mode: int) -> Iterator[BinaryIO]:
-    """A buffered stream to ``path``; where its body fails, the buffer is dropped."""
+    """A buffered stream to ``path``; if the body fails, the buffer is dropped."""
     raw = _Raw(path, os.O_WRONLY | os.O_CREAT | flags, mode)
     try:
         stream = io.BufferedWriter(raw, _BUFFER)
@@ -90,7 +90,7 @@ def _opened(path: Path, flags: int, mode: int) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
-    """Write a UTF-8 text file whole or not at all; names that are not UTF-8 keep their bytes.
+    """Write a UTF-8 text file, whole or not at all; bytes of names that are not UTF-8 are kept.
 
     Raises:
         WriteError: it cannot be written.
@@ -99,7 +99,7 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
 
 
 def write_bytes(path: Path, data: bytes, *, private: bool = False, shared: bool = False) -> None:
-    """Write a file whole or not at all; ``private`` and ``shared`` as of :func:`whole`.
+    """Write a file, whole or not at all; ``private`` and ``shared`` as of :func:`whole`.
 
     Raises:
         WriteError: it cannot be written.
@@ -110,12 +110,13 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False, shared: bool 
 
 @contextmanager
 def whole(path: Path, *, private: bool = False, shared: bool = False) -> Iterator[BinaryIO]:
-    """A stream whose bytes become ``path`` at the end, and nothing where writing fails.
+    """A stream whose bytes become the file ``path`` at the end; if writing fails, there is no new file.
 
-    Folders on the way to it are made.
+    Missing folders are made.
 
     Args:
-        private: readable by its owner only (mode 0600).
+        path: the file.
+        private: only its owner can read it (mode 0600).
         shared: several processes may write it at once; the last one wins.
 
     Raises:
@@ -136,10 +137,11 @@ def whole(path: Path, *, private: bool = False, shared: bool = False) -> Iterato
 
 
 def sweep(path: Path, older: float) -> None:
-    """Remove what killed processes left of ``path``, written by :func:`whole` with ``shared``.
+    """Remove temporary files of ``path`` that killed processes left, see ``shared`` of :func:`whole`.
 
     Args:
-        older: seconds that nothing was written to it, so that no process is at work on it.
+        path: the file.
+        older: seconds without a write, after which no process is writing.
     """
     for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
         with suppress(OSError):
@@ -148,10 +150,12 @@ def sweep(path: Path, older: float) -> None:
 
 
 def below(root: Path, name: str, where: str) -> Path:
-    """A path below ``root`` by a name that comes out of somebody's file.
+    """The path of a name below ``root``, where the name comes from somebody's file.
 
     Args:
-        where: the file, for the message.
+        root: the folder.
+        name: relative to it.
+        where: the file with the name, for the message.
 
     Raises:
         DataError: the name is empty, absolute, or climbs out of the folder.
@@ -162,9 +166,9 @@ def below(root: Path, name: str, where: str) -> Path:
 
 
 def kept_below(name: str) -> str:
-    """A name out of somebody's file as a relative path that stays below its folder.
+    """Make a name from somebody's file a relative path that stays below its folder.
 
-    Names that do so already come back as they are.
+    Names that already do so are unchanged.
 
     Example:
         >>> kept_below("../../etc/passwd"), kept_below("n000001/0001"), kept_below("/abs")
@@ -176,7 +180,7 @@ def kept_below(name: str) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """Whether it is there; what cannot be looked at (a name that no system takes) is not."""
+    """Whether a file exists; False also for names that the system does not allow."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -184,7 +188,7 @@ def is_file(path: Path) -> bool:
 
 
 def make_folder(path: Path, *, private: bool = False) -> None:
-    """Make a folder and those above it.
+    """Make a folder and those above it; ``private`` means mode 0700.
 
     Raises:
         WriteError: it cannot be made.
@@ -194,9 +198,9 @@ def make_folder(path: Path, *, private: bool = False) -> None:
 
 
 def move(temporary: Path, path: Path) -> None:
-    """Give a finished file or folder its own name, in place of what has it.
+    """Give a finished file or folder its own name, in place of an existing one.
 
-    A folder comes whole in place of a folder, whose files go; where it cannot, the old one stays.
+    A folder replaces a whole folder, with all its files. If that fails, the old folder stays.
 
     Raises:
         WriteError: it cannot be moved.
@@ -215,7 +219,7 @@ def move(temporary: Path, path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it; what is not there is removed already.
+    """Remove a file, or a folder with its content; a missing one is no error.
 
     Raises:
         WriteError: it cannot be removed.
@@ -228,7 +232,7 @@ def remove(path: Path) -> None:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add to a UTF-8 text file.
+    """Append to a UTF-8 text file.
 
     Raises:
         WriteError: it cannot be written.
@@ -239,7 +243,11 @@ def append_text(path: Path, text: str) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Errors of the operating system as :class:`WriteError`, also where a library rewords them."""
+    """Turns errors of the operating system into a :class:`WriteError`, even if a library rewords them.
+
+    Raises:
+        WriteError: the body fails to write.
+    """
     try:
         yield
     except OSError as error:
@@ -254,10 +262,10 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def temporary_folder(beside: Path | None = None) -> Iterator[Path]:
-    """A folder that goes at the end: in ``beside``, or where the system keeps such things.
+    """A folder that is removed at the end: in ``beside``, or in the system's temporary folder.
 
     Raises:
-        WriteError: there is no room for it, or nobody may write there; ``TMPDIR`` names another place.
+        WriteError: there is no room or no permission; ``TMPDIR`` sets another folder.
     """
     try:
         where = beside or Path(tempfile.gettempdir())
@@ -271,12 +279,12 @@ def temporary_folder(beside: Path | None = None) -> Iterator[Path]:
 
 
 def free_bytes(path: Path) -> int:
-    """Room on the disk that holds ``path``, or would."""
+    """Free bytes on the disk of ``path``, which may not exist."""
     there = next((p for p in (path, *path.absolute().parents) if p.exists()), Path())
     try:
         return shutil.disk_usage(there).free
     except OSError:
-        return 1 << 60  # not to be told
+        return 1 << 60  # not known: assume enough
 
 
 def _failed(path: Path, number: int | None, why: str) -> WriteError:

@@ -1,4 +1,4 @@
-"""Settings as they are given: single values that are checked, and flat ones put into their parts."""
+"""Checks single values of settings, and sorts flat settings into their parts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _T = TypeVar("_T")
 
 
 def check_preprocess(name: str) -> str:
-    """A preprocessing that the field knows.
+    """Check the name of a preprocessing; returns it.
 
     Raises:
-        RecipeError: another one, with the closest name.
+        RecipeError: it is not known; the text suggests the closest.
     """
     if name not in PREPROCESS:
         raise RecipeError(
@@ -32,10 +32,10 @@ def check_preprocess(name: str) -> str:
 
 
 def check_size(text: str) -> str:
-    """Height and width of crops: ``160``, or ``112x96``.
+    """Check height and width of crops, ``160`` or ``112x96``; returns the text.
 
     Raises:
-        RecipeError: anything else.
+        RecipeError: it has another form.
     """
     try:
         parse_size(text)
@@ -45,10 +45,10 @@ def check_size(text: str) -> str:
 
 
 def check_device_name(name: str) -> str:
-    """``cpu``, ``cuda`` or ``cuda:1``.
+    """Check ``cpu``, ``cuda`` or ``cuda:1``; returns the name.
 
     Raises:
-        RecipeError: anything else.
+        RecipeError: it is another name.
     """
     if not _DEVICE.fullmatch(name):
         raise RecipeError(f"device {name!r}: write cpu or cuda (cuda:1 is the second GPU)")
@@ -56,7 +56,7 @@ def check_device_name(name: str) -> str:
 
 
 def told(check: Callable[[str], _T], value: str) -> _T:
-    """What ``check`` makes of a value; its error as one that pydantic collects."""
+    """``check(value)``, with its RecipeError as a ValueError, which pydantic collects."""
     try:
         return check(value)
     except RecipeError as error:
@@ -68,9 +68,9 @@ _RENAMED = {"step_lr": "range_lr", "images_each": "images_per_identity"}
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Flat settings (flags, keywords, old recipes) at their places in ``training`` and ``evaluation``.
+    """Put flat settings (flags, keywords, flat recipes) into ``training`` and ``evaluation``.
 
-    A flat value wins over a nested one. None means: not told.
+    A flat value overrides a nested one. None means not given.
     """
     found: dict[str, Any] = {}
     parts = {name: dict(p) for name in NESTED if isinstance(p := values.get(name) or {}, dict)}

@@ -1,4 +1,4 @@
-"""Shapes of what packages hand each other: how work tells how far it is, and what embeds faces."""
+"""Interfaces between packages: progress, rows of an array, and what embeds faces."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-Progress = Callable[[int, int], None]  # called with what is done, of how much
+Progress = Callable[[int, int], None]  # called with (done, total)
 
 
 class Rows(Protocol):
-    """Rows of an array (N,...) that are looked up by index, wherever they lie; an array is one."""
+    """Rows (N,...) that are read by index, in memory or not; an array is one."""
 
     def __len__(self) -> int: ...
 
@@ -20,7 +20,7 @@ class Rows(Protocol):
 
 
 class Embeds(Protocol):
-    """What gives embeddings (N,D) of uint8 RGB crops (N,H,W,3); an Embedder is one."""
+    """Gives embeddings float32 (N,D) of crops uint8 RGB (N,H,W,3); an Embedder is one."""
 
     name: str
 

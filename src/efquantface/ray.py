@@ -1,12 +1,11 @@
-"""Galleries on Ray: the same shards on all cores of a machine, or on a cluster (the ``ray`` extra).
+"""Galleries on Ray, on all cores of a machine or on a cluster (the ``ray`` extra).
 
     embed_gallery("student.onnx", shards, "gallery", each=workers(8))
     embed_dataset(ray.data.read_parquet("s3://faces"), "student.onnx", workers=8)
 
-Without ``RAY_ADDRESS`` Ray starts on this machine; with it, or inside a Ray job, it is that
-cluster. Actors
-hold the session. Ray hands out no more than they take, starts actors anew that died, and does
-their block again.
+Without ``RAY_ADDRESS`` Ray starts on this machine. With it, or inside a Ray job, that cluster is used.
+Each actor opens the model once. Ray gives an actor the next block when it is free. It restarts an actor
+that died, and repeats its block.
 """
 
 from __future__ import annotations
@@ -33,20 +32,20 @@ from efquantface.verbs.worker import Done, Job, Worker
 
 
 def workers(count: int, worker: type[Worker] = Worker) -> Each:
-    """What :func:`~efquantface.verbs.gallery.embed_gallery` takes as ``each``: so many actors.
+    """Actors for ``each`` of :func:`~efquantface.verbs.gallery.embed_gallery`.
 
-    Each takes the cores that ``threads`` says, one where it says nothing. A shard whose actor dies
-    is done again by another; outputs appear whole, so none is there twice or in half.
+    Each actor takes ``threads`` cores, one by default. If an actor dies, another one repeats its shard.
+    Outputs appear whole, so none is there twice or in part.
 
     Args:
-        count: actors; no more than there are shards.
-        worker: what each of them is.
+        count: number of actors; no more are started than there are shards.
+        worker: the class that embeds shards in an actor.
 
     Raises:
         MissingPackageError: Ray is not installed.
     """
     with wanted_for("galleries on Ray"):
-        import ray.data  # noqa: F401 - said at once
+        import ray.data  # noqa: F401 - fail at once
 
     def each(job: Job, shards: Sequence[Shard], console: Console) -> Iterator[Done]:
         import ray.data
@@ -54,7 +53,7 @@ def workers(count: int, worker: type[Worker] = Worker) -> Each:
         _quiet()
         job = replace(job, threads=job.threads or 1)
         rows = [asdict(shard) for shard in shards]
-        # a block a shard: what is lost with an actor is one shard
+        # one block per shard: with an actor, one shard is lost
         found = ray.data.from_items(rows, override_num_blocks=max(len(rows), 1)).map_batches(
             _ShardActor,
             fn_constructor_args=(worker, job),
@@ -88,20 +87,21 @@ def embed_dataset(
     backend: str = "auto",
     threads: int = 1,
 ) -> Any:
-    """A Ray dataset of images as one of embeddings, block by block, for pipelines of your own.
+    """Turn a Ray dataset of images into one of embeddings, block by block.
 
     Args:
         dataset: rows with a column of image bytes (``binary`` or ``struct{bytes}``).
         model: as :meth:`Embedder.open` takes it, at a path that every node has.
-        workers: actors.
-        column: of the images; otherwise the one that parquet files of faces have (``image``, ...).
-        batch_size: rows a call.
+        workers: number of actors.
+        column: of the images; None finds one with a usual name (``image``, ...).
+        batch_size: rows per call.
         flip, normalize, resize, embedding, preprocess, backend, threads: as of
             :func:`~efquantface.verbs.embed.embed_faces`.
 
     Returns:
-        The dataset without its images, with ``embedding`` (a list of fixed length, null where the image
-        cannot be read), ``unreadable`` (why, otherwise null), and ``scale`` where embeddings are int8.
+        The dataset without its images, and with new columns: ``embedding`` (a list of fixed length, null
+        where the image cannot be read), ``unreadable`` (the reason, otherwise null), and ``scale`` where
+        embeddings are int8.
 
     Raises:
         MissingPackageError: Ray is not installed.
@@ -118,14 +118,14 @@ def embed_dataset(
         fn_constructor_args=(model_file(model)[0], way, column, options),
         batch_size=batch_size,
         batch_format="pyarrow",
-        # as many as leave room for what reads
+        # fewer where that leaves cores for reading
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
         num_cpus=threads,
     )
 
 
 class FaceEmbedder:
-    """Tables of Arrow with images to tables with embeddings; the session lives as long as the object."""
+    """Turns Arrow tables of images into tables of embeddings; the model stays open."""
 
     def __init__(
         self,
@@ -139,11 +139,11 @@ class FaceEmbedder:
         self.way, self.column = way or Way(), column
 
     def __call__(self, table: Any) -> Any:
-        """A ``pyarrow.Table`` with ``embedding`` in the place of its images.
+        """A ``pyarrow.Table`` with embeddings in place of its images, see :func:`embed_dataset`.
 
         Raises:
-            DataError: no column of images.
-            CropError: crops of another size.
+            DataError: there is no column of images.
+            CropError: the crops have another size.
         """
         import pyarrow as arrow
 
@@ -170,7 +170,7 @@ class FaceEmbedder:
 
 
 class _ShardActor:
-    """Shards by name and source to what became of them."""
+    """Turns tables of shards into tables of :class:`~efquantface.verbs.worker.Done`."""
 
     def __init__(self, worker: type[Worker], job: Job) -> None:
         self.worker = worker(job)
@@ -193,7 +193,7 @@ class _ShardActor:
         return arrow.Table.from_pylist(done, schema=kinds)
 
     def _done(self, shard: Shard) -> dict[str, Any]:
-        """What became of a shard; an error that ends everything goes to the driver by its name."""
+        """What became of a shard; ``fatal`` names an error that ends all work."""
         try:
             return {**asdict(self.worker.embed(shard)), "fatal": ""}
         except errors.EfqError as error:
@@ -201,7 +201,7 @@ class _ShardActor:
 
 
 class _TableSource(FaceSource):
-    """A column of images, named by their rows."""
+    """A column of images, named by their row numbers."""
 
     def __init__(self, column: Any, name: str) -> None:
         self.where, self.root, self.column = f"column {name}", Path(), column
@@ -215,7 +215,7 @@ class _TableSource(FaceSource):
 
 
 def _quiet() -> None:
-    """Join the cluster, or start one here; our own progress bar is enough."""
+    """Join the cluster or start one here, without Ray's own progress bars."""
     import ray
     import ray.data
 

@@ -1,15 +1,15 @@
-"""Small texts that others wrote, read so that whatever they hold is a value or a ``ValueError``."""
+"""Reads numbers, JSON and YAML that others wrote: the result is a value or a ``ValueError``."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-_DIGITS = 18  # that fit 64 bits
+_DIGITS = 18  # numbers of so many digits fit 64 bits
 
 
 def is_number(text: str) -> bool:
-    """Whether it is a whole number from 0 on, in ASCII digits, that fits 64 bits.
+    """Whether a text is a whole number from 0 on, in ASCII digits, that fits 64 bits.
 
     Example:
         >>> is_number("300"), is_number("\u00b2"), is_number("-1"), is_number("9" * 5000)
@@ -19,10 +19,10 @@ def is_number(text: str) -> bool:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON; nesting without end is an error like any other.
+    """The value of a JSON text.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is no JSON, or nested too deeply.
     """
     try:
         return json.loads(text)
@@ -31,10 +31,12 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """YAML of plain values, without anchors, which make a small file large.
+    """The value of a YAML text of plain data.
+
+    Aliases are refused, since with them a small file becomes large.
 
     Raises:
-        ValueError: it is none, or has anchors.
+        ValueError: it is no YAML, is nested too deeply, or has an alias.
     """
     import yaml
 

@@ -38,6 +38,7 @@ from efquantface.prune.goal import PruneGoal
 from efquantface.quantize.budget import parse_budget
 from efquantface.quantize.scheme import Bits, Scheme
 from efquantface.reading import parse_yaml
+from efquantface.target.goal import Target
 from efquantface.text import plain
 
 FLOAT = "float"  # bits of a student that is pruned only
@@ -85,6 +86,13 @@ class Recipe(BaseModel):
         None,
         description="largest file (600KB, 2MB, or 60% of the 8-bit file): chooses 4, 6 or 8 bits for "
         "the weights of each layer by what the layer loses",
+    )
+    target: str | None = Field(
+        None,
+        description="what is asked of the student: 'TAR@1e-4 -0.3' (at most 0.3 points less TAR at that "
+        "FAR), a file size (600KB, 60%) or a time (2.5ms). Ways of compressing are tried without "
+        "training, what training gives is predicted, and the one that fits is trained; instead of "
+        "bits, prune and budget",
     )
     preprocess: str | None = Field(
         None,
@@ -143,12 +151,24 @@ class Recipe(BaseModel):
         "weights alone)",
         json_schema_extra=_PRUNING,
     )
-    round_to: int = Field(
-        8,
+    prune_by: Literal["auto", "macs", "time"] = Field(
+        "auto",
+        description="what goes, by the loss for each multiply-accumulate (macs: channels, the same on "
+        "every machine), or for each ms measured on this machine (time: channels and whole residual "
+        "blocks); auto: macs for a share, time for a time",
+        json_schema_extra=_PRUNING,
+    )
+    timings: str | None = Field(
+        None,
+        description="timings.json of another run, to choose by time as that run did, on any machine",
+        json_schema_extra=_PRUNING,
+    )
+    round_to: int | None = Field(
+        None,
         ge=1,
         le=64,
         description="channels left are a multiple of it, as kernels like",
-        json_schema_extra=_PRUNING,
+        json_schema_extra={**_PRUNING, "shown": "8, and 16 where time decides"},
     )
 
     max_images: int = Field(
@@ -233,6 +253,13 @@ class Recipe(BaseModel):
             told(lambda text: parse_budget(text, 1.0), value)
         return value
 
+    @field_validator("target")
+    @classmethod
+    def _target(cls, value: str | None) -> str | None:
+        if value is not None:
+            told(Target.parse, value)
+        return value
+
     @field_validator("preprocess")
     @classmethod
     def _preprocess(cls, value: str | None) -> str | None:
@@ -260,6 +287,20 @@ class Recipe(BaseModel):
     def _pruned_or_quantized(self) -> Recipe:
         if self.bits == FLOAT and self.prune is None:
             raise ValueError("bits float: nothing would be compressed; give prune, or bits")
+        return self
+
+    @model_validator(mode="after")
+    def _one_who_chooses(self) -> Recipe:
+        if self.target is None:
+            return self
+        given = [name for name in ("prune", "budget", "layers", "devices") if getattr(self, name)]
+        if self.bits != "w8a8":
+            given.insert(0, "bits")
+        if given:
+            raise ValueError(
+                f"target {self.target}: chooses itself, leave out {', '.join(given)}"
+                + (" (train pinned.yaml on several devices)" if "devices" in given else "")
+            )
         return self
 
     @classmethod
@@ -316,6 +357,20 @@ class Recipe(BaseModel):
         return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
     @property
+    def channels_round_to(self) -> int:
+        """What channels are a multiple of: integer kernels are as slow at 24 of them as at 32."""
+        if self.round_to is not None:
+            return self.round_to
+        return 16 if self.prunes_by_time else 8
+
+    @property
+    def prunes_by_time(self) -> bool:
+        """Whether channels and blocks are chosen by measured time."""
+        if self.prune_by == "auto":
+            return self.prune_goal is not None and self.prune_goal.ms is not None
+        return self.prune is not None and self.prune_by == "time"
+
+    @property
     def prune_goal(self) -> PruneGoal | None:
         """What pruning is asked for."""
         return None if self.prune is None else PruneGoal.parse(self.prune)
@@ -347,7 +402,7 @@ class Recipe(BaseModel):
 
         A network that is not trained any further gains by it at any bits. With low-bit activations it
         fits weights to inputs that training is about to mend, and training ends worse than from the
-        nearest codes (docs/results.md).
+        nearest codes (docs/experiments/2026-11-27-rounding-before-training.md).
         """
         if not self.quantizes:
             return False

@@ -1,4 +1,4 @@
-"""Rows of embeddings: scaled to length 1, and how alike two sets of them are."""
+"""Rows of embeddings: scaling to length 1, and the mean cosine of two sets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from efquantface.errors import EvaluationError
 
-_SHORTEST = 1e-12
+_SHORTEST = 1e-12  # a shorter row has length zero
 
 
 def unit(
@@ -16,12 +16,13 @@ def unit(
     """Rows (N,D) scaled to length 1, float32.
 
     Args:
-        rows: any length.
-        what: they are, for the error.
-        strict: a row without a direction is an error; otherwise zeros stay zeros.
+        rows: float32 (N,D), of any length.
+        what: names them in the error.
+        strict: whether a row that is not finite or has length zero is an error. If not, zeros stay
+        zeros.
 
     Raises:
-        EvaluationError: a row is not finite or has no length; it is never scored in silence.
+        EvaluationError: with ``strict``, a row is not finite or has length zero.
     """
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     if strict:
@@ -35,6 +36,6 @@ def unit(
 
 
 def mean_cosine(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> float:
-    """Mean cosine of the rows of two arrays (N,D) of any length; -1 to 1."""
+    """Mean cosine (-1 to 1) of the rows of two arrays (N,D), pair by pair; rows may have any length."""
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(((a * b).sum(axis=1) / np.maximum(lengths, _SHORTEST)).mean())

@@ -1,4 +1,4 @@
-"""Ctrl-C, and being told to end (SIGTERM), at any moment: no traceback, and exit code 130."""
+"""Handles Ctrl-C and SIGTERM at any moment: no traceback, and exit code 130."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import signal
 import sys
 from types import FrameType
 
-CODE = 130  # a shell's for Ctrl-C
+CODE = 130  # exit code that shells use for Ctrl-C
 _SHOW_CURSOR = b"\x1b[?25h"  # a progress bar hides it
 
 _told = False
 
 
 def listen() -> None:
-    """Turn both signals into KeyboardInterrupt; a signal that the parent has us ignore stays ignored."""
+    """Turn both signals into KeyboardInterrupt; a signal that the parent set to ignored stays so."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
 
 
 def told() -> bool:
-    """Whether a signal came."""
+    """Whether a signal has come."""
     return _told
 
 
 def finished() -> None:
-    """Work is done: a signal during the interpreter's end just ends it."""
+    """Restore both signals' default: during the interpreter's end they end the process."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is _stop:
             signal.signal(number, signal.SIG_DFL)
@@ -47,7 +47,7 @@ def leave() -> None:
 def _stop(number: int, frame: FrameType | None) -> None:
     global _told
     _told = True
-    # packages that are interrupted while they are imported print, swallow or rename the interrupt
+    # packages that are interrupted during their import may print, swallow or rename the interrupt
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             leave()

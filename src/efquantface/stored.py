@@ -1,7 +1,7 @@
-"""What ``torch.save`` wrote, as tensors and plain data: nothing in it is executed.
+"""Reads files of ``torch.save`` as tensors and plain data; nothing in them is executed.
 
-PyTorch's own reader of plain data (``weights_only``) decides what is built; here is seen to that a small
-file stays small in memory.
+PyTorch's own reader (``weights_only``) decides what is built. This module refuses files that take far
+more memory than they have bytes.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # a light module, so that importing it costs nothing
+if TYPE_CHECKING:  # importing this module must not import PyTorch
     from torch import Tensor
 
-_TIMES, _SPARE = 8, 16 << 20  # a file may give so many times its bytes, and so many bytes
-_REPEATS = b"bytearray"  # one number in the file makes as many bytes of it
+_TIMES, _SPARE = 8, 16 << 20  # a file may take 8 times its bytes, and 16 MB more
+_REPEATS = b"bytearray"  # from one number in the file it makes as many bytes
 
 
 class HoldsCode(ValueError):
-    """A file holds more than tensors and plain data."""
+    """A file holds something other than tensors and plain data."""
 
 
 def load_stored(path: Path, plain: Sequence[Any] = ()) -> Any:
-    """Read a file of ``torch.save``; tensors on the CPU, whatever they were saved from.
+    """Read a file of ``torch.save``; all tensors are on the CPU.
 
     Args:
         path: the file.
-        plain: classes that it may hold beside tensors, numbers, texts and containers.
+        plain: classes that it may hold besides tensors, numbers, texts and containers.
 
     Raises:
         HoldsCode: it holds other classes.
-        ValueError: it is damaged, or unpacks to far more than it has bytes; no path in the text.
+        ValueError: it is damaged, or unpacks to far more bytes than it has. The text has no path.
         OSError: it cannot be read.
     """
     import torch
@@ -48,13 +48,13 @@ def load_stored(path: Path, plain: Sequence[Any] = ()) -> Any:
             _named_only(),
             torch.serialization.safe_globals(list(plain)),
         ):
-            warnings.simplefilter("ignore")  # of what is refused in the next line
+            warnings.simplefilter("ignore")  # about files that are refused below
             found = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise HoldsCode(_reason(error)) from None
     except OSError:
         raise
-    except Exception as error:  # the reader raises many kinds for damaged files, and asserts
+    except Exception as error:  # for damaged files the reader raises many kinds, AssertionError too
         raise ValueError(_reason(error)) from None
     held = 0
     for tensor in _tensors(found):
@@ -68,7 +68,7 @@ def load_stored(path: Path, plain: Sequence[Any] = ()) -> Any:
 
 @contextmanager
 def _named_only() -> Iterator[None]:
-    """Storages are named in the reader's errors: written out, a million numbers take seconds."""
+    """Shortens storages in the reader's errors, since writing out a million numbers takes seconds."""
     import torch
 
     kinds: tuple[Any, ...] = (torch.TypedStorage, torch.storage._StorageBase)
@@ -83,10 +83,10 @@ def _named_only() -> Iterator[None]:
 
 
 def check_unpacked(archive: zipfile.ZipFile, path: Path) -> None:
-    """Refuse a zip file that unpacks to far more than it has bytes.
+    """Refuse a zip file that unpacks to far more bytes than it has.
 
     Raises:
-        ValueError: saying how much; no path in the text.
+        ValueError: it does; the text has the sizes and no path.
     """
     size = path.stat().st_size
     unpacked = sum(member.file_size for member in archive.infolist())
@@ -95,10 +95,11 @@ def check_unpacked(archive: zipfile.ZipFile, path: Path) -> None:
 
 
 def _check_packed(path: Path) -> None:
-    """What can be seen before anything is unpacked.
+    """Check a file before anything in it is unpacked.
 
     Raises:
-        ValueError: an archive that unpacks to too much, or a file that asks for bytes by their number.
+        HoldsCode: it makes a bytearray, whose size one number decides.
+        ValueError: it is empty or damaged, or unpacks to too much.
     """
     with path.open("rb") as stream:
         head = stream.read(4)
@@ -126,7 +127,7 @@ def _asks(path: Path) -> bool:
 
 
 def _tensors(stored: Any) -> Iterator[Tensor]:
-    """All tensors in lists and dictionaries; each container once, however often it is named."""
+    """All tensors in nested containers; each container is visited once."""
     import torch
 
     pending, seen = [stored], set[int]()
@@ -140,7 +141,7 @@ def _tensors(stored: Any) -> Iterator[Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    """The sentence of an error of torch.load that names what it met."""
+    """The line of an error of torch.load that names the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = [line for line in lines if "Unsupported" in line or "GLOBAL" in line]
     return (named or lines or [type(error).__name__])[0][:200]

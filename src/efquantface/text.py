@@ -1,4 +1,4 @@
-"""Names of files, people and tensors in text that somebody reads: nothing in them is an instruction."""
+"""Makes names of files, people and tensors safe to show: control characters in them are escaped."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 from efquantface.errors import ModelFileError
 
-# all controls but tab and line feed, what turns writing around, line separators, halves of characters
+# controls but tab and line feed, marks of writing direction, line separators, surrogates
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
 def plain(text: str) -> str:
-    r"""Text that is safe in a terminal, a log, a table and a page; what is not printable is spelt out.
+    r"""Text that is safe in a terminal, a log, a table and a page; other characters are escaped.
 
-    Bytes of file names that are not UTF-8 come as ``\udcXX``.
+    Bytes of file names that are not UTF-8 become ``\udcXX``.
 
     Example:
         >>> plain("a\x1b[31mb")
@@ -26,7 +26,7 @@ def plain(text: str) -> str:
 
 
 def utf8_name(path: Path) -> str:
-    """A path as libraries take it that know UTF-8 only.
+    """A path as text for libraries that take UTF-8 only.
 
     Raises:
         ModelFileError: it is not UTF-8.
@@ -36,7 +36,7 @@ def utf8_name(path: Path) -> str:
         name.encode("utf-8")
     except UnicodeEncodeError:
         raise ModelFileError(
-            f"{plain(name)}: the library that reads it takes names in UTF-8 only; rename it"
+            f"{plain(name)}: the library that reads it takes names in UTF-8 only; rename the file"
         ) from None
     return name
 

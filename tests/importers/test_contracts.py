@@ -22,7 +22,7 @@ PATH = Path("m.onnx")
 def test_names_folders_and_files(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"nowhere.onnx: no such file.*dlib-resnet"):
         resolve(tmp_path / "nowhere.onnx")
-    with pytest.raises(ModelFileError, match=r"without student\.safetensors"):
+    with pytest.raises(ModelFileError, match=r"no student\.safetensors"):
         resolve(tmp_path)
     (tmp_path / "student.safetensors").touch()
     assert resolve(str(tmp_path)) == tmp_path / "student.safetensors"

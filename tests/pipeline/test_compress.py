@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -312,6 +313,31 @@ def test_evaluate_two_models(
     assert metric.student is not None
     assert metric.loss == pytest.approx(metric.teacher - metric.student)
     assert results[0].metric("FRR at 0.5").teacher >= 0
+
+
+def test_pruning_by_time_is_repeated_from_its_timings(
+    tmp_path: Path, network: nn.Module, contract: FaceContract, faces: FaceSet
+) -> None:
+    """What was measured is kept; a run that is given it makes the same student without a clock."""
+    options: dict[str, Any] = {
+        "contract": contract, "epochs": 0, "prune": 0.3, "prune_by": "time", "bits": "w8a8",
+        "round_to": 2, **FAST,
+    }  # fmt: skip
+    first = compress(network, faces, tmp_path / "first", **options)
+    timings = tmp_path / "first" / "timings.json"
+    metrics = json.loads((tmp_path / "first" / "metrics.json").read_text())
+    assert metrics["pruned"]["macs"] <= 0.7 * metrics["pruned"]["macs_before"]
+    assert metrics["latency"]["goal"] is None
+    (block,) = metrics["latency"]["blocks"]
+    assert block["gone"] == (metrics["pruned"]["blocks"] == [block["name"]])
+    known = json.loads(timings.read_text())
+    assert metrics["latency"]["before"] in known.values()
+    page = (tmp_path / "first" / "report.html").read_text()
+    assert "On one thread of this machine the network took" in page
+    again = compress(network, faces, tmp_path / "again", timings=str(timings), **options)
+    assert again.run.onnx.read_bytes() == first.run.onnx.read_bytes()
+    with pytest.raises(EfqError, match="--timings"):
+        compress(network, faces, tmp_path / "x", timings=str(tmp_path / "none.json"), **options)
 
 
 @pytest.mark.parametrize("bits", [None, "w8a8"])

@@ -12,9 +12,8 @@ from efquantface.errors import RecipeError
 from efquantface.graph.macs import macs
 from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model
-from efquantface.pipeline.latency import Clock, prune_to
+from efquantface.pipeline.latency import prune_to
 from efquantface.prune.goal import PruneGoal
-from efquantface.quantize.scheme import Scheme
 from efquantface.recipe import Recipe
 
 
@@ -37,9 +36,7 @@ def test_least_share_that_meets_the_goal(model: FaceModel, batches: list[torch.T
     before = clock(model)
     goal = 2 + 0.6 * (before - 2)
     said: list[str] = []
-    pruned, latency = prune_to(
-        model, batches, goal, None, round_to=2, say=said.append, measure=clock
-    )
+    pruned, latency = prune_to(model, batches, goal, clock, round_to=2, say=said.append)
     assert latency.goal == goal
     assert latency.before == before
     assert latency.after == clock(pruned.model) <= goal
@@ -52,15 +49,9 @@ def test_goal_out_of_reach_says_how_far_it_got(
     model: FaceModel, batches: list[torch.Tensor]
 ) -> None:
     with pytest.raises(RecipeError, match=r"2\.1ms: pruning got from .* to .* ms .* floor"):
-        prune_to(model, batches, 2.1, None, round_to=2, measure=clock)
+        prune_to(model, batches, 2.1, clock, round_to=2)
     with pytest.raises(RecipeError, match="already"):
-        prune_to(model, batches, 1e4, None, measure=clock)
-
-
-def test_real_clock(model: FaceModel, batches: list[torch.Tensor]) -> None:
-    for scheme in (None, Scheme.parse("w8a8")):
-        timed = Clock(scheme, batches[0][:2])
-        assert all(0 < timed(model) < 1000 for _ in range(2))  # alone, and in turns with the first
+        prune_to(model, batches, 1e4, clock)
 
 
 @pytest.mark.parametrize("value", [0, 1.0, -0.5, "0ms", "fast", "ms", "nan", "infms", "-2ms"])
@@ -85,3 +76,19 @@ def test_pruned_networks_train_longer_unless_told() -> None:
     assert Recipe.create(given).training.epochs == 2
     assert Recipe.create({**given, "prune": 0.5}).training.epochs == 12
     assert Recipe.create({**given, "prune": 0.5, "epochs": 3}).training.epochs == 3
+
+
+def test_time_decides_where_a_time_is_asked_for_unless_told() -> None:
+    given = {"teacher": "a", "faces": "b"}
+    by_time = {
+        (prune, by): Recipe.create({**given, "prune": prune, "prune_by": by}).prunes_by_time
+        for prune in ("0.5", "2ms")
+        for by in ("auto", "macs", "time")
+    }
+    assert [key for key, value in by_time.items() if value] == [
+        ("0.5", "time"), ("2ms", "auto"), ("2ms", "time"),
+    ]  # fmt: skip
+    assert not Recipe.create({**given, "prune_by": "time"}).prunes_by_time
+    assert Recipe.create({**given, "prune": 0.5}).channels_round_to == 8
+    assert Recipe.create({**given, "prune": "2ms"}).channels_round_to == 16
+    assert Recipe.create({**given, "prune": "2ms", "round_to": 4}).channels_round_to == 4

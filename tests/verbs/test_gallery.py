@@ -155,7 +155,7 @@ def test_two_kinds_of_embeddings_are_never_mixed(
     arrays = arrays_of(stored.read(out / "a.rec.npz"))
     with (out / "c.parquet").open("wb") as stream:
         stored.write(".parquet", stream, [arrays], 16)
-    with pytest.raises(DataError, match=r"c\.parquet: is no output of efq embed"):
+    with pytest.raises(DataError, match=r"c\.parquet: was not written by efq embed"):
         embedded(model, shards[2:], out, flip=True)
 
 

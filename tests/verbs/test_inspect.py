@@ -62,7 +62,7 @@ def test_a_student_and_its_file(
     assert "matrix products run in int8" in text
     save_checkpoint(student, tmp_path / "s.safetensors")
     assert "quantized student" in "\n".join(describe_model(tmp_path / "s.safetensors").lines)
-    with pytest.raises(ModelFileError, match="not to be tried"):
+    with pytest.raises(ModelFileError, match="give the teacher"):
         describe_model(tmp_path / "s.safetensors", faces=faces_dir)
 
 

@@ -44,7 +44,7 @@ def test_the_verbs(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert efq("cache", "clear", "--all") == 0
     assert "removed dlib-resnet" in capsys.readouterr().out
     assert efq("cache", "clear") == 0
-    assert "nothing was there" in capsys.readouterr().out
+    assert "nothing to remove" in capsys.readouterr().out
     assert efq("cache", "list") == 0
     assert "nothing is cached" in capsys.readouterr().out
 

@@ -1,1 +1,1 @@
-"""The backbones of the field, each written once."""
+"""Backbones, each written once."""

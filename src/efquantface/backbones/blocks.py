@@ -11,10 +11,10 @@ ACTIVATIONS = ("prelu", "relu6", "relu")
 
 
 def activation(kind: str, channels: int) -> nn.Module:
-    """A nonlinearity of one of ``ACTIVATIONS``.
+    """The nonlinearity ``kind``, one of ``ACTIVATIONS``.
 
     Raises:
-        KeyError: another kind.
+        KeyError: there is no such kind.
     """
     return {"prelu": nn.PReLU(channels), "relu6": nn.ReLU6(), "relu": nn.ReLU()}[kind]
 
@@ -62,10 +62,11 @@ class ConvAct(ConvBN):
 
 
 class Bottleneck(nn.Module):
-    """Inverted residual (Sandler et al. 2018): widen by 1x1, 3x3 depthwise, narrow by 1x1.
+    """Inverted residual (Sandler et al. 2018): 1x1 that widens, 3x3 depthwise, 1x1 that narrows.
 
     Args:
-        inner: channels in between; ``inner == inputs`` with ``expand=False`` leaves the first out.
+        inner: channels in between.
+        expand: with the first 1x1 convolution; without it ``inner`` is ``inputs``.
         residual: add the input.
     """
 
@@ -92,7 +93,7 @@ class Bottleneck(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Channels weighted by what they hold on average (Hu et al. 2018): 1x1 - ReLU - 1x1 - sigmoid."""
+    """Squeeze-and-excitation (Hu et al. 2018): a map times 1x1 - ReLU - 1x1 - sigmoid of its means."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
@@ -111,12 +112,12 @@ class SqueezeExcite(nn.Module):
 
 
 class Times(nn.Module):
-    """Values times a constant, and plus one, which checkpoints do not hold.
+    """``x * factor + offset`` with constants that checkpoints do not hold.
 
     Args:
         factor, offset: the constants.
-        island: of attention, in float, without offset; otherwise of a map (B,C,H,W), folded into the
-            layer before it.
+        island: it stays in float, as in attention, and has no offset. Otherwise it works on maps
+            (B,C,H,W) and is folded into the layer in front of it.
     """
 
     def __init__(self, factor: float, offset: float = 0.0, *, island: bool = False) -> None:
@@ -124,7 +125,7 @@ class Times(nn.Module):
         self.factor, self.offset, self.island = factor, offset, island
 
     def canonical(self, shape: tuple[int, ...]) -> ops.Scale | ops.Affine:
-        """The operator it is for values of this shape."""
+        """The operator that it is for values of this shape."""
         made = ops.Scale((1,) * (len(shape) - 1)) if self.island else ops.Affine(shape[1])
         with torch.no_grad():
             made.weight.fill_(self.factor)

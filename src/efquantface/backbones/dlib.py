@@ -1,7 +1,7 @@
 """dlib's ResNet for faces: 29 convolutions, ReLU, no BatchNorm at the end (King 2017).
 
-The trained network is read from dlib's own file (:mod:`efquantface.importers.dlib_resnet`); this is the
-same architecture to train from scratch.
+This is the architecture, to train from scratch. The trained network is read from dlib's own file
+(:mod:`efquantface.importers.dlib_resnet`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _STAGES = ((32, 3, False), (64, 4, True), (128, 3, True), (256, 3, True), (256, 
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut that is averaged and padded with zeros where halved."""
+    """Two 3x3 convolutions and a shortcut, which a halving block averages and pads with zeros."""
 
     def __init__(self, inputs: int, outputs: int, size: int, halve: bool) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """EdgeFace (George et al. 2024), an EdgeNeXt (Maaz et al. 2022) for faces: convolution and attention.
 
-A stage is a few convolution blocks (depthwise convolution, LayerNorm, two linear layers over the
-channels) and, from the second on, a block that mixes channels by transposed attention. In EdgeFace
-the linear layers may be products of two narrow ones (low rank).
+A stage has convolution blocks: a depthwise convolution, LayerNorm, two linear layers over the channels.
+From the second stage on it ends in a block of transposed attention, which mixes channels. Linear layers
+of EdgeFace may be products of two narrow ones (low rank).
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from efquantface.graph import ops
 _EPS = 1e-6
 _FOURIER, _TEMPERATURE = 32, 10000.0
 _EXPANSION = 4
-_STEM = 4  # the stem's convolution and stride
+_STEM = 4  # kernel and stride of the stem's convolution
 
 
 @dataclass(frozen=True)
 class EdgeFaceConfig:
-    """A variant; the defaults are EdgeFace-XS.
+    """A variant of EdgeFace. The defaults are EdgeFace-XS.
 
     Attributes:
-        widths, depths: channels and blocks of the stages.
+        widths, depths: channels and blocks, by stage.
         attention: stages that end in an attention block.
-        scales: parts that the channels are split into in those stages' attention blocks.
-        kernels: of the depthwise convolutions.
+        scales: into how many parts attention blocks split the channels, by stage.
+        kernels: of the depthwise convolutions, by stage.
         heads: of the attention.
-        rank: share of a linear layer's width that its two factors meet in; 0 for one matrix.
+        rank: width between the two factors of a linear layer, as a share of the smaller of its inputs
+            and outputs; 0 for one matrix.
     """
 
     embedding_size: int = 512
@@ -47,7 +48,7 @@ class EdgeFaceConfig:
 
 
 class LowRankLinear(nn.Module):
-    """``x A B + b``, the factors meeting in ``rank`` of the smaller width."""
+    """``x A B + b``. Between the factors there are ``rank`` times the smaller width values."""
 
     def __init__(self, inputs: int, outputs: int, rank: float) -> None:
         super().__init__()
@@ -94,7 +95,7 @@ class _Mlp(nn.Module):
 
 
 class _ConvBlock(nn.Module):
-    """Depthwise convolution, then LayerNorm and two linear layers over the channels; residual."""
+    """Depthwise convolution, LayerNorm, two linear layers over the channels, and the input added."""
 
     def __init__(self, channels: int, kernel: int, rank: float) -> None:
         super().__init__()
@@ -111,7 +112,7 @@ class _ConvBlock(nn.Module):
 
 
 class PositionEncoding(nn.Module):
-    """Adds a projection of the sines and cosines of each position; constant for a map's size."""
+    """Adds a projection of the sines and cosines of each position (constant for a map's size)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -133,7 +134,7 @@ class PositionEncoding(nn.Module):
         return projected
 
     def canonical(self, shape: tuple[int, ...]) -> ops.Shift:
-        """The operator it is for maps (N,C,H,W)."""
+        """The operator that it is for maps (N,C,H,W)."""
         shift = ops.Shift(shape[1:])
         with torch.no_grad():
             shift.bias.copy_(self.encoding(shape[2], shape[3]))
@@ -144,7 +145,7 @@ class PositionEncoding(nn.Module):
 
 
 class _TransposedAttention(nn.Module):
-    """Attention between channels (El-Nouby et al. 2021, eq. 2) of (B,N,C)."""
+    """Attention between the channels of (B,N,C) (El-Nouby et al. 2021, eq. 2)."""
 
     def __init__(self, channels: int, places: int, heads: int, rank: float) -> None:
         super().__init__()
@@ -174,7 +175,7 @@ class _TransposedAttention(nn.Module):
 
 
 class _AttentionBlock(nn.Module):
-    """Depthwise convolutions on parts of the channels, one after the other, then attention."""
+    """Depthwise convolutions on parts of the channels, in a chain, and attention."""
 
     def __init__(
         self, channels: int, size: int, scales: int, heads: int, rank: float, position: bool
@@ -281,14 +282,14 @@ _RENAMED = (
 
 
 def edgeface_name(name: str) -> str:
-    """The authors' names of tensors as ours."""
+    """From the authors' name of a tensor to ours."""
     for pattern, replacement in _RENAMED:
         name = re.sub(pattern, replacement, name)
     return name
 
 
 def edgeface_from(tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The variant that renamed tensors describe.
+    """The variant that renamed tensors describe by their names and shapes.
 
     Raises:
         KeyError: a tensor that every variant has is missing.
@@ -325,7 +326,7 @@ def edgeface_from(tensors: Mapping[str, Tensor]) -> nn.Module:
 
 
 def _rank(tensors: Mapping[str, Tensor]) -> float:
-    """The share, in hundredths, that gives the inner widths of all low-rank layers."""
+    """The rank, a whole number of hundredths, that gives the inner widths of all low-rank layers."""
     widths = []
     for name, first in tensors.items():
         second = tensors.get(name.replace(".linear1.", ".linear2."))

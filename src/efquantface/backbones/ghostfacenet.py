@@ -1,7 +1,7 @@
 """GhostFaceNet (Alansari et al. 2023) on GhostNetV2 (Tang et al. 2022), in ellzaf_ml's parameter names.
 
-A ghost module computes half of its channels by a convolution and the other half from these by a
-depthwise one. In later blocks both are weighted by long-range attention over a halved map.
+A ghost module computes half of its channels by a convolution, and the other half from these by a
+depthwise convolution. In later blocks, long-range attention over a halved map weights both halves.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class GhostBlock:
     """One bottleneck.
 
     Attributes:
-        inner, outputs: channels between its two ghost modules, and after them.
+        inner, outputs: channels between and behind its two ghost modules.
         kernel: of its depthwise convolutions.
         stride: 1 or 2.
-        reduced: channels inside squeeze-and-excitation; 0 without.
-        attention: whether the first ghost module has it.
+        reduced: channels inside squeeze-and-excitation; 0 for none.
+        attention: whether the first ghost module has long-range attention.
     """
 
     inner: int
@@ -44,7 +44,7 @@ def _act(there: bool) -> nn.Module:
 
 class _Ghost(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, act: bool, attention: int = 0) -> None:
-        """``attention`` is the height and width of its map, 0 without."""
+        """``attention`` is the height and width of the attention's map; 0 for none."""
         super().__init__()
         half = outputs // 2
         self.primary_conv = nn.Sequential(
@@ -76,7 +76,7 @@ class _Ghost(nn.Module):
 
 
 def _along(channels: int, kernel: tuple[int, int]) -> tuple[nn.Module, nn.Module]:
-    """A depthwise convolution along one axis, and BatchNorm."""
+    """A depthwise convolution along one axis, and its BatchNorm."""
     pads = (kernel[0] // 2, kernel[1] // 2)
     conv = nn.Conv2d(channels, channels, kernel, 1, pads, groups=channels, bias=False)
     return conv, nn.BatchNorm2d(channels)
@@ -141,7 +141,7 @@ class _Last(nn.Module):
 
 
 class _Head(nn.Module):
-    """Depthwise over the whole map, 1x1, and a linear layer where there is one."""
+    """A depthwise convolution over the whole map, a 1x1 convolution, and an optional linear layer."""
 
     def __init__(self, channels: int, size: int, inner: int, embedding_size: int) -> None:
         super().__init__()
@@ -160,14 +160,14 @@ class _Head(nn.Module):
 
 
 class GhostFaceNet(nn.Module):
-    """Crops (B,3,112,112), normalized, to embeddings.
+    """Crops (B,3,112,112), normalized, to embeddings (B,linear or head).
 
     Args:
         width: channels of the stem.
-        stages: bottlenecks by stage, as names count them.
-        last: channels of the 1x1 convolution behind them.
+        stages: bottlenecks, by stage.
+        last: channels of the 1x1 convolution behind the bottlenecks.
         head: channels behind the depthwise convolution over the whole map.
-        linear: size of a linear layer at the end; 0 without, where the embedding has ``head`` values.
+        linear: outputs of a linear layer at the end; 0 for none.
     """
 
     def __init__(

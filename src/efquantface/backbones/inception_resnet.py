@@ -1,7 +1,7 @@
 """Inception-ResNet-v1 (Szegedy et al. 2016), FaceNet's backbone, in facenet-pytorch's parameter names.
 
-It gives the embedding before the division by its length. No padding but in the 3x3 and 1x7 branches,
-as in the paper; crops are 160x160.
+The embedding is not divided by its length. Only the 3x3 and 1x7 branches have padding, as in the paper.
+Crops are 160x160.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from efquantface.backbones.blocks import Times
 from efquantface.graph import ops
 
 REPEATS = (5, 10, 5)
-_SCALES = (0.17, 0.10, 0.20)  # of residual branches
+_SCALES = (0.17, 0.10, 0.20)  # of residual branches, by kind
 _EPS = 1e-3
 
 
@@ -42,7 +42,7 @@ class _Conv(nn.Module):
 
 
 class _Branches(nn.Module):
-    """Branches over one input, behind each other along the channels."""
+    """Branches of one input, concatenated along the channels."""
 
     def __init__(self, *branches: nn.Module) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class _Branches(nn.Module):
 
 
 class _Residual(_Branches):
-    """The branches back to ``width`` channels by a 1x1 convolution, scaled, added to the input."""
+    """Branches brought to ``width`` channels by a 1x1 convolution, scaled, and added to the input."""
 
     def __init__(
         self, width: int, inner: int, scale: float, *branches: nn.Module, relu: bool = True
@@ -98,8 +98,8 @@ class InceptionResnetV1(nn.Module):
     """Crops (B,3,160,160), normalized, to embeddings (B,embedding_size).
 
     Args:
-        embedding_size: of the embedding.
-        repeats: residual blocks of each of the three kinds.
+        embedding_size: number of values of the embedding.
+        repeats: number of residual blocks of each of the three kinds.
     """
 
     def __init__(self, embedding_size: int = 512, repeats: tuple[int, int, int] = REPEATS) -> None:
@@ -141,7 +141,7 @@ def inception_resnet_from(tensors: Mapping[str, Tensor]) -> nn.Module:
     """The network that a checkpoint's names and shapes describe.
 
     Raises:
-        KeyError: it has no ``last_linear.weight``.
+        KeyError: the checkpoint has no ``last_linear.weight``.
     """
     first, second, third = (
         len({name.split(".")[1] for name in tensors if name.startswith(f"repeat_{n}.")})

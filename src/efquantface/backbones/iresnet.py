@@ -1,8 +1,8 @@
 """IResNet, the backbone of ArcFace, in the parameter names of arcface_torch.
 
-Blocks are BatchNorm - 3x3 convolution - BatchNorm - PReLU - 3x3 convolution - BatchNorm, added to
-the input (Deng et al. 2019, section 3.1, "IR"; Duta et al. 2020). The BatchNorm stands before a
-zero-padded convolution, so it cannot be folded and stays a scale and shift per channel.
+A block is BatchNorm - 3x3 convolution - BatchNorm - PReLU - 3x3 convolution - BatchNorm, added to its
+input (Deng et al. 2019, section 3.1, "IR"; Duta et al. 2020). The first BatchNorm is in front of a
+zero-padded convolution. So it cannot be folded, and stays a scale and shift per channel.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _EPS = 1e-5
 
 
 class IBasicBlock(nn.Module):
-    """Pre-activated residual block: (B,in_channels,H,W) -> (B,channels,H/stride,W/stride).
+    """Pre-activated residual block: (B,in_channels,H,W) to (B,channels,H/stride,W/stride).
 
     Args:
-        se: squeeze-and-excitation on the branch ("IR-SE").
-        pooled_shortcut: where only the size changes, the shortcut takes every ``stride``-th value
-            instead of a 1x1 convolution (AdaFace's IR).
-        middle_norm: BatchNorm before the PReLU; InsightFace_Pytorch's IR has none.
+        se: with squeeze-and-excitation on the branch ("IR-SE").
+        pooled_shortcut: where only the size changes, the shortcut takes every ``stride``-th value and
+            has no 1x1 convolution (AdaFace's IR).
+        middle_norm: with BatchNorm in front of the PReLU. InsightFace_Pytorch's IR has none.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class IResNet(nn.Module):
 
     Args:
         depth: one of ``DEPTHS``.
-        embedding_size: of the embedding.
-        se, pooled_shortcut, middle_norm: see :class:`IBasicBlock`.
+        embedding_size: number of values of the embedding.
+        se, pooled_shortcut, middle_norm: as in :class:`IBasicBlock`.
 
     Raises:
-        KeyError: another depth.
+        KeyError: ``depth`` is none of ``DEPTHS``.
     """
 
     def __init__(

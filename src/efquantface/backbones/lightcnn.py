@@ -1,8 +1,8 @@
-"""LightCNN (Wu et al. 2018): convolutions whose channels compete in pairs, on grey crops of 128x128.
+"""LightCNN (Wu et al. 2018) on grey 128x128 crops: each layer gives the maximum of pairs of channels.
 
-The maximum of two halves, ``max(a, b)``, is ``b + relu(a - b)``, and ``a - b`` of one convolution is
-a convolution, too: so it is stored here, in operators with integer forms. Colour crops are turned to
-grey by the first layer. Grey crops come as three equal channels.
+The maximum of two halves, ``max(a, b)``, is ``b + relu(a - b)``. The difference ``a - b`` of a
+convolution's halves is a convolution, too. So it is stored, in operators with integer forms. The first
+layer converts RGB crops to grey. Grey crops have three equal channels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ORDER = (
 
 
 class _Max(nn.Module):
-    """The larger of two halves of a layer's outputs."""
+    """The maximum of both halves of a layer's outputs."""
 
     def __init__(self, difference: nn.Module, second: nn.Module) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class _Residual(nn.Module):
 
 
 class _BothPools(nn.Module):
-    """Largest and average value together, as the second version pools."""
+    """The sum of max pooling and average pooling, as in the second version."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,9 +73,9 @@ class LightCnn29(nn.Module):
     """Crops (B,3,128,128) of 0..1 to embeddings (B,embedding_size).
 
     Args:
-        embedding_size: of the embedding.
-        blocks: residual blocks before each of the four groups.
-        second: the second version, whose pools add the average and whose embedding is linear.
+        embedding_size: number of values of the embedding.
+        blocks: number of residual blocks in front of each of the four groups.
+        second: the second version: poolings add the average, and the embedding layer is linear.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class LightCnn9(nn.Module):
 
 
 def lightcnn_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """LightCNN's own tensors as the layers here hold them."""
+    """From LightCNN's own tensors to those of the layers here."""
     result: dict[str, Tensor] = {}
     for name, value in tensors.items():
         match = re.fullmatch(r"(.+)\.filter\.(weight|bias)", name)
@@ -148,7 +148,7 @@ def lightcnn_from(tensors: Mapping[str, Tensor]) -> nn.Module:
     """The network that a checkpoint's names and shapes describe.
 
     Raises:
-        KeyError: it has no last layer.
+        KeyError: the checkpoint has no last layer.
     """
     if any(name.startswith("features.") for name in tensors):
         return LightCnn9(tensors["fc1.second.weight"].shape[0])

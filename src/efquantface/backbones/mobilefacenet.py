@@ -1,7 +1,7 @@
-"""MobileFaceNet (Chen et al. 2018, table 1) in the variants that are in use.
+"""MobileFaceNet (Chen et al. 2018, table 1) in its common variants.
 
-They differ in width, in the number of bottlenecks, in the nonlinearity and in what stands in front of
-them; all end in a global depthwise convolution and a linear layer.
+They differ in width, number of bottlenecks, nonlinearity and stem. All end in a global depthwise
+convolution and a linear layer.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _MAP = 7  # height and width in front of the global convolution, for crops of 11
 
 @dataclass(frozen=True)
 class MobileFaceNetConfig:
-    """A variant.
+    """A variant of MobileFaceNet.
 
     Attributes:
-        width: channels of the first stage; the later ones have twice as many.
+        width: channels of the first stage; later stages have twice as many.
         inner: channels inside the bottlenecks of the three stages.
-        blocks: bottlenecks in front of the first halving (0: one 3x3 convolution instead), and
-            residual ones in the three stages.
-        stem_groups: groups of that convolution.
-        stem_pointwise: a 1x1 convolution behind it.
-        act, stem_act: nonlinearity, and the one of the two convolutions in front of the stages.
-        linear_bias: the embedding layer has a bias beside its BatchNorm.
+        blocks: number of bottlenecks in front of the first halving (0: a 3x3 convolution instead), and
+            of residual bottlenecks in the three stages.
+        stem_groups: groups of that 3x3 convolution.
+        stem_pointwise: a 1x1 convolution follows it.
+        act, stem_act: nonlinearity of the stages, and of the two convolutions in front of them.
+        linear_bias: the embedding layer has a bias in addition to its BatchNorm.
     """
 
     embedding_size: int = 512

@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al. 2018, table 2) for faces: five halvings become four, GDConv at the end."""
+"""MobileNetV2 (Sandler et al. 2018, table 2) for faces: four halvings, not five, and a final GDConv."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from efquantface.backbones.blocks import Bottleneck, ConvAct, ConvBN
 
-# expansion, channels, blocks, stride of the first; the first halving is the stem's
+# expansion, channels, blocks, stride of the first block; the stem halves first
 STAGES = (
     *((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2)),
     *((6, 96, 3, 1), (6, 160, 3, 1), (6, 320, 1, 1)),

@@ -1,4 +1,4 @@
-"""The backbones by the names that the field calls them."""
+"""The backbones by their usual names."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Backbone:
     """An entry of the registry.
 
     Attributes:
-        about: one line.
-        build: makes it with random weights.
-        contract: what it expects when trained as it usually is.
+        about: one line for users.
+        build: gives the backbone with random weights.
+        contract: the contract with which it is usually trained.
     """
 
     about: str

@@ -1,8 +1,8 @@
 """The vision transformer of arcface_torch, in its parameter names.
 
-Patches without a class token, pre-normalized blocks of attention and two linear layers with ReLU6
-between them (Dosovitskiy et al. 2021), and an embedding of all tokens together: linear, BatchNorm,
-linear, BatchNorm.
+Patches have no class token. Blocks are pre-normalized: attention, and two linear layers with ReLU6
+between them (Dosovitskiy et al. 2021). The embedding is computed from all tokens together: linear,
+BatchNorm, linear, BatchNorm.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from efquantface.backbones.blocks import Times
 from efquantface.graph import ops
 
-HEADS = 8  # of all that arcface_torch trains; weights do not tell
+HEADS = 8  # in all of arcface_torch's; weights do not show it
 SIZE = 112
 _EPS, _BATCH_EPS = 1e-5, 2e-5
 
@@ -89,10 +89,10 @@ class VisionTransformer(nn.Module):
     """Crops (B,3,112,112), normalized, to embeddings (B,embedding_size).
 
     Args:
-        embedding_size: of the embedding.
-        channels, depth, patch: of tokens, blocks and patches.
-        inner: width between a block's two linear layers.
-        qkv_bias: whether queries, keys and values have one.
+        embedding_size: number of values of the embedding.
+        channels, depth, patch: channels of a token, number of blocks, side of a patch.
+        inner: width between a block's two linear layers; None for four times ``channels``.
+        qkv_bias: whether queries, keys and values have a bias.
     """
 
     def __init__(
@@ -127,16 +127,16 @@ class VisionTransformer(nn.Module):
 
 
 def vit_name(name: str) -> str:
-    """A tensor's name here."""
+    """From arcface_torch's name of a tensor to ours."""
     return "pos_embed.bias" if name == "pos_embed" else name
 
 
 def vit_from(tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The network that a checkpoint's names and shapes describe, of eight heads.
+    """The network that a checkpoint's names and shapes describe, with eight heads.
 
     Raises:
         KeyError: a tensor is missing.
-        ValueError: its patches are not those of a 112x112 crop, or its width is not of eight heads.
+        ValueError: patches do not fill a 112x112 crop, or eight heads do not divide the channels.
     """
     channels, _, patch, _ = tensors["patch_embed.proj.weight"].shape
     tokens = tensors["pos_embed.bias"].shape[-2]

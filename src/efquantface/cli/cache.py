@@ -1,4 +1,4 @@
-"""``efq cache``: where embeddings of faces lie, and how they are removed."""
+"""``efq cache``: lists and removes cached embeddings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from efquantface.cli.verb import say, verb
 cache_app = typer.Typer(
     cls=EfqGroup,
     no_args_is_help=True,
-    help="The user's cache: the teacher's embeddings (biometric data), default parts.",
+    help="The user's cache: teachers' embeddings (biometric data) and default parts.",
 )
 
 
 @verb(cache_app, "efq cache list", name="list")
 def cache_list() -> None:
-    """What the cache holds, and where; EFQ_CACHE names another place."""
+    """List what the cache holds, and where. EFQ_CACHE sets another folder."""
     from efquantface.assets import cache_dir
     from efquantface.verbs.kept import list_cache
 
@@ -32,14 +32,15 @@ def cache_list() -> None:
 @verb(cache_app, "efq cache clear", name="clear")
 def cache_clear(
     everything: Annotated[
-        bool, typer.Option("--all", help="default parts, too; they are fetched again when needed")
+        bool,
+        typer.Option("--all", help="remove default parts, too; they are fetched again when needed"),
     ] = False,
 ) -> None:
-    """Remove the embeddings. compress --no-cache keeps none."""
+    """Remove the cached embeddings. compress --no-cache stores none."""
     from efquantface.verbs.kept import clear_cache
 
     removed = clear_cache(everything)
     for part in removed:
         say(f"removed {part.describe()}")
     if not removed:
-        say("nothing was there to remove")
+        say("there was nothing to remove")

@@ -14,7 +14,7 @@ from efquantface.cli.verb import Json, give, say
 from efquantface.errors import FinishedError, RecipeError
 from efquantface.recipe import FLAGS, Recipe
 
-_SETTING = "set_"  # in front of settings, whose names are those of other parameters and of builtins
+_SETTING = "set_"  # prefix of settings: some share names with other parameters or builtins
 
 
 def compress(
@@ -23,21 +23,19 @@ def compress(
     output: Annotated[Path, typer.Option("-o", "--output", help="the run's folder")] = Path(
         "efq-run"
     ),
-    recipe: Annotated[
-        Path | None, typer.Option(help="YAML recipe; flags given beside it win")
-    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="YAML recipe; flags override it")] = None,
     finetune: Annotated[
         bool | None,
         typer.Option(
             "--finetune/--no-finetune",
-            help="or only set ranges and round (a minute)",
+            help="train the student, or only set ranges and round (a minute)",
             show_default=False,
         ),
     ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="say what was found, the plan, its time and memory, and stop"
+            "--dry-run", help="print what was found, the plan, its time and memory, and stop"
         ),
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on with a stopped run")] = False,
@@ -48,8 +46,8 @@ def compress(
 ) -> None:
     """Compress TEACHER on FACES and prove what it lost.
 
-    The run's folder gets student.onnx, student.safetensors, metrics.json, report.html and what made
-    them. Without --eval, a tenth of the identities is held out and evaluated.
+    The run's folder gets student.onnx, student.safetensors, metrics.json, report.html and the recipe.
+    Without --eval, a tenth of the identities is held out and evaluated.
     """
     values = {name.removeprefix(_SETTING): value for name, value in given.items()}
     values |= {"teacher": teacher, "faces": faces, "layers": _layer_bits(values["layers"])}
@@ -82,10 +80,10 @@ def compress(
             resume=resume,
             dry_run=dry_run,
         )
-    except FinishedError as finished:  # no failure: a loop that resumes until it is done ends
+    except FinishedError as finished:  # no failure: a loop that resumes the run has to end
         say(str(finished))
         return
-    if not isinstance(done, CompressResult):  # a dry run's plan, which was said
+    if not isinstance(done, CompressResult):  # a dry run's plan, printed already
         give([], done.as_dict(), json_)
         return
     give(terminal_table(done.results), done.results.as_dict(), json_)
@@ -94,7 +92,7 @@ def compress(
 
 
 def _layer_bits(given: list[str] | None) -> dict[str, str] | None:
-    """PATTERN=BITS, repeated, as the recipe's table."""
+    """Repeated PATTERN=BITS as the recipe's table."""
     if not given:
         return None
     pairs = [text.rpartition("=") for text in given]
@@ -104,7 +102,7 @@ def _layer_bits(given: list[str] | None) -> dict[str, str] | None:
 
 
 def _signature() -> inspect.Signature:
-    """The function's own parameters with a flag for each setting, those that matter first."""
+    """The function's own parameters and a flag for each setting; the most used come first."""
     own = inspect.signature(compress, eval_str=True).parameters
     made = parameters(_SETTING)
     first = [p for p in made if p.annotation.__metadata__[0].rich_help_panel is None]

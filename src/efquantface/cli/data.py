@@ -17,7 +17,7 @@ from efquantface.data.ways import WAYS
 data_app = typer.Typer(
     cls=EfqGroup,
     no_args_is_help=True,
-    help="Look into folders, .rec, .bin, .parquet, .tar and list files, and unpack them.",
+    help="Inspect, unpack, choose from and check folders, .rec, .bin, .parquet, .tar and list files.",
 )
 _ALIGNED = tuple(name for name in TEMPLATES if name != "unknown")
 
@@ -36,14 +36,14 @@ def align(
         ),
     ] = "largest",
     detector: Annotated[
-        Path | None, typer.Option(help="a YuNet .onnx, instead of the detector installed")
+        Path | None, typer.Option(help="a YuNet .onnx in place of the installed detector")
     ] = None,
     workers: Annotated[int | None, whole("threads")] = None,
 ) -> None:
-    """Photos to aligned crops. Stopped, it goes on where it was when called again.
+    """Turn photos into aligned crops. After a stop, the same call goes on where it was.
 
-    Folders are kept, and pair lists and protocol files are copied, so that an aligned benchmark is an
-    evaluation set. Photos without a face, with several, or unreadable are listed in
+    Folders keep their names; pair lists and protocol files are copied. So an aligned benchmark is an
+    evaluation set. Photos without a face, with several faces, and unreadable ones are listed in
     FACES/align_report.tsv.
     """
     from efquantface.pipeline.paths import check_file, check_folder
@@ -79,7 +79,7 @@ def inspect(
     follow_links: FollowLinks = None,
     json_: Json = None,
 ) -> None:
-    """What a source of faces holds: images, identities, sizes, and what cannot be read of a sample."""
+    """Show what a source of faces holds: images, identities, sizes, and unreadable ones of a sample."""
     from efquantface.pipeline.paths import check_source
 
     check_source(faces)
@@ -94,10 +94,10 @@ def inspect(
 def extract(
     faces: Annotated[Path, typer.Argument(help=".rec, .bin, .parquet, .tar or list file")],
     output: Annotated[Path, typer.Option("-o", "--output", help="folder for the images")],
-    limit: Annotated[int | None, whole("only so many images, the first ones")] = None,
+    limit: Annotated[int | None, whole("at most this many images, the first ones")] = None,
     follow_links: FollowLinks = None,
 ) -> None:
-    """Unpack images as they are stored, a folder an identity. Stopped, it goes on when called again.
+    """Unpack images as they are stored, one folder per identity. After a stop, the same call goes on.
 
     A verification .bin also gives pairs.csv, so that the folder is an evaluation set:
     --eval NAME=FOLDER/pairs.csv
@@ -129,13 +129,13 @@ def subset(
             callback=one_of(*WAYS),
         ),
     ] = "identities",
-    teacher: Annotated[str | None, typer.Option(help="for coverage: any model")] = None,
+    teacher: Annotated[str | None, typer.Option(help="any model, for coverage")] = None,
     preprocess: Preprocess = None,
-    seed: Annotated[int, whole("of everything random", 0)] = 0,
+    seed: Annotated[int, whole("seed of everything random", 0)] = 0,
     follow_links: FollowLinks = None,
     force: Annotated[bool, typer.Option("--force", help="replace an existing list")] = False,
 ) -> None:
-    """Choose images that matter, and write them as a list file: efq compress TEACHER LIST."""
+    """Choose some of the images, and write them as a list file for efq compress TEACHER LIST."""
     from efquantface.pipeline.paths import check_model, check_source
 
     check_source(faces)
@@ -164,16 +164,16 @@ def subset(
 )
 def check(
     faces: Annotated[Path, typer.Argument(help="folder, .rec, .parquet, .tar or list file")],
-    teacher: Annotated[str, typer.Option(help="any model; it judges who is who")],
+    teacher: Annotated[str, typer.Option(help="any model; its embeddings decide who is who")],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="list of images to leave out")
     ] = Path("exclude.txt"),
     against: Annotated[
-        Path | None, typer.Option(help="evaluation faces that training must not share people with")
+        Path | None, typer.Option(help="evaluation faces; nobody in them may be trained on")
     ] = None,
     preprocess: Preprocess = None,
     sheet: Annotated[
-        Path | None, typer.Option(help="also draw the listed faces (.jpg); shows faces")
+        Path | None, typer.Option(help="also draw the listed images (.jpg); it shows faces")
     ] = None,
     resize: Resize = None,
     follow_links: FollowLinks = None,

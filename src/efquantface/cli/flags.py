@@ -39,7 +39,7 @@ def option(name: str) -> OptionInfo:
 
 
 def _reads(told: FieldInfo) -> Callable[[str], Any]:
-    """Reads a number within the field's limits."""
+    """A parser of numbers within the field's limits."""
     kind: Any = Annotated[(told.annotation, *told.metadata)]
     taken: TypeAdapter[Any] = TypeAdapter(kind)
 
@@ -53,21 +53,21 @@ def _reads(told: FieldInfo) -> Callable[[str], Any]:
 
 
 def share(told: str) -> OptionInfo:
-    """A flag that takes a number above 0 and below 1."""
+    """A flag that takes a number above 0 and below 1; ``told`` is its help."""
     field = FieldInfo.from_annotation(Annotated[float, Gt(0), Lt(1)])  # type: ignore[arg-type]
     made: OptionInfo = typer.Option(help=told, metavar=_METAVARS[float], parser=_reads(field))
     return made
 
 
 def whole(told: str, least: int = 1) -> OptionInfo:
-    """A flag that takes a whole number, of a verb that has it alone; ``told`` is its help."""
+    """A flag of one verb that takes a whole number from ``least`` on; ``told`` is its help."""
     field = FieldInfo.from_annotation(Annotated[int, Ge(least)])  # type: ignore[arg-type]
     made: OptionInfo = typer.Option(help=told, metavar=_METAVARS[int], parser=_reads(field))
     return made
 
 
 def parameters(prefix: str = "") -> list[inspect.Parameter]:
-    """Keyword parameters of all settings but TEACHER and FACES; not told is None.
+    """Keyword parameters of all settings but TEACHER and FACES; None means not given.
 
     Those without a group come first, then the groups in the order in which they are declared.
     """
@@ -103,7 +103,7 @@ def _type(field: FieldInfo) -> type[Any]:
 
 
 def _default(field: FieldInfo) -> str:
-    """The default as the help shows it; nothing where a flag that is not given changes nothing."""
+    """The default as the help shows it; empty where leaving the flag out changes nothing."""
     shown, default = extra(field, "shown"), field.default
     if shown is None:
         if (

@@ -37,8 +37,8 @@ def embed(
     faces: Annotated[
         list[str],
         typer.Argument(
-            help="folder, .rec, .bin, .parquet, .tar (WebDataset) or list file; several, patterns and "
-            "addresses (s3://...) are shards of a gallery"
+            help="folder, .rec, .bin, .parquet, .tar (WebDataset) or list file; several of them, "
+            "patterns and addresses (s3://...) are shards of a gallery"
         ),
     ],
     output: Annotated[
@@ -46,15 +46,17 @@ def embed(
         typer.Option(
             "-o",
             "--output",
-            help=".npz or .parquet of one source; otherwise a folder or address, with a file for every "
-            "shard; biometric data (mode 0600)",
+            help=".npz or .parquet for one source; a folder or address for shards, with one file each; "
+            "biometric data (mode 0600)",
         ),
     ] = "embeddings.npz",
     preprocess: Preprocess = None,
     size: Size = None,
     backend: Backend = "auto",
     flip: Flip = None,
-    normalize: Annotated[bool, typer.Option("--normalize", help="to length 1")] = False,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="scale embeddings to length 1")
+    ] = False,
     resize: Resize = None,
     embedding: Embedding = "float32",
     shard: Annotated[
@@ -63,7 +65,7 @@ def embed(
     ] = None,
     ray: Annotated[
         int | None,
-        whole("so many actors of Ray, on this machine or the cluster of RAY_ADDRESS"),
+        whole("number of Ray actors, on this machine or the cluster of RAY_ADDRESS"),
     ] = None,
     device: Device = None,
     threads: Threads = None,
@@ -71,14 +73,15 @@ def embed(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="replace an existing file; in a gallery, those made another way"
+            "--force",
+            help="replace an existing file; in a gallery, files of other models, settings or shards",
         ),
     ] = False,
     json_: Json = None,
 ) -> None:
-    """Embeddings, names and identities of faces; stopped, it goes on when called again.
+    """Write embeddings, names and identities of faces. After a stop, the same call goes on.
 
-    Of shards, each becomes a file that is whole or not there; those that are done are left alone.
+    Each shard becomes one file, which is whole or not there. Shards that are done are kept.
     """
     from efquantface.pipeline.paths import check_model, check_model_and_faces, check_source
 
@@ -141,8 +144,7 @@ def _gallery(
     give(
         [
             f"{found.faces:,} embeddings in {found.shards:,} shards in {output}, "
-            f"{found.before:,} of them "
-            f"were there; {found.skipped:,} images could not be read"
+            f"{found.before:,} of them were there; {found.skipped:,} images could not be read"
         ],
         found.as_dict(),
         json_,
@@ -170,21 +172,22 @@ def _is_file(output: str) -> bool:
 
 def compare_gallery(
     old: Annotated[str, typer.Argument(help="the model that faces are enrolled with")],
-    new: Annotated[str, typer.Argument(help="the model that is to take its place")],
+    new: Annotated[str, typer.Argument(help="the model that replaces it")],
     sample: Annotated[
         Path,
         typer.Option(help="faces of your own: folder, .rec, .parquet, .tar or list file"),
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="also write all of it as JSON (mode 0600)")
+        Path | None,
+        typer.Option("-o", "--output", help="also write all results as JSON (mode 0600)"),
     ] = None,
     threshold: Threshold = None,
     far: Annotated[
         float | None,
-        share("share of impostor pairs at whose thresholds models are compared  [default: 1e-4]"),
+        share("models are compared at the thresholds of this FAR  [default: 1e-4]"),
     ] = None,
-    margin: Annotated[float, share("by which FRR may rise, as a share of genuine pairs")] = 0.005,
-    max_images: Annotated[int, whole("at most so many, spread over people", 4)] = 10_000,
+    margin: Annotated[float, share("how much FRR may rise, as a share of genuine pairs")] = 0.005,
+    max_images: Annotated[int, whole("images to embed at most, spread over people", 4)] = 10_000,
     preprocess: Preprocess = None,
     size: Size = None,
     backend: Backend = "auto",
@@ -194,15 +197,14 @@ def compare_gallery(
     device: Device = None,
     threads: Threads = None,
     follow_links: FollowLinks = None,
-    seed: Annotated[int, whole("of the images that are taken", 0)] = 0,
+    seed: Annotated[int, whole("seed of the choice of images", 0)] = 0,
     force: Annotated[bool, typer.Option("--force", help="replace an existing file")] = False,
     json_: Json = None,
 ) -> None:
-    """How scores and decisions move where NEW takes OLD's place, and what to do with the gallery.
+    """Show how scores and decisions move when NEW replaces OLD, and what to do with the gallery.
 
-    Says which threshold of NEW stands for OLD's, who is accepted or rejected differently, and
-    whether the
-    gallery may be mixed or must be embedded again. Needs images of people who are in the sample twice.
+    It gives the threshold of NEW at OLD's FAR and the decisions that differ. It says whether the gallery
+    may be mixed or must be embedded again. The sample needs people with two images or more.
     """
     from efquantface.pipeline.paths import check_model, check_source
 

@@ -14,7 +14,7 @@ class EfqGroup(TyperGroup):
     """Verbs, with a suggestion where one is misspelt or left out."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """As typer's, which raises for an unknown verb."""
+        """As typer's; the error for an unknown verb suggests the closest one."""
         wanted = args[0] if args else ""
         if not wanted or wanted.startswith("-") or self.get_command(ctx, wanted) is not None:
             return super().resolve_command(ctx, args)

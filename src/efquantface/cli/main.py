@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="""Compress a face-recognition network to integers and prove what it lost.
 
-Start with **efq demo** (no data needed). With your own:
+Start with **efq demo** (no data needed). With your own data:
 
     efq align PHOTOS -o FACES                        photos to aligned crops
 
@@ -55,7 +55,7 @@ def _every_command(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="print it and leave"
+            "--version", callback=_print_version, is_eager=True, help="print the version and exit"
         ),
     ] = False,
 ) -> None:
@@ -110,7 +110,7 @@ def demo(
     resume: Annotated[bool, typer.Option("--resume", help="go on with a stopped run")] = False,
     json_: Json = None,
 ) -> None:
-    """The whole pipeline without any data: dlib's ResNet in W8A8 on synthetic faces."""
+    """Run the whole pipeline without any data: dlib's ResNet in W8A8 on synthetic faces."""
     from efquantface.extras import wanted_for
 
     with wanted_for("efq demo"):
@@ -131,7 +131,7 @@ app.add_typer(cache.cache_app, name="cache")
 
 @verb(app, "efq env --json env.json")
 def env(json_: Json = None) -> None:
-    """Versions, instruction sets, threads, runtimes and providers found on this machine."""
+    """Show versions, instruction sets, threads, runtimes and providers found on this machine."""
     import json
 
     from efquantface.runtime.environment import environment
@@ -141,13 +141,13 @@ def env(json_: Json = None) -> None:
 
 
 def main() -> None:
-    """Parse, work, and exit: errors that a user can cause are one line, without a traceback.
+    """Run the program and exit. Errors that a user can cause print one line, without a traceback.
 
-    Being told to end (SIGTERM) is Ctrl-C: training saves its state and can be resumed.
+    SIGTERM counts as Ctrl-C: training saves its state and can be resumed.
     """
     stopping.listen()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what a terminal's encoding has not is spelt out
+        if isinstance(stream, io.TextIOWrapper):  # characters outside its encoding are escaped
             stream.reconfigure(errors="backslashreplace")
     try:
         code = _run()
@@ -158,7 +158,7 @@ def main() -> None:
     except MemoryError as error:
         code = _failed(f"out of memory ({error or 'no room'}); fewer or smaller images take less")
     except OSError as error:
-        if error.errno == errno.EPIPE:  # nobody reads on, as in: efq env | head
+        if error.errno == errno.EPIPE:  # the reader is gone, as in: efq env | head
             code = 1
         else:
             where = f"{error.filename}: " if error.filename else ""
@@ -167,7 +167,7 @@ def main() -> None:
 
 
 def _run() -> int:
-    """The exit code of what the command line asks for."""
+    """Run the verb; returns the exit code."""
     from efquantface.extras import wanted_for
 
     try:
@@ -186,7 +186,7 @@ def _run() -> int:
 
 
 def _usage(error: Any) -> str:
-    """What is wrong with the words on the command line; a misspelt option with the closest one."""
+    """A usage error in words; for a misspelt option with the closest one."""
     wrong = str(getattr(error, "option_name", ""))
     if type(error).__name__ == "NoSuchOption" and error.ctx is not None:
         known = [name for p in error.ctx.command.params for name in (*p.opts, *p.secondary_opts)]

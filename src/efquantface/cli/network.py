@@ -56,11 +56,11 @@ def evaluate(
     threads: Threads = None,
     json_: Json = None,
 ) -> None:
-    """Verification and identification results of a model, or of teacher and student side by side.
+    """Evaluate verification and identification of a model, or of teacher and student side by side.
 
-    With --embedding int8 a model stands beside itself, its embeddings as codes; with --against the
-    second
-    model's are codes. Rows on galleries say what float enrolments and int8 probes cost, and the reverse.
+    --embedding int8 compares a model with itself, its embeddings as int8 codes. With --against, the
+    second model's embeddings are codes. Rows on galleries show the loss of float enrolments with int8
+    probes, and the reverse.
     """
     from efquantface.evaluation.benchmarks.look import check_eval
     from efquantface.pipeline.paths import check_file, check_model
@@ -111,7 +111,7 @@ def inspect(
     follow_links: FollowLinks = None,
     json_: Json = None,
 ) -> None:
-    """What a model holds and expects: operators, parameters, MACs, and its contract with crops."""
+    """Show what a model holds and expects: operators, parameters, MACs, and its contract with crops."""
     from efquantface.pipeline.paths import check_model, check_source
 
     check_model(model)
@@ -145,7 +145,7 @@ def benchmark(
     threads: Annotated[int, whole("threads of the runtime")] = 1,
     json_: Json = None,
 ) -> None:
-    """Time models in turns, and print milliseconds a call and ratios to the first."""
+    """Time models in turns, and print milliseconds per call and ratios to the first model."""
     from efquantface.pipeline.paths import check_model
 
     names = [model, *(against or [])]
@@ -193,18 +193,20 @@ def export(
     unpacked: Annotated[
         bool,
         typer.Option(
-            "--unpacked", help="weights of few bits as INT8, for runtimes before opset 21"
+            "--unpacked", help="store weights of few bits as INT8, for runtimes without opset 21"
         ),
     ] = False,
     float_: Annotated[
         bool,
-        typer.Option("--float", help="the float network in the form that runtimes run fastest"),
+        typer.Option(
+            "--float", help="write the float network in the form that runtimes run fastest"
+        ),
     ] = False,
     runtime: Annotated[
         str,
         typer.Option(
             "--runtime",
-            help="what runs a site's model: litert, onnxruntime, or auto, the first that can",
+            help="runtime of a site's model: litert, onnxruntime, or auto (the first that can run it)",
             callback=one_of("auto", "litert", "onnxruntime"),
         ),
     ] = "auto",
@@ -212,8 +214,8 @@ def export(
         bool,
         typer.Option(
             "--full-range",
-            help="leave 8-bit weights of full range as they are, for processors with VNNI only; "
-            "otherwise they are made portable",
+            help="keep 8-bit weights of full range, for processors with VNNI only; by default they "
+            "are made portable",
         ),
     ] = False,
     preprocess: Preprocess = None,

@@ -1,4 +1,4 @@
-"""Options that several verbs share; what they say comes from the recipe's settings."""
+"""Options that several verbs share; most take their help from the recipe's settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _shown(name: str) -> typer.models.OptionInfo:
 
 
 def one_of(*names: str) -> Callable[[str], str]:
-    """A callback that takes one of ``names`` and suggests the closest to another."""
+    """A callback that accepts one of ``names``; its error suggests the closest one."""
 
     def check(value: str) -> str:
         if value not in names:
@@ -47,7 +47,7 @@ Embedding = Annotated[
     str,
     typer.Option(
         "--embedding",
-        help="float32; int8: codes with a scale a vector, a quarter of the bytes",
+        help="float32, or int8: codes with one scale per vector, a quarter of the bytes",
         callback=one_of(*EMBEDDINGS),
     ),
 ]
@@ -76,7 +76,7 @@ Arc = Annotated[bool | None, _shown("arcface")]
 
 
 def in_pixels(size: str | None) -> tuple[int, int] | None:
-    """Height and width that ``--size`` says."""
+    """Height and width in pixels from ``--size``; None where it is not given."""
     return None if size is None else parse_size(size)
 
 

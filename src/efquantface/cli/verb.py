@@ -16,14 +16,14 @@ from efquantface.cli.flags import keyword
 from efquantface.errors import DataError
 from efquantface.text import plain
 
-_COLUMNS = 100  # that tables fit
+_COLUMNS = 100  # width that every table fits
 OUTPUT = "Output"  # the last group of options
 Json = Annotated[
     str | None,
     typer.Option(
         "--json",
         metavar="FILE",
-        help="also write the numbers as JSON; - writes them to the terminal, and nothing else",
+        help="also write the numbers as JSON; - prints them to the terminal, and nothing else",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -31,7 +31,7 @@ _QUIET = typer.Option(
     "-q", "--quiet", help="print the results only", rich_help_panel=OUTPUT, show_default=False
 )
 _VERBOSE = typer.Option(
-    "-v", "--verbose", help="say more of what is done", rich_help_panel=OUTPUT, show_default=False
+    "-v", "--verbose", help="print more details", rich_help_panel=OUTPUT, show_default=False
 )
 
 
@@ -68,7 +68,7 @@ def verb(app: typer.Typer, *examples: str, name: str | None = None) -> Callable[
 
 
 def check_writable(where: str | None) -> None:
-    """``--json FILE`` names a file in a folder that is there.
+    """Check that ``--json FILE`` names a file in an existing folder.
 
     Raises:
         DataError: it does not.
@@ -95,12 +95,12 @@ def give(shown: object, numbers: Any, where: str | None) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line; names in it are spelt out where a terminal would obey them."""
+    """Print a line; control characters in it are escaped."""
     typer.echo(plain(line))
 
 
 def print_table(table: object) -> None:
-    """Print a table at the terminal's width; into a file or pipe at the width that all tables fit."""
+    """Print a table at the terminal's width; in a file or pipe, at a width that every table fits."""
     from rich.console import Console as RichConsole
 
     console = RichConsole(soft_wrap=False, markup=False, emoji=False)

@@ -1,4 +1,4 @@
-"""Photos to aligned crops, and the check that crops really are aligned."""
+"""Aligns photos to crops, and checks that crops are aligned."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ _ALLOWED = 0.25  # share of off crops that noisy detections alone may give
 
 @dataclass
 class AlignReport:
-    """What became of the photos: written crops, and the photos that gave none or had several."""
+    """What became of the photos.
+
+    Attributes:
+        written, existing: crops written, and crops that were there.
+        several, none: names of photos with several faces, and without one.
+        unreadable: (name, reason) of photos that cannot be read.
+    """
 
     written: int = 0
     existing: int = 0
@@ -37,7 +43,7 @@ class AlignReport:
     unreadable: list[tuple[str, str]] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """One tab-separated line a photo that needs a look."""
+        """One tab-separated line per photo without a face, with several, or unreadable."""
         return (
             [f"none\t{name}" for name in self.none]
             + [f"several\t{name}" for name in self.several]
@@ -55,15 +61,18 @@ def align_folder(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> AlignReport:
-    """Align every photo below ``photos`` into ``output``, keeping the folders.
+    """Align every photo below ``photos`` into the same folders below ``output``.
 
-    A crop that is there already is kept, so a stopped run goes on where it was. The list of photos
-    without a face, with several, or unreadable is written to ``output/align_report.tsv``.
+    A crop that is there is kept. So after a stop the same call goes on where it was. Photos without a
+    face, with several, and unreadable ones are listed in ``output/align_report.tsv``.
 
     Args:
+        photos, output: folders.
+        template_name: one of :data:`~efquantface.data.template.TEMPLATES`.
         pick: ``largest`` or ``central`` face where there are several.
         detector: finds faces; libfacedetection where None.
-        workers: threads; all cores where None.
+        workers: threads; None leaves the number to Python.
+        progress: called with (done, total).
 
     Raises:
         DataError: no photos, or an unknown template.
@@ -115,7 +124,7 @@ def align_folder(
 
 
 def _copy_lists(photos: Path, output: Path) -> None:
-    """Pair lists and protocols beside the photos make the crops an evaluation set, too."""
+    """Copy pair lists and protocols, so that the crops are an evaluation set, too."""
     for pattern in _LISTS:
         for path in photos.glob(pattern):
             target = output / path.relative_to(photos)

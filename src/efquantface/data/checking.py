@@ -1,4 +1,4 @@
-"""What a teacher's embeddings say about a set of faces: shared people, wrong labels, duplicates."""
+"""Finds shared people, wrong labels and duplicates in a set of faces by a teacher's embeddings."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from efquantface.data.strangers import centred
 Rows = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
 DUPLICATE = 0.985  # cosine of two files of one picture
-_COMPARISONS = 1_000_000  # of images, within which one pair of strangers may count as alike
-_DEVIATION = 1.4826  # of a normal distribution, in median deviations
-_STANDS_OUT = 2.0
-_BLOCK = 1024
+_COMPARISONS = 1_000_000  # of strangers' images, of which one may count as alike
+_DEVIATION = 1.4826  # a normal distribution's deviation, in median deviations
+_STANDS_OUT = 2.0  # deviations between the best match and the second one
+_BLOCK = 1024  # rows
 _FEWEST = 3  # images that make a second person in a folder
 
 
@@ -25,8 +25,8 @@ class Findings:
     """Indices of images, with the reason each is listed for.
 
     Attributes:
-        threshold: cosine (of centred rows, where strangers are alike) from which on an image is taken
-            for one of its identity's.
+        threshold: the least cosine of images of one identity (of centred rows, where strangers are
+            alike).
         split: pairs of identities that are one person.
         merged: identities that hold two people.
         outliers: images that do not look like the others of their identity.
@@ -44,9 +44,9 @@ class Findings:
 
 @dataclass(frozen=True)
 class Impostors:
-    """How cosines of different people are spread: median, and 1.48 times the median deviation.
+    """The spread of impostor cosines: their median, and 1.48 times their median deviation.
 
-    Both are of random pairs, so that people who are in two folders do not move them.
+    Both are of random pairs, so people who are in two folders hardly move them.
     """
 
     middle: float
@@ -54,7 +54,7 @@ class Impostors:
 
     @classmethod
     def of(cls, rows: Rows, identities: Numbers, seed: int = 0) -> Impostors:
-        """Measure on rows (N,D) of length 1; of one person alone, what random directions would have."""
+        """Measure on rows (N,D) of length 1; for a single person, take what random directions have."""
         rng = np.random.default_rng([seed, 15])
         a, b = rng.integers(0, len(rows), (2, 200_000))
         different = (identities[a] != identities[b]) & (a != b)
@@ -64,7 +64,7 @@ class Impostors:
         return cls(*_spread(scores))
 
     def threshold(self, comparisons: int) -> float:
-        """The cosine that so many comparisons of different people exceed once, were they normal."""
+        """The cosine that one of ``comparisons`` impostor pairs exceeds, if cosines are normal."""
         deviations = -NormalDist().inv_cdf(1 / max(comparisons, 2))
         return min(self.middle + deviations * self.spread, 0.95)
 
@@ -94,11 +94,15 @@ def shared_people(
 ) -> list[tuple[int, int]]:
     """Pairs of identities of two sets (or within one) that are one person.
 
-    The mean cosine across their images has to exceed what all comparisons of different people would
-    exceed once, and the best match has to stand out from the second one by ``_STANDS_OUT`` deviations,
-    unless it is higher still by as much: tails are heavier than normal, and lookalikes come in crowds.
+    The mean cosine across their images has to exceed the threshold that one of all impostor comparisons
+    would exceed. The best match also has to stand out: ``_STANDS_OUT`` deviations above the second one,
+    or as far above the threshold. The reason: tails are heavier than normal, and one person may have
+    many lookalikes.
 
     Args:
+        first, second: embeddings (N,D) of length 1.
+        first_ids, second_ids: identity numbers (N,) from 0 on.
+        impostors: how cosines of different people are spread.
         within: both sets are one; an identity is not compared with itself.
     """
     a = mean_rows(first, first_ids, int(first_ids.max()) + 1)
@@ -144,7 +148,7 @@ def check_people(rows: Rows, identities: Numbers, seed: int = 0) -> Findings:
 
 
 def _typical(among: list[Rows]) -> Rows:
-    """Each image's median cosine to the others of its identity, where there are two others.
+    """Each image's median cosine to the others of its identity, where there are two or more others.
 
     Args:
         among: the cosines (M,M) of every identity's images.
@@ -158,10 +162,10 @@ def _typical(among: list[Rows]) -> Rows:
 
 
 def _between(impostors: Impostors, typical: Rows) -> float:
-    """The cosine that lies as many deviations above strangers as below people's own images.
+    """The cosine that is as many deviations above impostor pairs as below genuine ones.
 
-    Never above what one comparison of strangers in a million exceeds: stricter, it would list a face for
-    being hard rather than for being another's.
+    It is at most the cosine that one impostor pair in a million exceeds. A higher one would list hard
+    images of the right person.
     """
     strict = impostors.threshold(_COMPARISONS)
     if not len(typical):
@@ -174,7 +178,7 @@ def _between(impostors: Impostors, typical: Rows) -> float:
 
 
 def _duplicates(members: Numbers, scores: Rows, found: Findings) -> None:
-    """Every image that nearly equals an earlier one."""
+    """List every image that nearly equals an earlier one."""
     for j in range(1, len(members)):
         i = int(np.argmax(scores[j, :j]))
         if scores[j, i] >= DUPLICATE:
@@ -184,8 +188,8 @@ def _duplicates(members: Numbers, scores: Rows, found: Findings) -> None:
 def _strangers(members: Numbers, scores: Rows, found: Findings) -> bool:
     """List images whose median cosine to the main person of their identity stays below the threshold.
 
-    The main person is whoever resembles the image that most images resemble. Returns whether the others
-    are so many, and so alike, that they are a second person.
+    The main person is all images like the one that most others are like. Returns whether the other
+    images are many enough, and alike enough, to be a second person.
     """
     alike = scores >= found.threshold
     main = np.flatnonzero(alike[int(np.argmax(alike.sum(axis=1)))])

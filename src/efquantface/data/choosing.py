@@ -1,4 +1,4 @@
-"""Choosing few images that matter out of many."""
+"""Chooses few images out of many."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ def choose(
     seed: int = 0,
     embeddings: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.int64]:
-    """Indices (size,) in ascending order, the same for the same seed.
+    """Choose ``size`` images; returns their indices int64 (size,), ascending, the same for one seed.
 
     Args:
         identities: (N,) numbers, -1 where unknown.
-        by: ``random``; ``identities``: one image of each person before a second of any; ``coverage``:
-            greedy k-centre, each next image the one farthest (in cosine) from all chosen ones
+        size: how many, from 1 to N.
+        by: ``random``; ``identities``, one image of each person before a second of any; ``coverage``,
+            greedy k-centre: each next image is the one least like any chosen one
             (Gonzalez 1985).
-        embeddings: the teacher's (N,D), of length 1; coverage needs them.
+        seed: of the choice.
+        embeddings: the teacher's, float32 (N,D) of length 1; ``coverage`` needs them.
 
     Raises:
         DataError: an unknown way, or more images wanted than there are.
@@ -47,7 +49,7 @@ def choose(
 
 
 def presample(count: int, size: int, seed: int) -> npt.NDArray[np.int64]:
-    """The images that coverage looks at: all, or a random part where there are very many."""
+    """The images that ``coverage`` chooses from: all, or a random part of very many."""
     if count <= PRESAMPLE:
         return np.arange(count)
     rng = np.random.default_rng([seed, 14])
@@ -57,9 +59,10 @@ def presample(count: int, size: int, seed: int) -> npt.NDArray[np.int64]:
 def turns(
     identities: npt.NDArray[np.int64], rng: np.random.Generator | None = None
 ) -> npt.NDArray[np.int64]:
-    """The order in which people take turns, an image each, in the order of their images.
+    """The order of images (N,) in which people take turns, one image each.
 
-    With ``rng`` people are in random order in each turn, otherwise in that of their numbers.
+    A person's images keep their order. With ``rng`` people are in random order in each turn, otherwise
+    in the order of their numbers.
     """
     if (identities < 0).any():
         return np.arange(len(identities))

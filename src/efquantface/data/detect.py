@@ -1,4 +1,4 @@
-"""Finding faces and their five landmarks: libfacedetection (package yuface), or a YuNet file."""
+"""Finds faces and their five landmarks by libfacedetection (package yuface), or a YuNet file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ import numpy.typing as npt
 
 from efquantface.errors import ModelFileError, RuntimeMissingError
 
-_LONGEST = 640  # libfacedetection's accuracy falls on larger pictures
+_LONGEST = 640  # pixels; libfacedetection is less accurate on larger images
 _CONFIDENCE = 0.6
 
 
 @dataclass(frozen=True)
 class Face:
-    """A detected face: confidence in 0..1, box (x, y, width, height) and landmarks (5,2)."""
+    """A detected face, in pixels of the image.
+
+    Attributes:
+        confidence: 0 to 1.
+        box: x, y, width, height.
+        landmarks: float64 (5,2), as of :class:`~efquantface.data.template.Template`.
+    """
 
     confidence: float
     box: tuple[float, float, float, float]
@@ -77,12 +83,12 @@ class YuNet:
         """Open the file.
 
         Raises:
-            ModelFileError: there is no such file, or OpenCV does not take it for a YuNet.
+            ModelFileError: there is no such file, or OpenCV cannot run it as a YuNet.
         """
         self.path = path
         if not path.is_file():
             raise ModelFileError(f"{path}: no such file")
-        self._threads = local()  # OpenCV's detector keeps the picture's size: one a thread
+        self._threads = local()  # OpenCV's detector keeps the size of an image: one per thread
         self(np.zeros((64, 64, 3), np.uint8))
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> list[Face]:
@@ -107,7 +113,7 @@ class YuNet:
 
 
 def _small_bgr(image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], float]:
-    """BGR, at most 640 pixels wide and high, and the scale that made it so."""
+    """The image as BGR, at most 640 pixels wide and high, and the scale from 0 to 1 that was applied."""
     height, width = image.shape[:2]
     scale = min(1.0, _LONGEST / max(height, width))
     if scale < 1:

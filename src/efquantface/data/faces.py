@@ -26,11 +26,11 @@ from efquantface.data.views import take
 from efquantface.errors import CropError, DataError
 from efquantface.interfaces import Progress
 
-_LOOK, _MANY = 50, 500  # so many are looked at first, where there are so many
-FEW = 4  # images of an identity that training wants to see together
-_FIRST = 4
+_LOOK, _MANY = 50, 500  # of this many images or more, 50 are checked first
+FEW = 4  # images of an identity that training uses together
+_FIRST = 4  # images that tell the size of all
 _SHARDS = (".tar", ".parquet")
-_NEARLY_ALL = 0.9  # of the images, which then are crops of one size
+_NEARLY_ALL = 0.9  # share of images of one size from which on all count as crops of it
 
 
 @dataclass
@@ -38,12 +38,12 @@ class FaceSet:
     """Crops and what is known about them.
 
     Attributes:
-        images: uint8 RGB (N,H,W,3); of large sets a :class:`StreamedCrops`, whose rows are read alike.
-        names: path relative to the source's root, one an image.
-        identities: index of the identity, -1 for all where the source has none.
+        images: uint8 RGB (N,H,W,3); for large sets a :class:`StreamedCrops`, indexed like an array.
+        names: path relative to the source's root, one per image.
+        identities: int64 (N,) number of the identity, -1 for all where the source has none.
         identity_names: names of the identities.
-        skipped: files that could not be used, with the reason.
         source: where they came from.
+        skipped: (name, reason) of each image that could not be used.
     """
 
     images: npt.NDArray[np.uint8]
@@ -63,7 +63,7 @@ class FaceSet:
 
     @property
     def people(self) -> int:
-        """How many identities the images are of, 0 where the source has none."""
+        """The number of identities among the images, 0 where the source has none."""
         return len(np.unique(self.identities)) if self.has_identities else 0
 
     def unlabelled(self) -> FaceSet:
@@ -72,7 +72,7 @@ class FaceSet:
         return replace(self, identities=nobody, identity_names=[])
 
     def subset(self, index: npt.NDArray[np.int64]) -> FaceSet:
-        """The images at ``index``, identities keeping their numbers."""
+        """The images at ``index``; identities keep their numbers."""
         return FaceSet(
             take(self.images, index),
             self.names.at(index)
@@ -92,14 +92,14 @@ class FaceSet:
 
 
 def open_source(path: Path, follow_links: bool = False) -> FaceSource:
-    """A folder of crops, or a .rec, .bin, .parquet, .tar or list file (.txt, .lst).
+    """Open a folder of crops, or a .rec, .bin, .parquet, .tar or list file (.txt, .lst).
 
-    A folder that holds a ``train.rec`` stands for it, and one that holds .tar or .parquet files for all
-    of them together. Items of a list file that are links out of their folder are taken only with
+    In a folder that holds a ``train.rec``, that file is opened; in one that holds .tar or .parquet
+    files, all of them together. Items of a list file that are links out of their folder need
     ``follow_links``.
 
     Raises:
-        DataError: there is no such thing, or it is damaged.
+        DataError: there is no such folder or file, or it is damaged.
     """
     if path.is_dir():
         record = path / "train.rec"
@@ -132,14 +132,14 @@ def load_faces(
 
     Args:
         root: the folder or file.
-        contract: what the crops have to be.
+        contract: gives the size of the crops.
         resize: scale crops of another size instead of refusing them.
         limit: at most this many images, the first ones.
         follow_links: see :func:`open_source`.
         progress: called with (done, total).
 
     Raises:
-        DataError: nothing there, or no readable image in it.
+        DataError: there is no such folder or file, or no readable image in it.
         CropError: crops of another size, where ``resize`` is not asked for.
     """
     source = open_source(root, follow_links)
@@ -194,7 +194,7 @@ def load(
 
 
 def decoder(source: FaceSource, contract: FaceContract, resize: bool) -> Decode:
-    """What reads an item as a crop of the contract's size."""
+    """A function that reads an item as a crop of the contract's size."""
     size = (contract.height, contract.width)
 
     def one(item: int) -> Decoded:
@@ -214,10 +214,10 @@ def decoder(source: FaceSource, contract: FaceContract, resize: bool) -> Decode:
 def look_first(
     source: FaceSource, contract: FaceContract, decode: Decode, wanted: Sequence[int]
 ) -> None:
-    """A folder of photos is refused before all of it is read.
+    """Check a sample, so that a folder of photos is refused before all of it is read.
 
     Raises:
-        CropError: no item looked at is a crop.
+        CropError: no item of the sample is a crop.
     """
     if len(wanted) < _MANY:
         return
@@ -248,7 +248,7 @@ def crop_size(source: FaceSource) -> tuple[int, int] | None:
 
 @contextmanager
 def _pool() -> Iterator[ThreadPoolExecutor]:
-    """Threads that, once their user fails or is stopped, do not work off what is left."""
+    """Threads that drop the waiting work when the body fails or is stopped."""
     pool = ThreadPoolExecutor()
     try:
         yield pool
@@ -261,7 +261,11 @@ def _pool() -> Iterator[ThreadPoolExecutor]:
 def check_sizes(
     where: str, contract: FaceContract, wrong: Counter[tuple[int, ...]], total: int
 ) -> None:
-    """A stray file of another size is skipped; more than one in fifty means: not crops."""
+    """Refuse a source with more than one image in fifty of another size.
+
+    Raises:
+        CropError: it has more.
+    """
     count = sum(wrong.values())
     if count * 50 <= total:
         return
@@ -277,7 +281,7 @@ def check_sizes(
 
 
 def align_command(where: str, template: str) -> str:
-    """What a user types to align a source; containers are unpacked first."""
+    """The command that aligns a source; it unpacks containers first."""
     if Path(where).is_dir():
         return f"efq align {where} -o FACES --template {template}"
     return f"efq data extract {where} -o PHOTOS; efq align PHOTOS -o FACES --template {template}"
@@ -291,9 +295,10 @@ def _resized(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray
 def split(
     faces: FaceSet, fraction: float, seed: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(training, held-out) indices: whole identities are held out, or images if unlabelled.
+    """(training, held-out) indices, int64: whole identities are held out, or images if unlabelled.
 
-    At least two identities (or images) stay on each side.
+    Of fewer than four identities, images are held out. At least two identities (or images) stay on each
+    side.
 
     Raises:
         DataError: fewer than four identities or images.
@@ -314,10 +319,10 @@ def split(
 
 
 def cap(identities: npt.NDArray[np.int64], limit: int, seed: int) -> npt.NDArray[np.int64]:
-    """Indices of at most ``limit`` images, ascending: spread over identities, or at random.
+    """Indices of at most ``limit`` images, ascending, spread over identities.
 
-    More people help more than more images of each. So many identities are drawn as can give
-    ``FEW`` images each (or all they have); then all of them give one image a turn. Images without
+    More people help more than more images of each. First identities are drawn, as many as can give
+    ``FEW`` images each (or all they have). Then they take turns to give one image. Images without
     identities are drawn at random.
     """
     rng = np.random.default_rng([seed, 12])

@@ -1,4 +1,4 @@
-"""Decoding of one image to uint8 RGB, whatever a photo folder or a record holds."""
+"""Decodes one image of any common format to uint8 RGB."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from efquantface.downloads import stand_in
 from efquantface.files import write_bytes
 
-# what photos are called; those that Pillow does not decode here are counted as left out
+# endings of photos; those that Pillow does not decode here are reported as unreadable
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
     | {".ppm", ".pgm", ".jp2", ".avif", ".heic", ".heif"}
 )
 _MAX_PIXELS = 100_000_000
-_LARGE = 10_000_000  # pixels; of images with more, one is decoded at a time by all threads
+_LARGE = 10_000_000  # pixels; larger images are decoded one at a time
 _ONE = Lock()
-# nothing that Pillow hands to other programs (EPS), nor formats that no photo has
+# no format that Pillow decodes by another program (EPS), and none that no photo has
 _DECODED = ["JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF"]
 _WHOLE_MODES = ("I", "I;16", "I;16B", "I;16L")
 _MOST, _ROWS = 65535, 256
 
 Image.MAX_IMAGE_PIXELS = _MAX_PIXELS
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # they are refused here
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such images are refused here
 Image.init()
 _FORMATS = tuple(name for name in _DECODED if name in Image.OPEN)
 
@@ -41,15 +41,15 @@ class UnreadableImage(Exception):
 def read_image(image: Path | bytes) -> npt.NDArray[np.uint8]:
     """Read an image as uint8 RGB (H,W,3), turned upright by its EXIF orientation.
 
-    Grey, palette, RGBA (over black) and CMYK become RGB; 16-bit values and floats of 0..1, 0..255 or
-    0..65535 are scaled to 8 bits. Of several pictures in a file the first is taken.
+    Grey, palette, RGBA (over black) and CMYK become RGB. 16-bit values and floats of 0..1, 0..255 or
+    0..65535 are scaled to 8 bits. A file of several images gives the first.
 
     Args:
         image: a file, or the bytes of one.
 
     Raises:
-        UnreadableImage: not an image, truncated, larger than 100 million pixels, or of values whose
-            range is not known.
+        UnreadableImage: it is not an image, is truncated, has more than 100 million pixels, or has
+            values of an unknown range.
     """
     stream = io.BytesIO(image) if isinstance(image, bytes) else image
     try:
@@ -57,7 +57,7 @@ def read_image(image: Path | bytes) -> npt.NDArray[np.uint8]:
             pixels = _pixels(opened)
             with _ONE if pixels > _LARGE else nullcontext():
                 opened.load()
-                _pixels(opened)  # some formats tell their size late
+                _pixels(opened)  # some formats give their size only after decoding
                 return _as_rgb(opened)
     except UnreadableImage:
         raise
@@ -73,7 +73,7 @@ def _pixels(image: Image.Image) -> int:
     """How many pixels an image has.
 
     Raises:
-        UnreadableImage: more than are decoded.
+        UnreadableImage: it has more than are decoded.
     """
     width, height = image.size
     if width * height > _MAX_PIXELS:
@@ -100,12 +100,12 @@ def _grey(image: Image.Image) -> npt.NDArray[np.uint8]:
     low, high = float(wide.min()), float(wide.max())
     if not (low >= 0 and high <= _MOST):  # nan is neither
         raise UnreadableImage(
-            f"holds values of {low:g} to {high:g}, of which nobody knows black and white; write it "
-            "as 8 bits, 0 to 255"
+            f"holds values of {low:g} to {high:g}, without a known black and white; write it as "
+            "8 bits, 0 to 255"
         )
     factor = 255.0 if image.mode == "F" and high <= 1 else 1.0
     grey = np.empty(wide.shape, np.uint8)
-    for start in range(0, len(wide), _ROWS):  # float64 takes eight times the memory
+    for start in range(0, len(wide), _ROWS):  # by rows: float64 takes eight times the memory
         rows = wide[start : start + _ROWS].astype(np.float64)
         scaled = rows * factor if high <= 255 else rows / 257
         grey[start : start + _ROWS] = np.clip(np.rint(scaled), 0, 255)

@@ -1,4 +1,4 @@
-"""Looking into a source of faces, and unpacking it."""
+"""Inspects and unpacks a source of faces."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class SourceFacts:
     """What a source of faces holds.
 
     Attributes:
-        where: what the user called it.
+        where: the source as the user named it.
         images: how many there are.
-        pairs, genuine: of a verification file; None elsewhere.
-        per_identity: (I,) images of each identity; empty where none are known.
-        sizes: how many of the images that were looked at have which width x height.
-        looked_at: how many that were.
-        unreadable: those of them that cannot be read, with the reason.
+        pairs, genuine: how many pairs a verification file has, and genuine ones; None for others.
+        per_identity: int64 (I,) number of images of each identity; empty where none are known.
+        sizes: how many images of the sample have each ``WIDTHxHEIGHT``.
+        looked_at: images in the sample.
+        unreadable: (name, reason) of images of the sample that cannot be read.
         example: an item's name.
     """
 
@@ -50,7 +50,7 @@ class SourceFacts:
     example: str
 
     def lines(self) -> list[str]:
-        """For a user."""
+        """Lines of text for a user."""
         lines = [f"{self.where}: {self.images:,} images"]
         if self.pairs is not None:
             lines.append(f"  {self.pairs:,} pairs, {self.genuine:,} of them genuine")
@@ -92,7 +92,7 @@ class SourceFacts:
 
 
 def inspect_source(source: FaceSource, sample: int = _SAMPLE) -> SourceFacts:
-    """Count a source's images and identities, and look at a ``sample`` of the images."""
+    """Count a source's images and identities, and read ``sample`` of the images."""
     index = np.random.default_rng(70).permutation(len(source))[:sample]
     sizes: Counter[str] = Counter()
     unreadable = []
@@ -129,9 +129,14 @@ def extract_source(
 ) -> tuple[int, int]:
     """Write images as they are stored into ``output/IDENTITY/NUMBER.jpg``.
 
-    An identity whose name would lead out of ``output`` gets another one.
+    An identity whose name would lead out of ``output`` gets another name. An image that is there is
+    kept. So after a stop the same call goes on where it was.
 
-    An image that is there already is kept, so a stopped run goes on where it was.
+    Args:
+        source: the images.
+        output: folder.
+        limit: at most this many images, the first ones; None takes all.
+        progress: called with (done, total).
 
     Returns:
         Images written, and images that were there.
@@ -165,7 +170,7 @@ def extract_source(
 
 
 def _number(name: str, index: int) -> int:
-    """The number of a record; of what has a name (an image, a tar's sample) its place in the source."""
+    """A record's number; for items with a name (an image, a tar's sample) their place in the source."""
     file, _, key = name.rpartition("#")
     counted = is_number(key) and Path(file).suffix.lower() in CONTAINERS
     return int(key) if counted and Path(file).suffix.lower() != ".tar" else index
@@ -188,7 +193,7 @@ _SUFFIXES = (".jpg", ".png", ".webp", ".bmp")
 
 
 def _write_pairs(source: BinSource, names: list[Path], output: Path) -> None:
-    """The pairs with the folds of the file's order, ten of equal length."""
+    """Write the pairs, in ten folds of equal length, in the file's order."""
     folds = contiguous_folds(len(source.same), FOLDS)
     text = io.StringIO(newline="")
     writer = csv.writer(text)

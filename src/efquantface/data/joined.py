@@ -1,4 +1,4 @@
-"""Several files of faces as one set: the shards that large sets come in."""
+"""Several files of faces as one set, as large sets come in shards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from efquantface.errors import DataError
 
 
 class JoinedSource(FaceSource):
-    """The items of several sources in one folder, one behind the other; people go by their names."""
+    """The items of several sources in one folder, in order. Identities of one name are one person."""
 
     def __init__(self, root: Path, parts: Sequence[FaceSource]) -> None:
         """Join sources.
@@ -48,7 +48,7 @@ class JoinedSource(FaceSource):
 
 
 def _numbered(part: FaceSource, numbers: dict[str, int]) -> npt.NDArray[np.int64]:
-    """A part's identities by the numbers of all."""
+    """A part's identities (N,), numbered as in the whole set."""
     if not part.identity_names:
         return part.identities
     table = np.array([numbers[name] for name in part.identity_names], np.int64)

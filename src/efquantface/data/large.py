@@ -1,4 +1,4 @@
-"""Sets that are larger than memory: looked through once, then read a batch at a time."""
+"""Sets that are larger than memory: all crops are checked once, then read a batch at a time."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Once = Callable[[Callable[[], bytes]], bytes]
 
 
 def alone(make: Callable[[], bytes]) -> bytes:
-    """A single process makes everything itself."""
+    """The ``once`` of a single process: calls ``make``."""
     return make()
 
 
 def bytes_of(images: int, contract: FaceContract) -> int:
-    """What crops take in memory."""
+    """Bytes that crops take in memory."""
     return images * contract.height * contract.width * 3
 
 
@@ -41,7 +41,7 @@ def stream(
 
     Args:
         source, contract, index, resize, progress: as of ``load``.
-        once: of several processes lets the first one look through the files, and hands on what it saw.
+        once: lets the first of several processes read the files, and hands its result to the others.
 
     Raises:
         DataError: no item is a whole image.
@@ -77,7 +77,7 @@ def _look(
     index: npt.NDArray[np.int64],
     progress: Progress | None,
 ) -> Seen:
-    """Decode all of it once; what is not a crop is listed, as loading does."""
+    """Decode every item once; list those that are not crops, as ``load`` does."""
     look_first(source, contract, decode, index)  # type: ignore[arg-type]
     seen = Seen()
     kept = np.empty(len(index), np.int64)

@@ -1,4 +1,4 @@
-"""List files: items of other sources, one a line, and how every item is named."""
+"""List files: items of other sources, one per line, and how items are named."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ class ListSource(FaceSource):
 
         Args:
             root: folder that names are relative to.
-            identities: one label an item; None takes the folder or record that an item lies in.
+            names: of the items.
+            identities: one label per item; None takes the folder of an image, or the label of a record.
             where: the list, for messages.
-            follow_links: take items that a link leads elsewhere, see :class:`_Links`.
+            follow_links: accept items whose links lead elsewhere, see :class:`_Links`.
 
         Raises:
-            DataError: a name that leads nowhere, or through a link that is not followed.
+            DataError: no names, a name that leads nowhere, or a link that is not followed.
         """
         self.root, self.where, self.names = root, where, list(names)
         if not self.names:
@@ -92,10 +93,10 @@ class ListSource(FaceSource):
 
 
 class _Links:
-    """Refuses names that lead somewhere else than they say: a list may come from a stranger.
+    """Refuses names whose links lead elsewhere: a list may come from a stranger.
 
-    A name within the list's folder must lie there, links and all; a name beyond it (``../x/a.png``,
-    ``/data/a.png``) in the folder that it names.
+    A name within the list's folder must lie there when links are resolved. A name outside of it
+    (``../x/a.png``, ``/data/a.png``) must lie in the folder that it names, or in the list's.
     """
 
     def __init__(self, root: Path, where: str) -> None:
@@ -122,8 +123,8 @@ class _Links:
         home = self.root if _lies_in(written, self.root) else os.path.realpath(folder)
         if not (_lies_in(real, home) or _lies_in(real, self.root)):
             raise DataError(
-                f"{self.where}: {name!r} is a link to {real}, outside of {home}; where that is meant, "
-                "add --follow-links"
+                f"{self.where}: {name!r} is a link to {real}, outside of {home}; if you mean it, add "
+                "--follow-links"
             )
 
 
@@ -132,24 +133,24 @@ def _lies_in(path: str, folder: str) -> bool:
 
 
 def is_missing(root: Path, name: str) -> bool:
-    """Whether no file is there for an item named by its path; a record (``FILE#KEY``) never is."""
+    """Whether an item named by its path has no file; False for a record (``FILE#KEY``)."""
     file = name.rpartition("#")[0]
     return Path(file).suffix.lower() not in CONTAINERS and not is_file(root / name)
 
 
 def read_list(path: Path, follow_links: bool = False) -> ListSource:
-    """A list file: UTF-8, one item a line, optionally a tab and its identity; ``#`` begins a comment.
+    """Read a list file: one item per line, optionally a tab and its identity; ``#`` begins a comment.
 
     Raises:
-        DataError: not such a file, an item that leads nowhere, or a link out of the item's folder where
-            ``follow_links`` is not asked for.
+        DataError: it is no text in UTF-8 or UTF-16, an item leads nowhere, or a link leads out of the
+            item's folder where ``follow_links`` is not asked for.
     """
     names, identities = items_of(text_of(path), str(path))
     return ListSource(path.parent, names, identities, str(path), follow_links)
 
 
 def items_of(text: str, where: str) -> tuple[list[str], list[str] | None]:
-    """Items and identities of a list file's text; None for the latter where it has none.
+    """Items and identities of a list file's text; identities are None where it has none.
 
     Raises:
         DataError: some items have an identity and others none.
@@ -168,7 +169,7 @@ def items_of(text: str, where: str) -> tuple[list[str], list[str] | None]:
 
 
 def read_excluded(path: Path) -> set[str]:
-    """The items of a list file as normalized paths; what follows a tab is not read.
+    """The items of a list file as normalized paths; text after a tab is ignored.
 
     Raises:
         DataError: the file cannot be read.
@@ -179,12 +180,16 @@ def read_excluded(path: Path) -> set[str]:
 
 
 def full_name(root: Path, name: str) -> str:
-    """An item's name that does not depend on where it is named from."""
+    """An item's absolute path, whatever folder its name is relative to."""
     return os.path.normpath(Path.cwd() / root / name)  # links are not followed
 
 
 def write_list(path: Path, source: FaceSource, index: Iterable[int], comment: str) -> None:
-    """Write the named items of a source, with identities, as :func:`read_list` takes them."""
+    """Write a list file of the items of ``source`` at ``index``, with identities, for :func:`read_list`.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
     lines = [f"# {comment}"]
     for i in index:
         name = os.path.relpath(source.root / source.name(int(i)), path.parent)

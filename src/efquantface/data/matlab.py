@@ -1,7 +1,7 @@
 """MATLAB's level 5 files (``.mat``, as ``save -v7`` and ``-v6`` write them), as plain data.
 
-As much of the format as lists of names and numbers need; every length is checked against the bytes that
-are there. Source: "MAT-File Format", The MathWorks.
+It reads what lists of names and numbers need. Every length is checked against the bytes in the file.
+Source: "MAT-File Format", The MathWorks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from efquantface.errors import DataError
 
 _HEADER = 128
 _MOST = 64 << 20  # bytes that a compressed variable may unpack to; AgeDB's protocol has 3 MB
-_DEEPEST = 32  # cells and structs in each other
+_DEEPEST = 32  # levels of nested cells and structs
 _COMPRESSED, _MATRIX, _INT8, _INT32, _UINT32 = 15, 14, 1, 5, 6
 _CELL, _STRUCT, _CHAR = 1, 2, 4
 _NUMBERS = range(6, 16)  # classes double to uint64
@@ -49,12 +49,12 @@ def read_variable(path: Path, name: str) -> Any:
     """One variable of a file.
 
     Returns:
-        Numbers as an array, text of one row as ``str``, a cell array as an array of objects, a struct
-        array as an array of :class:`Struct`; shapes are the file's.
+        Numbers as an array in the stored type, text of one row as ``str``, a cell array as an array of
+        objects, a struct array as an array of :class:`Struct`. Shapes are the file's.
 
     Raises:
-        DataError: another format (level 4, HDF5), damaged, too large, of a kind that is not read
-            (objects, sparse), or without this variable.
+        DataError: it is another format (level 4, HDF5), damaged, too large, of a kind that is not read
+            (objects, sparse), or has no such variable.
     """
     data = path.read_bytes()
     if data[:19] == b"MATLAB 7.3 MAT-file":
@@ -116,10 +116,10 @@ class _Reader:
         return kind, data[start : start + size], data[min(end, len(data)) :]
 
     def matrix(self, data: memoryview, wanted: str | None, depth: int = 0) -> tuple[str, Any]:
-        """Name and value of a matrix; no value where ``wanted`` is another name (None: any)."""
+        """Name and value of a matrix; the value is None where ``wanted`` is another name."""
         if depth > _DEEPEST:
             raise _Damage(f"nested deeper than {_DEEPEST}")
-        if not len(data):  # how a field is written that was never set
+        if not len(data):  # a field that was never set
             return "", np.zeros((0, 0))
         flags, data = self.numbers(data, _UINT32)
         dims, data = self.numbers(data, _INT32)
@@ -187,9 +187,9 @@ class _Reader:
         return _objects(made, shape)
 
     def text(self, data: memoryview, shape: tuple[int, ...], count: int) -> str | np.ndarray:
-        """Text: of one row as it is, of several as an array of their rows."""
+        """Text of one row as a ``str``, of several as an array of them."""
         kind, content, _ = self.element(data)
-        if kind == _INT8:  # as ASCII is written by others
+        if kind == _INT8:  # other programs write ASCII so
             kind = 2
         if kind not in _TEXTS:
             raise _Damage(f"text of kind {kind}")
@@ -209,7 +209,7 @@ class _Reader:
     def array(
         self, data: memoryview, shape: tuple[int, ...], count: int, complex_: bool
     ) -> np.ndarray:
-        """Numbers, in the type they are stored in (MATLAB stores small ones in small types)."""
+        """Numbers in their stored type (MATLAB stores small ones in small types)."""
         if complex_:
             raise _Damage("complex numbers, which are not read")
         kind, content, _ = self.element(data)

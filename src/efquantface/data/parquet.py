@@ -1,4 +1,4 @@
-"""Face images in a parquet file: a column of image bytes, and one of labels where there is one."""
+"""Face images in a parquet file: a column of image bytes, and optionally one of labels."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class ParquetSource(FaceSource):
     """Rows of a parquet file; images are ``binary`` or ``struct{bytes, ...}``."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file; images stay in it until they are read, one row group at a time.
+        """Open the file; images stay in it, and are read one row group at a time.
 
         Raises:
             RuntimeMissingError: pyarrow is not installed.
-            DataError: no parquet file, or no column of images.
+            DataError: it is no whole parquet file, or has no column of images.
             NoFaces: it has no rows.
         """
         try:
@@ -91,7 +91,7 @@ class ParquetSource(FaceSource):
 
 
 def image_bytes(value: Any, where: str) -> bytes:
-    """The bytes that a cell of a column of images holds.
+    """The image bytes in a cell (``bytes``, or a table with ``bytes``).
 
     Raises:
         DataError: it holds none.
@@ -104,7 +104,7 @@ def image_bytes(value: Any, where: str) -> bytes:
 
 
 def _damages(pyarrow: Any) -> tuple[type[Exception], ...]:
-    """What reading a damaged file raises."""
+    """The exceptions that pyarrow raises for damaged files."""
     return (pyarrow.ArrowException, OSError, ValueError, OverflowError)
 
 

@@ -1,9 +1,9 @@
-"""Plain data out of a pickle, without unpickling it.
+"""Reads plain data out of a pickle, without unpickling it.
 
-Python's unpickler calls whatever a file names. This reader walks the opcodes (``pickletools``, which
-decodes arguments and runs nothing), keeps its own stack, and builds lists, tuples, numbers, bytes and
-NumPy arrays only; the names that arrays are written with are recognized, never imported or called.
-Time is linear in the file's size, and memory a small multiple of it, whatever the file says.
+Python's unpickler calls whatever a file names. This reader walks the opcodes with ``pickletools``, which
+decodes arguments and runs nothing. It builds lists, tuples, numbers, bytes and NumPy arrays only. The
+names that arrays are written with are recognized, never imported or called. Time is linear in the file's
+size, and memory is a small multiple of it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 from efquantface.errors import DataError
 
 _MARK, _OPEN = object(), object()
-_DEEPEST = 100  # containers in each other
-_SPARE = 1 << 20  # bytes that conversions may give beyond the file's own size
+_DEEPEST = 100  # levels of nested containers
+_SPARE = 1 << 20  # bytes that conversions may make beyond the file's own size
 _DTYPES = {"u1", "i1", "b1", "u2", "i2", "i4", "u4", "i8", "u8", "f4", "f8"}
 # modules of NumPy 1 and 2 that write the same things
 _KNOWN = {
@@ -44,7 +44,7 @@ class _Name:
 
 @dataclass
 class _Array:
-    """An array being put together."""
+    """An array that is being built."""
 
     value: Any = None
     dtype: str = ""
@@ -54,16 +54,17 @@ class _Array:
 def load_plain(path: Path) -> Any:
     """The data of a pickle file of lists, tuples, numbers, bytes and NumPy arrays.
 
-    Strings of Python 2 come as bytes. An object that is named several times comes as one object.
+    Strings of Python 2 come as bytes. An object that the file refers to several times comes as one
+    object.
 
     Raises:
-        DataError: truncated, no pickle, contains itself, nested deeper than 100, or it holds anything
-            else; with the byte offset.
+        DataError: it is truncated, no pickle, contains itself, is nested deeper than 100, or holds
+            anything else. The text has the byte offset.
     """
     size = path.stat().st_size
     if size == 0:
         raise DataError(f"{path}: truncated: it has no byte")
-    # a map hands out no more bytes than there are, where a file would first make room for all
+    # a map gives no more bytes than the file has; a file would first make room for all that is claimed
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
         reader = _Reader(path, size)
         try:
@@ -85,7 +86,7 @@ def load_plain(path: Path) -> Any:
 class _Reader:
     def __init__(self, path: Path, size: int) -> None:
         self.path, self.position = path, 0
-        self.left = size + _SPARE  # of bytes that conversions may give
+        self.left = size + _SPARE  # bytes that conversions may still make
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -147,7 +148,7 @@ class _Reader:
     def _reduce(self, what: Any, arguments: Any) -> Any:
         if not isinstance(what, _Name) or not isinstance(arguments, tuple):
             raise self._refused("a call of something unknown")
-        if what.name == "encode":  # how Python 3 writes bytes for protocol 2
+        if what.name == "encode":  # Python 3 writes bytes so in protocol 2
             return self._paid(_text(arguments[0]).encode("latin-1"))
         if what.name in ("bytes", "bytearray"):
             return self._bytes(arguments[0]) if arguments else b""
@@ -180,11 +181,15 @@ class _Reader:
         target.value = flat.reshape(shape, order="F" if fortran else "C")
 
     def _bytes(self, value: Any) -> bytes:
-        """Bytes as they are; of others a copy, which is paid for."""
+        """Bytes unchanged; a copy of others, which counts against :attr:`left`."""
         return value if isinstance(value, bytes) else self._paid(_bytes(value))
 
     def _paid(self, made: bytes) -> bytes:
-        """One text may be converted again and again: all of it is no more than the file is large."""
+        """Count converted bytes, since a small file may convert one text again and again.
+
+        Raises:
+            DataError: they exceed the file's size.
+        """
         self.left -= len(made)
         if self.left < 0:
             raise self._refused("more conversions of the same bytes than a real file has")
@@ -210,7 +215,7 @@ def _bytes(value: Any) -> bytes:
 
 
 def _finished(value: Any, made: dict[int, Any], depth: int) -> Any:
-    """Arrays in place of their builders, everywhere; every object once, by its ``id``."""
+    """Replace builders by their arrays everywhere; each object is visited once, by its ``id``."""
     if isinstance(value, _Array):
         if value.value is None:
             raise ValueError("an array without its content")

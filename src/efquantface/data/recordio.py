@@ -1,10 +1,10 @@
 """InsightFace's training records (``train.rec`` and ``train.idx``), read without mxnet.
 
-A RecordIO record is ``magic u32, flag and length u32, payload, padding to 4 bytes``; a payload that
+A RecordIO record is ``magic u32, flag and length u32, payload, padding to 4 bytes``. A payload that
 contains the magic number is split there into several records. A face record's payload is ``flag u32,
 label f32, id u64, id2 u64``, then ``flag`` floats that replace the label, then the image file. Record
-0 holds no image but (records of images + 1, end of the identity records) as its label; identity
-records follow the images and name ranges of them. All numbers are little endian.
+0 has no image; its label is (records of images + 1, end of the identity records). Identity records
+follow the images and name ranges of them. All numbers are little endian.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from efquantface.reading import is_number
 _Int64 = npt.NDArray[np.int64]
 MAGIC = 0xCED7230A
 _HEADER = struct.Struct("<IfQQ")
-_LARGEST_LABEL = 1024  # floats; more means that the bytes are no face record
+_LARGEST_LABEL = 1024  # floats; a longer label means that it is no face record
 
 
 class _Head(NamedTuple):
@@ -41,10 +41,10 @@ class RecordFile:
     """Random access to the records of a ``.rec`` file by the keys of its ``.idx``."""
 
     def __init__(self, path: Path) -> None:
-        """Open ``path`` and the index beside it; without an index the file is walked once.
+        """Open ``path`` and the index beside it; without an index all records are visited once.
 
         Raises:
-            DataError: empty, no RecordIO, or an index that does not fit.
+            DataError: it is empty or no RecordIO, or the index does not fit.
         """
         self.path = path
         with path.open("rb") as stream:
@@ -60,7 +60,7 @@ class RecordFile:
             raise DataError(f"{index}: lists no records")
         keys = np.frombuffer(numbers, np.int64)
         order = np.argsort(keys, kind="stable")
-        last = np.append(keys[order][1:] != keys[order][:-1], True)  # of a key that stands twice
+        last = np.append(keys[order][1:] != keys[order][:-1], True)  # of a key that is there twice
         self.keys = keys[order][last]
         self.offsets = np.frombuffer(places, np.int64)[order][last]
 
@@ -88,9 +88,13 @@ class RecordFile:
     def _refuse(
         self, index: Path, offsets: _Int64, first: tuple[int, int, int], beyond: int
     ) -> NoReturn:
-        """The index goes on where the file ends: the file is cut, or the two are of different sets.
+        """Raise for an index that lists records behind the file's end.
 
-        ``first`` is the line, key and offset of the first record behind the end.
+        Either the file is cut, or the two are of different sets. ``first`` is the line, key and offset
+        of the first such record.
+
+        Raises:
+            DataError: always.
         """
         last = int(offsets[offsets + 8 <= len(self.data)].max(initial=0))
         size = f"{len(self.data):,} bytes"
@@ -106,7 +110,7 @@ class RecordFile:
         )
 
     def _begins(self, offset: int) -> bool:
-        """Whether a record begins there."""
+        """Whether a record begins at ``offset``."""
         return bool(struct.unpack_from("<I", self.data, offset)[0] == MAGIC)
 
     def _walk(self) -> tuple[array[int], array[int]]:
@@ -121,13 +125,14 @@ class RecordFile:
         """A record's whole payload.
 
         Raises:
-            DataError: wrong magic number, unknown flag or truncation, with its byte offset.
+            DataError: a wrong magic number, an unknown flag, or truncation; the text has the byte
+            offset.
         """
         parts, _ = self._parts(self.offset(key))
         return struct.pack("<I", MAGIC).join(self.data[a:b] for a, b in parts)
 
     def offset(self, key: int) -> int:
-        """Where a record begins.
+        """The byte at which a record begins.
 
         Raises:
             DataError: the index does not have the key.
@@ -183,7 +188,7 @@ class RecordFile:
         return begin, begin + length, word >> 29, begin + (length + 3) // 4 * 4
 
     def _parts(self, offset: int) -> tuple[list[tuple[int, int]], int]:
-        """All parts of a record, and where the next one begins."""
+        """(begin, end) of all parts of a record, and the offset of the next record."""
         parts: list[tuple[int, int]] = []
         position = offset
         while True:
@@ -223,7 +228,7 @@ class RecSource(FaceSource):
                     f"the index ends at {keys[-1]}"
                 )
             keys = keys[(keys >= 1) & (keys < end)]
-        names: dict[int, str] = {}  # one text an identity, however many images it has
+        names: dict[int, str] = {}  # one text per identity, not per image
         numbers = (self._number(int(key)) for key in keys)
         return keys, [names.setdefault(n, f"{n:06d}") for n in numbers]
 
@@ -231,7 +236,7 @@ class RecSource(FaceSource):
         """The first number of a record's label.
 
         Raises:
-            DataError: it is none.
+            DataError: it is not finite.
         """
         value = self.file.head(key).label[0]
         if not math.isfinite(value):
@@ -249,7 +254,7 @@ class RecSource(FaceSource):
         """The index of the record with this key.
 
         Raises:
-            DataError: there is no image of that key, or it is no number.
+            DataError: there is no image with that key, or the key is no number.
         """
         number = record_number(self.where, key)
         found = int(np.searchsorted(self.keys, number))

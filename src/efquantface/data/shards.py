@@ -1,4 +1,4 @@
-"""Shards of a large set: files anywhere, which of them are mine, and what tells one's content."""
+"""Shards of a large set, in files here or at addresses: their names, who does which, their digests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Shard:
 
     Attributes:
         source: path or address.
-        name: of its output beneath the output's folder, without the ending of embeddings.
+        name: of its output below the output's folder, without ``.npz``.
     """
 
     source: str
@@ -41,21 +41,22 @@ class Shard:
 
     @property
     def output(self) -> str:
-        """The file of its embeddings: parquet for parquet, ``.npz`` behind the name otherwise."""
+        """The file of its embeddings: the name for parquet, otherwise the name with ``.npz`` added."""
         return self.name if self.name.endswith(".parquet") else f"{self.name}.npz"
 
 
 def shards_of(names: Sequence[str]) -> list[Shard]:
-    """Shards by their names, sorted, so that every worker has them in the same order.
+    """Shards, sorted, so that every worker has them in the same order.
 
-    An output is called as its source; where two sources have one name, as many folders above them are
-    kept as tell all apart. A source that is named twice is one.
+    An output has its source's name. Where two sources have one name, the folders above them are added
+    until all names differ. A source that is given twice is one shard.
 
     Args:
         names: paths, addresses, and patterns of them.
 
     Raises:
-        DataError: nothing is named, or a pattern fits nothing.
+        DataError: no name is given, no file fits a pattern, or names in several file systems are the
+        same.
     """
     sources = sorted({_plain(name) for name in expand(names)})
     if not sources:
@@ -69,10 +70,10 @@ def shards_of(names: Sequence[str]) -> list[Shard]:
 
 
 def my_share(shards: Sequence[Shard], share: str) -> list[Shard]:
-    """The shards of worker ``I/N``, with I from 1 to N: every Nth.
+    """Every Nth shard from the Ith on, for worker ``I/N`` with I from 1 to N.
 
     Raises:
-        RecipeError: it is not of this form.
+        RecipeError: ``share`` is not of this form.
     """
     number, count = parse_share(share)
     return list(shards[number - 1 :: count])
@@ -82,7 +83,7 @@ def parse_share(share: str) -> tuple[int, int]:
     """I and N of ``I/N``.
 
     Raises:
-        RecipeError: it is not of this form, or I is not from 1 to N.
+        RecipeError: ``share`` is not of this form, or I is not from 1 to N.
 
     Example:
         >>> parse_share("2/8")
@@ -97,13 +98,13 @@ def parse_share(share: str) -> tuple[int, int]:
 
 @contextmanager
 def opened(shard: Shard, follow_links: bool = False) -> Iterator[tuple[FaceSource, str]]:
-    """A shard's faces, and a digest of its content; what lies elsewhere is fetched for as long.
+    """A shard's faces, and a digest of its content; a file at an address is fetched while it is open.
 
-    A file that holds no images is a shard of none. Of containers every byte counts, of folders and
-    lists the names, sizes and times of files.
+    A file without images is a shard without faces. The digest covers every byte of a container; of
+    folders and lists, the names, sizes and times of files.
 
     Raises:
-        DataError: it is not there, or damaged.
+        DataError: it is not there, or is damaged.
     """
     if not is_address(shard.source):
         path = Path(shard.source)
@@ -128,19 +129,21 @@ def opened(shard: Shard, follow_links: bool = False) -> Iterator[tuple[FaceSourc
 
 
 def version_of(shard: Shard) -> str:
-    """What tells cheaply whether a shard elsewhere is as it was; empty for local ones and lists."""
+    """The file system's note of the version of a shard at an address; empty for local ones and lists."""
     listed = PurePosixPath(shard.source).suffix.lower() in _LISTS
     return version(shard.source) if is_address(shard.source) and not listed else ""
 
 
 class AddressList(FaceSource):
-    """A list file elsewhere: images beside it, or by addresses of their own, read when wanted."""
+    """A list file at an address. It names images beside it, or addresses; they are read when needed."""
 
     def __init__(self, address: str) -> None:
         """Read the list.
 
         Raises:
-            DataError: it is not there, lists nothing, or something that is no image.
+            DataError: it is not there, lists nothing, lists a file that is no image, or lists an
+            address in
+                another file system.
         """
         self.where, self.root = address, Path()
         self.text = read(address)
@@ -152,7 +155,7 @@ class AddressList(FaceSource):
             raise DataError(f"{address}: {wrong[0]!r} is no image; a list elsewhere names images")
         place = address.partition("://")[0]
         away = [n for n in self.names if is_address(n) and n.partition("://")[0] != place]
-        if away:  # a stranger's list does not choose where else this machine may read
+        if away:  # a stranger's list must not choose what else this machine reads
             raise DataError(f"{address}: {away[0]!r} lies in another file system than the list")
         folders = [folder_of(name) for name in self.names]
         unlabelled = [""] * len(folders) if len(set(folders)) == 1 else folders
@@ -167,7 +170,7 @@ class AddressList(FaceSource):
 
 
 class _Nothing(FaceSource):
-    """No faces."""
+    """A source without faces."""
 
     def __init__(self, path: Path) -> None:
         self.where, self.root = str(path), path.parent
@@ -188,14 +191,14 @@ def _source(path: Path, follow_links: bool = False) -> FaceSource:
 
 
 def _plain(name: str) -> str:
-    """A name that does not depend on where it is named from."""
+    """An absolute path, or an address without a trailing slash."""
     if is_address(name):
         return name.rstrip("/")
     return os.path.normpath(Path.cwd() / name)  # links are not followed
 
 
 def _digest(path: Path, source: FaceSource) -> str:
-    """A digest of what a shard holds."""
+    """A digest of a shard's content, see :func:`opened`."""
     if path.is_file() and path.suffix.lower() in CONTAINERS:
         index = path.with_suffix(".idx")
         both = [path, index] if path.suffix.lower() == ".rec" and index.is_file() else [path]

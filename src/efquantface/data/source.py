@@ -1,4 +1,4 @@
-"""Where face images lie: items with a name and an identity, decoded one by one when they are wanted."""
+"""Sources of face images: items with a name and an identity, decoded one by one when needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Identities = npt.NDArray[np.int64]
 
 
 class NoFaces(DataError):
-    """A whole file that holds no images; shards of a large set may be such."""
+    """A file is whole but holds no images, as shards of a large set may."""
 
 
 class FaceSource(ABC):
@@ -27,9 +27,9 @@ class FaceSource(ABC):
     to :attr:`root`; list files and pair lists name items in the same way.
 
     Attributes:
-        where: what the user called it, for messages.
+        where: the source as the user named it, for messages.
         root: the folder that names are relative to.
-        identities: (N,) number of each item's identity; -1 for all where none are known.
+        identities: int64 (N,) number of each item's identity; -1 for all where none are known.
         identity_names: names of the identities.
     """
 
@@ -68,24 +68,28 @@ class FaceSource(ABC):
             DataError: there is no such item, or the key is no record number.
         """
         wanted = self.name(0).rpartition("#")[0] + f"#{record_number(self.where, key)}"
-        # files without an index of their own are small enough to be searched
+        # files without an index are small enough to be searched
         found = next((i for i in range(len(self)) if self.name(i) == wanted), None)
         if found is None:
             raise DataError(f"{self.where}: has no item {key}")
         return found
 
     def suffix(self, index: int, data: bytes) -> str:
-        """What a file of the item's stored bytes should end with."""
+        """The ending of a file of the item's stored bytes, such as ``.jpg``."""
         if data.startswith(b"\x89PNG"):
             return ".png"
         return ".webp" if data[8:12] == b"WEBP" else ".bmp" if data[:2] == b"BM" else ".jpg"
 
 
 class FolderSource(FaceSource):
-    """A folder: one subfolder an identity, or images without identities."""
+    """A folder: one subfolder per identity, or images without identities."""
 
     def __init__(self, root: Path, names: Sequence[str] | None = None) -> None:
-        """``names`` (relative to ``root``) leaves out everything else."""
+        """``names`` (relative to ``root``) are its items; None takes all images below ``root``.
+
+        Raises:
+            DataError: ``names`` is None, and the folder is missing or holds no image.
+        """
         self.where, self.root = str(root), root
         self.names = (
             [str(p.relative_to(root)) for p in find_images(root)] if names is None else list(names)
@@ -108,10 +112,10 @@ class FolderSource(FaceSource):
 
 
 def record_number(where: str, key: str) -> int:
-    """A key that counts records.
+    """A key as a record's number.
 
     Raises:
-        DataError: it does not.
+        DataError: it is no whole number from 0 on.
     """
     if not is_number(key):
         raise DataError(f"{where}: {key!r} is no record number")
@@ -119,7 +123,7 @@ def record_number(where: str, key: str) -> int:
 
 
 def numbered(labels: Sequence[str]) -> tuple[Identities, list[str]]:
-    """Identity numbers of labels; none where all are empty."""
+    """Numbers int64 (N,) of labels, and the names by number; -1 and no names where all are empty."""
     if set(labels) == {""}:
         return np.full(len(labels), -1, np.int64), []
     unique = sorted(set(labels))
@@ -128,7 +132,7 @@ def numbered(labels: Sequence[str]) -> tuple[Identities, list[str]]:
 
 
 def find_images(root: Path) -> list[Path]:
-    """All image files below ``root``, sorted, links to folders followed but never in circles.
+    """All image files below ``root``, sorted. Links to folders are followed, but never in circles.
 
     Raises:
         DataError: the folder is missing or holds no image.
@@ -144,7 +148,7 @@ def find_images(root: Path) -> list[Path]:
             status = folder.stat()
             children = sorted(folder.iterdir())
         except OSError:
-            continue  # a link that leads nowhere or in a circle, or a folder that may not be read
+            continue  # a link to nothing or in a circle, or a folder without permission
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))

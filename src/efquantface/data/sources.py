@@ -1,4 +1,4 @@
-"""Where faces come from: a folder or file, the synthetic generator, or a set in memory."""
+"""Loads the faces of a run: a folder or file, synthetic faces, or a set in memory."""
 
 from __future__ import annotations
 
@@ -35,10 +35,19 @@ def load_source(
     once: Once = alone,
     console: Console,
 ) -> FaceSet:
-    """Faces as uint8 crops of the contract's size, at most ``limit`` of them.
+    """Faces as uint8 RGB crops of the contract's size, at most ``limit`` of them.
 
-    Crops of files that would take more than ``most_bytes`` in memory stay in their files
-    (:mod:`efquantface.data.large`, whose ``once`` it is).
+    Args:
+        faces: as :func:`~efquantface.data.faces.open_source` takes them, ``synthetic:COUNT``, or a set.
+        contract: gives the size of the crops.
+        resize: scale crops of another size.
+        seed: of the choice of images, and of synthetic faces.
+        limit: at most this many, spread over identities.
+        exclude: a list file of images to leave out.
+        follow_links: see :func:`~efquantface.data.faces.open_source`.
+        most_bytes: crops that take more in memory stay in their files.
+        once: as of :func:`~efquantface.data.large.stream`.
+        console: says what was left out.
 
     Raises:
         DataError, CropError: the source cannot be used.
@@ -55,15 +64,15 @@ def load_source(
         out = read_excluded(exclude)
         kept = [i for i in index if full_name(source.root, source.name(int(i))) not in out]
         console.log(
-            f"left out {len(index) - len(kept):,} of {len(out):,} images that {exclude} lists"
+            f"left out {len(index) - len(kept):,} of the {len(out):,} images listed in {exclude}"
         )
         index = np.asarray(kept, np.int64)
     index = index[_capped(source.identities[index], limit, seed, console)]
     needed = bytes_of(len(index), contract)
     if needed > most_bytes:
         console.log(
-            f"{len(index):,} crops would take {needed / 2**30:.1f} GB: they stay in their files, "
-            "and are looked through once"
+            f"{len(index):,} crops would take {needed / 2**30:.1f} GB: they stay in their files; each "
+            "is checked once"
         )
         with console.bar("looking through faces") as advance:
             return stream(source, contract, index, resize=resize, once=once, progress=advance)
@@ -74,7 +83,7 @@ def load_source(
 def _capped(
     identities: npt.NDArray[np.int64], limit: int, seed: int, console: Console
 ) -> npt.NDArray[np.int64]:
-    """All images, or those that the cap leaves, which is said."""
+    """Indices of at most ``limit`` images; a cap is logged."""
     count = len(identities)
     if count <= limit:
         return np.arange(count)
@@ -102,7 +111,7 @@ def synthetic_count(text: str) -> int:
 
 
 def make_synthetic(count: int, contract: FaceContract, seed: int, console: Console) -> FaceSet:
-    """About ``count`` synthetic faces, five an identity; other seeds give other people."""
+    """About ``count`` synthetic faces, five per identity; other seeds give other people."""
     generator = load_generator(assets.fetch(assets.FACE_GENERATOR, say=console.log))
     with console.bar("making synthetic faces") as advance:
         return synthetic_faces(

@@ -1,4 +1,4 @@
-"""How alike a teacher finds strangers, and embeddings without what all faces share."""
+"""The cosine that strangers have in a teacher's embeddings, and embeddings centred to remove it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from efquantface.rows import unit
 
 Rows = npt.NDArray[np.float32]
 _PAIRS = 20_000
-_FEW = 0.1  # of random pairs: even few people are mostly strangers to each other
-_ALIKE = 0.5
+_FEW = 0.1  # quantile of random pairs: most of them are strangers, even among few people
+_ALIKE = 0.5  # cosine
 
 
 def strangers(rows: Looked) -> float:
-    """The cosine of random pairs of faces where even the least alike have one; elsewhere 0.
+    """The usual cosine of strangers, for networks where it is high; 0 for others.
 
-    A network trained on distances may put all faces into one corner of the sphere: in dlib's, strangers
-    have a cosine of 0.83, and whatever is said in cosines has to be a share of the rest. Most networks
-    have cosines of strangers around zero.
+    Most networks give strangers cosines around zero. A network trained on distances may put all faces
+    into one corner of the sphere: with dlib's, strangers have a cosine of 0.83. A margin in cosines is
+    then a share of what is left up to 1.
 
     Args:
         rows: embeddings (N,D) of several people, any length.
@@ -37,11 +37,11 @@ def strangers(rows: Looked) -> float:
 
 
 def centred(rows: Rows, *others: Rows) -> tuple[Rows, ...]:
-    """Rows (N,D) of length 1, and those of other sets, less the mean of all and of length 1 again.
+    """Rows (N,D) of length 1 of one or several sets, less their common mean, scaled to length 1 again.
 
-    They are left as they are where strangers have no cosine worth mentioning (:func:`strangers`).
+    They are unchanged where :func:`strangers` is 0.
     """
-    together = np.concatenate([rows, *others])  # one person's images alone would say nothing
+    together = np.concatenate([rows, *others])  # one set may hold one person only
     if not strangers(together):
         return (rows, *others)
     mean = together.mean(axis=0)

@@ -1,7 +1,7 @@
-"""Crops that stay in their files: decoded a batch at a time, by threads, when they are asked for.
+"""Crops that stay in their files: threads decode them a batch at a time, when they are asked for.
 
-Before anything else all of them are decoded once. So it is known which are whole, and what their digest
-is, and every number of a run is the one that it would be with all crops in memory.
+First, all of them are decoded once, to find which are whole, and their digest. So every number of a run
+is the same as with all crops in memory.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from efquantface.data.views import BLOCK
 from efquantface.errors import DataError
 
 Crop = npt.NDArray[np.uint8]
-Decoded = Crop | tuple[int, ...] | str  # an image, another size than crops have, or what is wrong
+Decoded = Crop | tuple[int, ...] | str  # a crop, the shape of another image, or what is wrong
 Decode = Callable[[int], Decoded]
-_AHEAD = 256  # items that threads decode while what is done is taken
+_AHEAD = 256  # items that threads decode ahead of the consumer
 
 
 class Names(Sequence[str]):
-    """Names of a source's items; none of them is kept."""
+    """Names of a source's items; made when asked for, not stored."""
 
     def __init__(self, source: FaceSource, items: npt.NDArray[np.int64]) -> None:
         self.source, self.items = source, items
@@ -40,16 +40,16 @@ class Names(Sequence[str]):
         return self.source.name(int(self.items[at]))
 
     def at(self, index: npt.NDArray[np.int64]) -> Names:
-        """Those at ``index``."""
+        """The names at ``index``."""
         return Names(self.source, self.items[index])
 
 
 class StreamedCrops:
-    """uint8 RGB crops (N,H,W,3) of a source, read like an array's rows.
+    """uint8 RGB crops (N,H,W,3) of a source, indexed like an array's rows.
 
     Attributes:
-        shape: as an array has it.
-        content: the digest of all crops; None where nobody has read them all.
+        shape: (N,H,W,3).
+        content: the SHA-256 of all crops; None where not all have been read.
     """
 
     dtype = np.dtype(np.uint8)
@@ -76,15 +76,15 @@ class StreamedCrops:
         """Rows by number, slice, or array of numbers.
 
         Raises:
-            DataError: an item is no longer what it was.
+            DataError: a file has changed, and an item is not a crop any more.
         """
         if isinstance(at, int | np.integer):
             return self._crop(int(self.index[at]))
         if isinstance(at, tuple):
-            raise TypeError("crops that are streamed are looked up by their number alone")
+            raise TypeError("streamed crops are indexed by their number only")
         wanted = self.index[at]
         found = np.empty((len(wanted), *self.size, 3), np.uint8)
-        # neighbours in the file are read together
+        # in the file's order, so that neighbours are read together
         order = np.argsort(wanted, kind="stable")
         for place, crop in zip(order, ahead(self._crop, wanted[order]), strict=True):
             found[place] = crop
@@ -119,7 +119,7 @@ _pools: list[ThreadPoolExecutor] = []
 
 
 def ahead(work: Callable[[int], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """Results of threads in the order of ``items``; few are ahead of what is taken."""
+    """Results of ``work`` in the order of ``items``; threads are at most 256 items ahead."""
     if not _pools:
         _pools.append(ThreadPoolExecutor(thread_name_prefix="efq-decode"))
     waiting: list[Any] = []
@@ -139,9 +139,9 @@ class Seen:
     """What one pass over a source found: which items are crops, and their digest.
 
     Attributes:
-        kept: items that are whole crops of the right size, in order.
-        skipped: names of the others, with the reason.
-        content: the crops' digest; not handed to other processes.
+        kept: int64 (N,) items that are whole crops of the right size, in order.
+        skipped: (name, reason) of the others.
+        content: the crops' SHA-256; not handed to other processes.
     """
 
     def __init__(self) -> None:
@@ -150,14 +150,14 @@ class Seen:
         self.content = hashlib.sha256()
 
     def packed(self) -> bytes:
-        """For another process."""
+        """``kept`` and ``skipped`` as bytes for another process."""
         head = json.dumps(self.skipped).encode()
         kept = np.asarray(self.kept, "<i8").tobytes()
         return len(head).to_bytes(8, "little") + head + kept
 
     @classmethod
     def unpacked(cls, data: bytes) -> Seen:
-        """From :meth:`packed`."""
+        """Read what :meth:`packed` gave."""
         made = cls()
         size = int.from_bytes(data[:8], "little")
         made.skipped = [(str(n), str(why)) for n, why in json.loads(data[8 : 8 + size])]

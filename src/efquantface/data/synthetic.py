@@ -1,4 +1,4 @@
-"""An endless source of synthetic identities: the DCGAN generator of the default parts."""
+"""Faces of synthetic identities from the default DCGAN generator."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BATCH = 64
 
 
 def load_generator(path: Path) -> nn.Module:
-    """The generator with its weights: z (N,100,1,1) to RGB (N,3,64,64) in [-1, 1].
+    """The generator with its weights: z float32 (N,100,1,1) to RGB float32 (N,3,64,64) in [-1, 1].
 
     Five transposed convolutions (4x4) with BatchNorm and ReLU between them and a tanh at the end
     (Radford et al. 2016), named as in the weights file.
@@ -52,7 +52,7 @@ def load_generator(path: Path) -> nn.Module:
     try:
         stored = load_stored(path)["netG_state_dict"]
         network.load_state_dict({k.removeprefix("main."): v for k, v in stored.items()})
-    except Exception as error:  # others than tensors of these shapes fail in many ways
+    except Exception as error:  # other content fails in many ways
         raise AssetError(f"{path}: not the face generator's weights ({error})") from None
     return network.eval()
 
@@ -67,13 +67,15 @@ def synthetic_faces(
     spread: float = _SPREAD,
     progress: Progress | None = None,
 ) -> FaceSet:
-    """Faces of new identities: one latent centre each, images at random around it.
+    """Faces of new identities: each has a latent centre, and its images are drawn around it.
 
     Args:
         generator: see :func:`load_generator`.
-        contract: gives the crop size (64x64 is scaled up to it).
-        spread: standard deviation of the latent around its centre, against 1 between identities.
+        contract: gives the crop size; images of 64x64 are scaled to it.
+        identities, images_each: how many people, and images of each.
         seed: another seed gives other people.
+        spread: standard deviation of the latent around its centre; between identities it is 1.
+        progress: called with (done, total).
     """
     import torch
 

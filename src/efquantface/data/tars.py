@@ -1,9 +1,8 @@
 """WebDataset's tars: files of one name but different endings are one sample.
 
-A sample's key is its path up to the first dot of the file's name. Its image is the member that
-ends like an
-image; its identity stands in ``.cls``, ``.id`` or ``.label``, in a ``.json`` under one of
-parquet's names of labels, or is the folder in the key.
+A sample's key is its path up to the first dot of the file's name. Its image is the member with an
+image's ending. Its identity is in ``.cls``, ``.id`` or ``.label``, or in a ``.json`` under one of
+parquet's names of labels; otherwise it is the folder in the key.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from efquantface.errors import DataError
 from efquantface.reading import parse_json
 
 _TEXTS = (".cls", ".id", ".label")
-_SMALL = 1 << 16  # bytes of a label; what is longer is none
+_SMALL = 1 << 16  # bytes; a longer file is no label
 
 
 class _Span(NamedTuple):
@@ -35,13 +34,13 @@ _Endings = dict[str, _Span]  # images of one sample by what their names end with
 
 
 class TarSource(FaceSource):
-    """The images of a tar that is not compressed, by the keys of their samples."""
+    """The images of an uncompressed tar, by the keys of their samples."""
 
     def __init__(self, path: Path) -> None:
         """Read the headers; images stay in the file until they are read.
 
         Raises:
-            DataError: no tar, or a compressed or cut one.
+            DataError: it is no tar, compressed, or cut.
             NoFaces: it holds no images.
         """
         self.where, self.root, self.path = str(path), path.parent, path
@@ -91,12 +90,12 @@ class TarSource(FaceSource):
     def _sort(
         self, name: str, span: _Span, images: dict[str, _Endings], labels: dict[str, str]
     ) -> None:
-        """Keep a member that is an image or says who it is."""
+        """Keep a member that is an image or a label."""
         folder, slash, file = name.removeprefix("./").rpartition("/")
         stem, _, ending = file.partition(".")
         key, ending = f"{folder}{slash}{stem}", f".{ending.lower()}"
         if not stem:
-            return  # hidden files, of which macOS packs one beside each
+            return  # hidden files; macOS packs one beside each file
         if f".{ending.rpartition('.')[2]}" in SUFFIXES:
             images.setdefault(key, {})[f".{file.partition('.')[2]}"] = span
         elif span.size <= _SMALL and (ending in _TEXTS or ending == ".json"):
@@ -121,9 +120,9 @@ class TarSource(FaceSource):
 
 
 def _images(key: str, endings: _Endings) -> list[tuple[str, _Span]]:
-    """The image of a sample: the one that has no second ending (``.jpg``, not ``.mask.png``).
+    """The image of a sample: the one without a second ending (``.jpg``, not ``.mask.png``).
 
-    Where all have one, they are names with dots in them (``J.Doe_1.jpg``), a face each.
+    Where all have a second one, their names have dots in them (``J.Doe_1.jpg``): each is a sample.
     """
     plain = [span for ending, span in endings.items() if ending.count(".") == 1]
     if plain or len(endings) == 1:
@@ -132,7 +131,7 @@ def _images(key: str, endings: _Endings) -> list[tuple[str, _Span]]:
 
 
 def _named(text: bytes) -> str:
-    """The label that a sample's JSON holds; none where it is no such JSON."""
+    """The label in a sample's JSON; empty where there is none."""
     try:
         found = parse_json(text)
     except ValueError:

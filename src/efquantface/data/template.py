@@ -15,11 +15,12 @@ Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Template:
-    """Where five landmarks belong in a crop.
+    """A template (alignment): where five landmarks belong in a crop.
 
     Attributes:
         size: side of the square crop in pixels.
-        points: (5,2) x, y of left eye, right eye, nose tip, left and right mouth corner, as seen.
+        points: (5,2) x, y of left eye, right eye, nose tip, left and right mouth corner, where left is
+            the image's left.
     """
 
     size: int
@@ -30,8 +31,8 @@ class Template:
         return np.asarray(self.points, np.float64)
 
 
-# arcface112: the field's template. dlib150: where libfacedetection's landmarks fall in dlib's own
-# chips (shape_predictor_5, size 150, padding 0.25), measured by benchmarks/dlib_template.py.
+# arcface112: InsightFace's template. dlib150: libfacedetection's mean landmarks in dlib's own chips
+# (shape_predictor_5, size 150, padding 0.25), measured by benchmarks/dlib_template.py.
 TEMPLATES: dict[str, Template] = {
     "arcface112": Template(
         112,
@@ -62,7 +63,7 @@ def template(name: str) -> Template:
 
 
 def similarity(source: Points, target: Points) -> npt.NDArray[np.float64]:
-    """The similarity (2,3) that maps ``source`` (K,2) to ``target`` (K,2) with least squares.
+    """The least-squares similarity (2,3) that maps ``source`` (K,2) to ``target`` (K,2).
 
     Umeyama 1991, eqs. 38-43: scale, rotation and translation without reflection.
 
@@ -85,9 +86,13 @@ def similarity(source: Points, target: Points) -> npt.NDArray[np.float64]:
 def warp(
     image: npt.NDArray[np.uint8], landmarks: Points, wanted: Template
 ) -> npt.NDArray[np.uint8]:
-    """Cut the aligned crop (size,size,3) out of an image, given its five landmarks (5,2)."""
+    """The aligned crop, uint8 (size,size,3), of an image uint8 (H,W,3) with landmarks (5,2).
+
+    Raises:
+        DataError: the landmarks coincide.
+    """
     matrix = similarity(landmarks, wanted.array())
-    # much smaller crops than faces would alias: halve the photo first
+    # a face much larger than the crop would alias: halve the photo first
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     while scale < 0.5 and min(image.shape[:2]) > 2:
         image = np.asarray(cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))

@@ -1,4 +1,4 @@
-"""Text files of other systems: lists of pairs and of items."""
+"""Text and CSV files in UTF-8 or UTF-16: lists of pairs and of items."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MARKS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
 def text_of(path: Path) -> str:
-    r"""A text file in UTF-8, or in UTF-16 with its mark; marks are left out, line ends become ``\n``.
+    r"""A text file in UTF-8, or UTF-16 with a byte-order mark; without marks, line ends as ``\n``.
 
     Raises:
         DataError: the file cannot be read, or is no such text.
@@ -27,7 +27,7 @@ def text_of(path: Path) -> str:
 
 
 def decoded(data: bytes, where: str) -> str:
-    """The text of a file's bytes, as :func:`text_of` reads it; ``where`` names it in errors.
+    """The text of a file's bytes, as :func:`text_of` reads it; ``where`` names the file in errors.
 
     Raises:
         DataError: it is no such text.
@@ -41,10 +41,10 @@ def decoded(data: bytes, where: str) -> str:
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and values of each row of a CSV file; what a row leaves out is empty.
+    """Line number and values of each row of a CSV file; missing values are empty.
 
     Raises:
-        DataError: no such text, no CSV, or one of ``columns`` is missing.
+        DataError: it is no such text, no CSV, or one of ``columns`` is missing.
     """
     reader = csv.DictReader(io.StringIO(text_of(path)), restval="")
     try:

@@ -13,22 +13,22 @@ from efquantface.data.source import FaceSource
 from efquantface.downloads import stand_in
 from efquantface.errors import DataError
 
-FOLDS = 10  # of the field's verification benchmarks
+FOLDS = 10  # as in the verification benchmarks (LFW and others)
 
 
 class BinSource(FaceSource):
-    """The images of a verification file, each distinct one once, and its pairs.
+    """The distinct images of a verification file, and its pairs.
 
     Attributes:
-        a, b: (P,) item indices of each pair.
-        same: (P,) True for genuine pairs.
+        a, b: int64 (P,) item indices of each pair.
+        same: bool (P,), True for genuine pairs.
     """
 
     def __init__(self, path: Path) -> None:
         """Read the file.
 
         Raises:
-            DataError: anything but (list of 2 P image files, list of P decisions).
+            DataError: it is not (list of 2 P image files, list of P decisions).
         """
         self.where, self.root, self.path = str(path), path.parent, path
         images, same = _contents(path)
@@ -61,10 +61,10 @@ def _contents(path: Path) -> tuple[list[bytes], npt.NDArray[np.bool_]]:
         raise DataError(f"{path}: holds no lists of images and decisions, as lfw.bin does")
     if len(images) == 0 or len(images) != 2 * len(same):
         raise DataError(
-            f"{path}: has {len(images)} images for {len(same)} pairs, two a pair are needed"
+            f"{path}: has {len(images)} images for {len(same)} pairs; two per pair are needed"
         )
     decisions = [_decision(value, path, number) for number, value in enumerate(same)]
-    known: dict[int, bytes] = {}  # an image that is named a thousand times is kept once
+    known: dict[int, bytes] = {}  # an image that is referred to a thousand times is kept once
     for number, value in enumerate(images):
         if id(value) not in known:
             known[id(value)] = _image(value, path, number)
@@ -83,12 +83,12 @@ def _image(value: Any, path: Path, number: int) -> bytes:
     if isinstance(value, bytes | bytearray):
         return bytes(value)
     if isinstance(value, np.ndarray) and value.dtype == np.uint8:
-        return value.tobytes()  # cv2.imencode's column of bytes
+        return value.tobytes()  # the bytes that cv2.imencode returns
     raise DataError(f"{path}: image {number} is {type(value).__name__}, not an encoded image")
 
 
 def contiguous_folds(count: int, folds: int) -> npt.NDArray[np.int64]:
-    """Fold of each of ``count`` pairs in order; the first folds are one larger where it must be."""
+    """Fold (count,) of each pair, in order; the first folds may be one pair larger."""
     sizes = np.full(folds, count // folds)
     sizes[: count % folds] += 1
     return np.repeat(np.arange(folds), sizes)

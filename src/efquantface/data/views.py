@@ -1,4 +1,4 @@
-"""Arrays that are looked at in parts: views by index, blocks, and a digest of the content."""
+"""Arrays read in parts: views by index, blocks, and a digest of the content."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Taken:
         index: npt.NDArray[np.int64],
         made: Callable[[Any], Any] = lambda found: found,
     ) -> None:
-        """``made`` is applied to what was fetched."""
+        """``made`` is applied to the rows fetched."""
         self.rows, self.index, self.made = rows, index, made
 
     def __len__(self) -> int:
@@ -34,12 +34,12 @@ class Taken:
 
 
 def take(rows: Any, index: npt.NDArray[np.int64]) -> Any:
-    """``rows[index]``; of crops that stay in their files a view."""
+    """``rows[index]``; a view where crops stay in their files."""
     return rows.take_later(index) if hasattr(rows, "take_later") else rows[index]
 
 
 def mirrored(images: Any) -> Any:
-    """Mirror images of crops (N,H,W,3)."""
+    """Mirror images of crops (N,H,W,3), a view."""
     return images[:, :, ::-1] if isinstance(images, np.ndarray) else images.mirrored()
 
 
@@ -50,7 +50,7 @@ def blocks(rows: Rows, size: int = BLOCK) -> Iterator[Any]:
 
 
 def content_hash(images: Any) -> hashlib._Hash:
-    """SHA-256 of all crops (N,H,W,3), one behind the other, however they are read; may go on."""
+    """SHA-256 of all crops (N,H,W,3) in order, in memory or in files; the caller may update it."""
     known = getattr(images, "content", None)
     if known is not None:
         return known.copy()  # type: ignore[no-any-return]

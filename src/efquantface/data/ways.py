@@ -1,3 +1,3 @@
-"""How few images may be chosen out of many."""
+"""Names of the ways to choose few images out of many."""
 
 WAYS = ("random", "identities", "coverage")

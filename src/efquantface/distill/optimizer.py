@@ -20,7 +20,7 @@ def rate_for(loss: float, batch: int = _BATCH) -> float:
     ``0.0044 sqrt(loss)`` for 64 images a step, and in proportion for other batches: the closer the
     start is to the teacher, the less a weight has to move. It meets the rates that were best in
     trials from 1 - cosine 0.0003 (dlib in W8A8) to 0.38 (y1 in W4A4), over which they differ
-    sixtyfold (docs/results.md).
+    sixtyfold (docs/experiments/2026-11-25-low-bit-defaults.md).
 
     Args:
         loss: mean 1 - cosine to the teacher, as a share of what strangers have.

@@ -1,4 +1,4 @@
-"""Speed as ratios: several models timed in turns in one run, on the same crops."""
+"""Speed as ratios: several models, timed in turns in one run."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ from efquantface.runtime.busy import Load, Watch
 from efquantface.runtime.sessions import Float32
 
 _WARMUP = 3
-_MIN_SECONDS = 0.004  # a timed round repeats short calls up to this
+_MIN_SECONDS = 0.004  # of a timed round; shorter calls are repeated
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One model at one batch size: milliseconds a call (median, quartiles) over the rounds.
+    """The speed of one model at one batch size.
 
     Attributes:
-        ratio: how many times as fast as the first model: the median over the rounds of (its time /
-            this model's time).
+        name: of the model.
+        batch: crops per call.
+        median_ms, low_ms, high_ms: milliseconds per call over the rounds: median and quartiles.
+        ratio: how many times as fast as the first model: the median over rounds of the first model's
+        time
+            divided by this model's.
         ratios: the same to every model, by name.
     """
 
@@ -39,19 +43,20 @@ class Timing:
 
     @property
     def faces_a_second(self) -> float:
-        """Throughput at the median."""
+        """Crops per second at the median."""
         return self.batch * 1000 / self.median_ms
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Timings, and what they depend on.
+    """Timings, and their conditions.
 
     Attributes:
+        timings: one per model and batch size.
         threads: of the runtime.
         processor: its name, kind and instruction sets in words.
-        kind: of :func:`efquantface.runtime.processor.kind`.
-        load: what else the machine did.
+        kind: as :func:`efquantface.runtime.processor.kind` gives it.
+        load: of the machine meanwhile.
     """
 
     timings: list[Timing]
@@ -74,7 +79,7 @@ class Speed:
         return [{**vars(t), "faces_a_second": t.faces_a_second} for t in self.timings]
 
     def conditions(self) -> dict[str, Any]:
-        """What they depend on, as plain data."""
+        """Processor, threads and load, as plain data."""
         busy = {**asdict(self.load), "busy": self.load.busy}
         return {"processor": self.processor, "threads": self.threads, "load": busy}
 
@@ -88,7 +93,7 @@ def measure(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Speed:
-    """:func:`benchmark`, and under what conditions. ``threads`` is what the models were opened with."""
+    """:func:`benchmark` with its conditions; ``threads`` is what the models were opened with."""
     with Watch() as watch:
         timings = benchmark(models, batches=batches, rounds=rounds, seed=seed, progress=progress)
     return Speed(timings, threads, processor.in_words(), processor.kind(), watch.load)
@@ -102,10 +107,20 @@ def benchmark(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Timing]:
-    """Time ``models`` in turns, so that other load on the machine falls on all of them alike.
+    """Time ``models`` in turns, so that other load on the machine slows all of them alike.
 
-    Only the runtime's call is timed, on input that is normalized already. Ratios are of the first
-    model's time to each model's in the same round.
+    Only the runtime's call is timed, on normalized input of random pixels. Ratios are of times in the
+    same round.
+
+    Args:
+        models: names and models; ratios are to the first.
+        batches: crops per call.
+        rounds: in each, every model has its turn.
+        seed: of the pixels.
+        progress: called with (done, total).
+
+    Returns:
+        One timing per batch size and model.
     """
     rng = np.random.default_rng(seed)
     timings = []

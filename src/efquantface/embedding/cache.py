@@ -1,4 +1,4 @@
-"""Embeddings of earlier runs: private files in the user's cache, found by who embedded what."""
+"""The embedding cache: private files in the user's cache, found by network and crops."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from efquantface.errors import WriteError
 from efquantface.files import make_folder, whole
 from efquantface.interfaces import Progress
 
-_refused: set[Path] = set()  # caches that cannot be written, of which the user was told
+_refused: set[Path] = set()  # caches that cannot be written; the user was warned
 
 Float32 = npt.NDArray[np.float32]
 
 
 def cache_file(key: str, faces: npt.NDArray[np.uint8]) -> Path:
-    """Where embeddings of ``faces`` (N,H,W,3) by the network of this key are, or would be."""
+    """The path of embeddings of ``faces`` (N,H,W,3) by the network of ``key``; it may not exist."""
     digest = hashlib.sha256(key.encode())
     digest.update(repr(faces.shape).encode())
     digest.update(content_hash(faces).digest())
@@ -31,7 +31,7 @@ def cache_file(key: str, faces: npt.NDArray[np.uint8]) -> Path:
 
 
 def read_cached(path: Path, names: tuple[str, ...], count: int) -> list[Float32] | None:
-    """The arrays (``count``,D) of a file; None where it is missing, damaged or of other faces."""
+    """The arrays float32 (``count``,D) of a file; None where it is missing, damaged or does not fit."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             found = [np.asarray(stored[name]) for name in names]
@@ -49,7 +49,7 @@ def read_cached(path: Path, names: tuple[str, ...], count: int) -> list[Float32]
 def write_cached(path: Path, **arrays: Float32) -> None:
     """Write arrays, readable by their owner only (mode 0600): embeddings are biometric data.
 
-    A cache that cannot be written is warned of once, and done without.
+    A cache that cannot be written causes one warning and no error.
     """
     try:
         make_folder(path.parent, private=True)
@@ -63,11 +63,11 @@ def write_cached(path: Path, **arrays: Float32) -> None:
 
 @dataclass
 class EmbeddingCache:
-    """An embedder that looks into the cache first; a teacher meets the same sets run after run.
+    """An embedder that looks into the cache first; runs of one teacher often embed the same sets.
 
     Attributes:
-        embedder: what embeds.
-        key: identifies the network and what runs it.
+        embedder: embeds what the cache does not hold.
+        key: identifies the network and its runtime.
     """
 
     embedder: Embedder
@@ -83,7 +83,7 @@ class EmbeddingCache:
         flip: bool = False,
         progress: Progress | None = None,
     ) -> Float32:
-        """As :meth:`Embedder.embed`, for crops (N,H,W,3)."""
+        """As :meth:`Embedder.embed`, for crops uint8 RGB (N,H,W,3): embeddings float32 (N,D)."""
         path = cache_file(f"{self.key} flip {flip}", faces)
         found = read_cached(path, ("rows",), len(faces))
         if found is not None:

@@ -1,4 +1,4 @@
-"""Embedder: the one view of a network that evaluation, benchmark, parity and report have."""
+"""Embedder: the interface to a network that evaluation, benchmark, parity and report use."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class Embedder:
-    """uint8 RGB faces (N,H,W,3) to float32 embeddings (N,D), whatever computes them.
+    """Crops uint8 RGB (N,H,W,3) to embeddings float32 (N,D), in any runtime.
 
     Files of runtimes need no PyTorch; checkpoints and modules do (the ``compress`` extra).
 
     Attributes:
-        contract: what the crops have to be.
+        contract: size, preprocessing and embedding size.
         name: file name or model name, for tables.
         backend: ``torch``, ``onnxruntime``, ``openvino`` or ``litert``.
         run: the network itself: normalized float32 (N,3,H,W) to embeddings (N,D).
         path: the file, where there is one.
-        open_size: neither the file nor the user says height and width, and crops of any would do.
-        notes: how the file's input and sizes were read, in sentences.
+        open_size: whether the file takes crops of any size and the user gave none.
+        notes: sentences on how the file's input and sizes were read.
 
     Example:
         >>> embedder = Embedder.open("student.onnx")
@@ -67,22 +67,23 @@ class Embedder:
         """Open a model to embed faces with.
 
         Args:
-            model: ``.onnx``, ``.xml`` (OpenVINO), ``.tflite`` (LiteRT), ``.safetensors``, a run's
-                directory, the name of a default, an ``nn.Module`` with ``contract``, or a loaded model.
+            model: ``.onnx``, ``.xml`` (OpenVINO), ``.tflite`` (LiteRT), a checkpoint, a run's folder,
+            the
+                name of a default, an ``nn.Module`` with ``contract``, or a loaded model.
             backend: ``auto`` takes the file's own runtime, PyTorch for checkpoints.
             device: ``cpu`` or ``cuda``.
-            threads: threads of the runtime; all cores where None.
+            threads: threads of the runtime; None takes all cores.
             contract, preprocess: for files that do not say how pixels are normalized.
             size: height and width of crops, for files that leave them open.
 
         Returns:
-            An embedder, whose contract has the embedding size that the file really gives.
+            An embedder. Its contract has the embedding size that the file gives when it runs.
 
         Raises:
             ModelFileError: the file is missing, damaged, or no face-recognition network.
-            ContractError: a module without a contract, or one that does not fit the file.
-            RuntimeMissingError: a runtime or device that is not on this machine.
-            MissingPackageError: a model that needs PyTorch, which is not installed.
+            ContractError: a module has no contract, or the contract does not fit the file.
+            RuntimeMissingError: the runtime or device is not on this machine.
+            MissingPackageError: the model needs PyTorch, and it is not installed.
         """
         if isinstance(model, str | Path):
             path = resolve(model)
@@ -116,19 +117,19 @@ class Embedder:
         batch_size: int = 32,
         progress: Progress | None = None,
     ) -> Float32:
-        """Embeddings as the network gives them: they are not normalized to length 1.
+        """Embeddings of crops, not normalized to length 1.
 
         Args:
             faces: uint8 RGB crops (N,H,W,3) of the contract's size, or one crop (H,W,3).
-            flip: add the mirror image's embedding (both as they come, before normalization).
-            batch_size: crops a call.
+            flip: add the mirror image's embedding; neither is normalized.
+            batch_size: crops per call of the runtime.
             progress: called with (done, total).
 
         Returns:
             float32 (N,D); (D,) for one crop.
 
         Raises:
-            ContractError: crops of another size, shape or dtype.
+            ContractError: the crops have another size, shape or dtype.
             EvaluationError: an embedding is not finite.
 
         Example:
@@ -163,10 +164,10 @@ class Embedder:
 
 
 def check_faces(faces: npt.NDArray[np.uint8], contract: FaceContract) -> None:
-    """Say which shape and dtype are right where these are not.
+    """Check shape and dtype of crops; the error says which are right.
 
     Raises:
-        ContractError: not uint8 crops (N,H,W,3) or (H,W,3), or none at all.
+        ContractError: they are not uint8 (N,H,W,3) or (H,W,3), or there are none.
     """
     shape, dtype = tuple(np.shape(faces)), getattr(faces, "dtype", type(faces).__name__)
     right = (
@@ -193,7 +194,7 @@ def _what(model: object) -> str:
 
 
 def _sized(contract: FaceContract, run: Run) -> FaceContract:
-    """The contract with the embedding size that the file really gives (some do not declare it)."""
+    """The contract with the embedding size that the file gives; some files do not declare it."""
     black = np.zeros((1, contract.height, contract.width, 3), np.uint8)
     size = run(contract.normalize(black)).shape[1]
     return contract if size == contract.embedding_size else replace(contract, embedding_size=size)

@@ -1,4 +1,4 @@
-"""Faces of a source to rows of a file, a part at a time: memory does not grow with the source."""
+"""Faces of a source to rows of a file, in parts, so that memory does not grow with the source."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Shape = tuple[int, int] | None  # height and width, where they are known
 def fitted(
     opened: Callable[[Shape], Embedder], size: Shape, source: FaceSource, resize: bool
 ) -> Embedder:
-    """A model, opened anew for a source's crops where neither file nor user says their size.
+    """Open a model; where neither file nor user gives the size of crops, take the source's.
 
     Args:
-        opened: opens it for crops of a size.
-        size: as the user says it.
+        opened: opens the model for crops of a size.
+        size: as the user gave it.
         source: of the crops.
-        resize: crops are scaled to the model's own size instead.
+        resize: whether crops are scaled to the model's own size instead.
     """
     embedder = opened(size)
     if embedder.open_size and not resize and (found := crop_size(source)) is not None:
@@ -43,12 +43,12 @@ class Way:
 
     Attributes:
         flip: add the mirror image's embedding.
-        normalize: to length 1.
+        normalize: scale embeddings to length 1.
         resize: scale crops of another size.
-        embedding: ``float32``, or ``int8`` for codes with a scale a vector.
+        embedding: ``float32``, or ``int8`` for codes with one scale per vector.
 
     Raises:
-        RecipeError: another kind of embedding.
+        RecipeError: ``embedding`` is neither.
     """
 
     flip: bool = False
@@ -60,14 +60,19 @@ class Way:
         check_embedding(self.embedding)
 
     def rows(self, embedder: Embedder, faces: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
-        """The arrays ``embeddings`` (N,D), and with codes ``scales`` (N,), of crops (N,H,W,3)."""
+        """The arrays of crops uint8 RGB (N,H,W,3), as :meth:`stored` gives them.
+
+        Raises:
+            ContractError: the crops have another size.
+            EvaluationError: an embedding is not finite.
+        """
         rows = embedder.embed(faces, flip=self.flip)
         if self.normalize:
             rows = unit(rows, strict=False)
         return self.stored(rows.astype(np.float32))
 
     def stored(self, rows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
-        """Rows (N,D) as they are written."""
+        """Rows (N,D) as arrays: ``embeddings`` float32, or int8 with ``scales`` float32 (N,)."""
         if self.embedding == "float32":
             return {"embeddings": rows}
         codes, scales = encode(rows)
@@ -79,9 +84,10 @@ class Part:
     """Rows of some faces, ready to be written.
 
     Attributes:
-        arrays: ``embeddings`` (N,D), ``scales`` (N,) where they are codes, ``names`` (N,) and
-            ``identities`` (N,) strings, the latter empty where there are none.
-        skipped: what could not be used, with the reason.
+        arrays: ``embeddings`` (N,D), ``scales`` (N,) where they are codes, and the strings ``names``
+        (N,)
+            and ``identities`` (N,), which are empty where none are known.
+        skipped: (name, reason) of images that could not be used.
     """
 
     arrays: dict[str, npt.NDArray[Any]]
@@ -94,11 +100,11 @@ class Part:
 def embed_part(
     embedder: Embedder, source: FaceSource, index: npt.NDArray[np.int64], way: Way
 ) -> Part:
-    """The items at ``index``; without any whole image its arrays are empty.
+    """Embed the items at ``index``; without any whole image the arrays are empty.
 
     Raises:
-        CropError: crops of another size.
-        EvaluationError: an embedding that is not finite.
+        CropError: the crops have another size.
+        EvaluationError: an embedding is not finite.
     """
     try:
         faces = load(source, embedder.contract, index, resize=way.resize)
@@ -113,16 +119,16 @@ def embed_part(
 
 
 def nothing(embedder: Embedder, way: Way, skipped: list[tuple[str, str]]) -> Part:
-    """No rows, of the right kinds."""
+    """A part without rows; its arrays have the right dtypes and widths."""
     empty = way.stored(np.empty((0, embedder.contract.embedding_size), np.float32))
     return Part({**empty, "names": _texts([]), "identities": _texts([])}, skipped)
 
 
 def check_embedding(name: str) -> str:
-    """The name of a kind of embedding.
+    """Check ``float32`` or ``int8``; returns it.
 
     Raises:
-        RecipeError: there is no such kind.
+        RecipeError: it is another name.
     """
     if name not in EMBEDDINGS:
         close = did_you_mean(name, EMBEDDINGS)

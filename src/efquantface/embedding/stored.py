@@ -1,6 +1,6 @@
-"""Files of embeddings: ``.npz`` for NumPy alone, ``.parquet`` where pyarrow is there.
+"""Files of embeddings: ``.npz``, which needs NumPy only, and ``.parquet``, which needs pyarrow.
 
-Both hold the same columns and, for shards, the same facts about where they come from.
+Both have the same columns. Files of shards also have facts about their source and model.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Stored:
-    """What a file of embeddings holds.
+    """The content of a file of embeddings.
 
     Attributes:
-        embeddings: float32 (N,D), or int8 codes.
-        scales: (N,) of codes; None where embeddings are float32.
-        names, identities: (N,) strings.
-        facts: what a shard says of its source and model; empty for other files.
+        embeddings: float32 (N,D), or int8 codes (N,D).
+        scales: float32 (N,) of codes; None where embeddings are float32.
+        names, identities: N strings each.
+        facts: about a shard's source and model; empty for other files.
     """
 
     embeddings: npt.NDArray[Any]
@@ -55,7 +55,7 @@ class Stored:
 
     @property
     def rows(self) -> npt.NDArray[np.float32]:
-        """float32 embeddings (N,D), whatever the file holds."""
+        """Embeddings float32 (N,D), decoded where they are codes."""
         if self.scales is None:
             return np.asarray(self.embeddings, np.float32)
         return decode(self.embeddings, self.scales)
@@ -70,7 +70,7 @@ class Stored:
 
 
 def digest(parts: Iterable[Arrays]) -> str:
-    """SHA-256 of all columns, one after the other, however they are divided into parts."""
+    """SHA-256 of all columns, the same for any division into parts."""
     sums = {name: hashlib.sha256() for name in _COLUMNS}
     for part in parts:
         for name, values in part.items():
@@ -93,8 +93,13 @@ def write(
 
     Args:
         kind: one of ``FORMATS``.
-        parts: arrays of equal names; they are gone through several times.
-        facts: plain data to be kept with the rows.
+        file: open for writing.
+        parts: arrays of the same names; they are iterated several times.
+        count: rows of all parts.
+        facts: plain data to store with the rows.
+
+    Raises:
+        MissingPackageError: ``.parquet`` without pyarrow.
     """
     (_write_npz if kind == ".npz" else _write_parquet)(file, parts, count, facts)
 
@@ -103,8 +108,8 @@ def read(path: Path) -> Stored:
     """Read a file of embeddings.
 
     Raises:
-        DataError: it is missing, damaged, or no such file.
-        MissingPackageError: a parquet file without pyarrow.
+        DataError: it is missing, damaged, or no file of embeddings.
+        MissingPackageError: a ``.parquet`` without pyarrow.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
@@ -135,7 +140,7 @@ def read(path: Path) -> Stored:
 def _write_npz(
     file: BinaryIO, parts: Iterable[Arrays], count: int, facts: dict[str, Any] | None
 ) -> None:
-    """Each array's header first, its rows as they come by; texts are compressed."""
+    """Write each array's header, then its rows part by part; texts are compressed."""
     names = [n for n in _COLUMNS if n in next(iter(parts))]
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in names:
@@ -147,7 +152,7 @@ def _write_npz(
                 "fortran_order": False,
                 "shape": (count, *width),
             }
-            member = zipfile.ZipInfo(f"{name}.npy")  # of one date: equal rows are equal bytes
+            member = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date: equal rows, equal bytes
             if dtype.kind == "U":
                 member.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(member, "w", force_zip64=True) as stream:
@@ -168,7 +173,7 @@ def _read_npz(path: Path) -> tuple[Arrays, dict[str, Any]]:
 def _write_parquet(
     file: BinaryIO, parts: Iterable[Arrays], count: int, facts: dict[str, Any] | None
 ) -> None:
-    """A row group a part; an empty file has its columns, too."""
+    """Write one row group per part; an empty file has its columns, too."""
     with wanted_for("parquet"):
         import pyarrow as arrow
         import pyarrow.parquet as parquet

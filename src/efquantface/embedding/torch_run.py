@@ -1,4 +1,4 @@
-"""PyTorch behind the Embedder's call: loaded models, on the CPU or a GPU."""
+"""Runs loaded models in PyTorch for the Embedder, on the CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from efquantface.runtime.sessions import Float32, Run
 
 
 def check_device(device: str) -> torch.device:
-    """A usable torch device.
+    """The torch device of a name.
 
     Raises:
         RuntimeMissingError: the device is unknown or not on this machine.
@@ -29,15 +29,15 @@ def check_device(device: str) -> torch.device:
 
 
 def run_torch(model: FaceModel, device: str) -> Run:
-    """A function from normalized input (N,3,H,W) to embeddings (N,D).
+    """A function from normalized input float32 (N,3,H,W) to embeddings float32 (N,D).
 
-    The graph takes pixels, so the contract is undone first.
+    The graph takes pixels, so the normalization is undone first.
 
     Raises:
         RuntimeMissingError: see :func:`check_device`.
     """
     where = check_device(device)
-    # elsewhere a copy: the caller goes on with the model on the CPU
+    # on a GPU a copy: the caller still uses the model on the CPU
     graph = (model.graph if where.type == "cpu" else copy.deepcopy(model.graph)).to(where)
     graph = fused(graph) if model.quantized else graph
     mean = torch.tensor(model.contract.mean, device=where).view(1, 3, 1, 1)

@@ -1,4 +1,4 @@
-"""Whether a gallery may be mixed, must be embedded again, or keeps its model: one stated rule."""
+"""The rule that says whether a gallery may be mixed, must be embedded again, or keeps its model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from efquantface.evaluation.succession import Succession
 from efquantface.evaluation.tally import AGAIN, AS_IS, AS_IS_NEW, MIXED, MIXED_NEW, Case
 
-MARGIN = 0.005  # by which FRR may rise, as a share of genuine pairs
-_FAR_RATIO = 1.5  # that FAR may grow by at a threshold that is left as it is
+MARGIN = 0.005  # how much FRR may rise, as a share of genuine pairs
+_FAR_RATIO = 1.5  # how many times the old FAR is accepted at an unchanged threshold
 MIX, EMBED, KEEP, OPEN = "may be mixed", "must be embedded again", "keep the old model", "undecided"
 _FITS, _FAILS, _UNSURE = "fits", "fails", "unsure"
 
@@ -19,8 +19,8 @@ class Verdict:
 
     Attributes:
         verdict: one of ``MIX``, ``EMBED``, ``KEEP`` and ``OPEN``.
-        threshold: to be deployed with it; None where nothing is decided.
-        reasons: sentences that lead to it.
+        threshold: the cosine to deploy; None where the verdict is ``OPEN``.
+        reasons: sentences that give the grounds.
         rule: the rule, in words.
     """
 
@@ -31,13 +31,13 @@ class Verdict:
 
 
 def rule(margin: float) -> str:
-    """The rule in words, for a margin of FRR."""
+    """The rule in words, for a margin of FRR (a share of genuine pairs)."""
     return (
-        f"A way to go on fits where FRR rises by at most {margin:.2%} of the genuine pairs at the old "
-        "FAR, with its whole 95 % interval, people resampled; it fails where the whole interval lies "
-        "above. A gallery may be mixed where new probes fit against old and against new enrolments at "
-        "one threshold. It must be embedded again where mixing fails and the new model alone fits. "
-        "Where the new model alone fails, neither helps. Otherwise more faces have to decide."
+        f"A way to go on fits where the rise of FRR at the old FAR is at most {margin:.2%} of the "
+        "genuine pairs over its whole 95 % interval (people resampled). It fails where the whole "
+        "interval is above that. A gallery may be mixed where new probes fit against old and against "
+        "new enrolments at one threshold. It must be embedded again where mixing fails and the new "
+        "model alone fits. Where the new model alone fails, keep the old one. Otherwise give more faces."
     )
 
 
@@ -45,7 +45,8 @@ def judge(found: Succession, margin: float = MARGIN) -> Verdict:
     """Apply the rule.
 
     Args:
-        margin: by which FRR may rise, a share of genuine pairs.
+        found: the comparison of the two models.
+        margin: how much FRR may rise, as a share of genuine pairs.
     """
     again = found.case(AGAIN)
     mixed = [c for c in (found.case(MIXED), found.case(MIXED_NEW)) if c is not None]
@@ -65,12 +66,12 @@ def judge(found: Succession, margin: float = MARGIN) -> Verdict:
             threshold = found.threshold
             reasons.append(
                 f"the threshold may stay: FRR fits there, and FAR is at most {_FAR_RATIO:g} times the "
-                "old one"
+                "old FAR"
             )
         else:
             reasons.append(
                 f"the threshold has to change: at {found.threshold:.4f} FRR does not fit, or FAR is "
-                f"more than {_FAR_RATIO:g} times the old one"
+                f"more than {_FAR_RATIO:g} times the old FAR"
             )
     elif alone == _FAILS:
         verdict, threshold = KEEP, found.threshold

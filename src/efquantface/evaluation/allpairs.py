@@ -23,8 +23,8 @@ class AllPairs:
     Attributes:
         genuine: all genuine scores, in the order of (i, j) with i < j.
         top_impostors: the largest impostor scores, enough for every FAR up to ``kept_far``.
-        impostors: number of impostor pairs.
-        kept_far: the largest FAR that ``top_impostors`` gives exactly.
+        impostors: number of all impostor pairs.
+        kept_far: the largest FAR for which ``top_impostors`` gives exact thresholds.
         genuine_identity: (K,) identity of each genuine pair, for the bootstrap.
         impostor_histogram: counts over [-1, 1] in ``BINS`` bins.
     """
@@ -44,18 +44,20 @@ def score_all_pairs(
     probes: npt.NDArray[np.float32] | None = None,
     kept_far: float = _KEEP_FAR,
 ) -> AllPairs:
-    """Cosine similarity of every pair i < j.
+    """Cosines of every pair i < j.
 
-    Memory: one block of 2048 x 2048 scores, the genuine scores and the top percent of the impostors.
+    Memory holds one block of 2048 x 2048 scores, the genuine scores, and up to four times the share
+    ``kept_far`` of the impostor scores.
 
     Args:
-        embeddings: (N,D), any length.
-        identities: (N,) integers; pairs of one number are genuine. All -1: no genuine pairs.
+        embeddings: float32 (N,D), any length.
+        identities: int64 (N,); pairs of one number are genuine. With -1 for all, no pair is.
+        progress: called with (blocks done, blocks).
+        probes: (N,D), used for side j (a student's, against a teacher's gallery).
         kept_far: the largest FAR for which exact impostor scores are kept; memory grows with it.
-        probes: embeddings that take the place of j (a student's, against a teacher's gallery).
 
     Raises:
-        EvaluationError: an embedding that is not finite or has no length.
+        EvaluationError: an embedding is not finite or has length zero.
     """
     gallery = unit(embeddings)
     second = gallery if probes is None else unit(probes)
@@ -114,7 +116,7 @@ class _TopScores:
             self.parts = [self.finish()]
             self.held = len(self.parts[0])
             if self.held == self.size:
-                # scores equal to the smallest one kept can be left out: their number only
+                # more scores equal to the smallest kept one change nothing
                 self.cut = float(self.parts[0].min())
 
     def finish(self) -> Scores:

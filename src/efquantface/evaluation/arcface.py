@@ -1,9 +1,12 @@
-"""The numbers that arcface_torch prints, so that ours can be held beside published ones.
+"""The numbers that arcface_torch prints, for comparison with published ones.
 
-Its ``verification.test`` sums the embeddings of a crop and of its mirror image as they come, normalizes
-the sum, takes squared Euclidean distances, and looks for the best of 400 thresholds from 0 to 4 on nine
-tenths of the pairs, in the file's order. ``Accuracy-Flip`` is the mean over the ten tenths; ``XNorm``
-the mean length of all embeddings. Our own accuracy takes the exact best threshold instead of the grid.
+Its ``verification.test`` adds the embeddings of a crop and of its mirror image, not normalized, and
+normalizes the sum. It takes squared Euclidean distances. On nine tenths of the pairs, in the file's
+order, it finds the best of 400 thresholds from 0 to 4. ``Accuracy-Flip`` is the mean over the ten
+tenths; ``XNorm`` is the mean length of all embeddings. Our own accuracy uses the exact best threshold,
+not a grid.
+
+Source: ``recognition/arcface_torch/eval/verification.py`` of InsightFace.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ def grid_accuracy(
         same: (P,) True for genuine pairs, in the file's order.
 
     Raises:
-        EvaluationError: an embedding that is not finite or has no length.
+        EvaluationError: an embedding is not finite or has length zero.
     """
     distance = np.square(unit(first) - unit(second)).sum(axis=1)
     # hits[t]: how many pairs of a fold are decided correctly at threshold t

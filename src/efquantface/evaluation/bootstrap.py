@@ -1,4 +1,4 @@
-"""Percentile bootstrap intervals (95 %), paired between teacher and student."""
+"""Percentile bootstrap intervals (95 %; Efron 1979), paired between teacher and student."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def mean_interval(
 ) -> Interval:
     """Interval of the mean of ``values`` (K,), resampled one by one or by whole groups.
 
-    Groups (identities) matter where pairs of one person are not independent of each other.
+    Give ``groups`` (K,), for example identities, where values of one group depend on each other.
     """
     rng = np.random.default_rng([seed, 20])
     if groups is None:
@@ -44,16 +44,18 @@ def mean_interval(
 def tar_intervals(
     scores: dict[str, tuple[Scores, Scores]], far: float, seed: int = 0
 ) -> dict[str, Interval]:
-    """Intervals of TAR@FAR of several models on the same pairs, and of each loss to the first.
+    """Intervals of TAR@FAR of several models on the same pairs, and of differences to the first.
 
-    Both genuine and impostor pairs are resampled, with the same draws for every model, so the
-    threshold varies with the impostors drawn.
+    Genuine and impostor pairs are resampled, with the same draws for every model. So the threshold
+    varies with the impostor pairs drawn.
 
     Args:
         scores: genuine and impostor scores by model name; the first is the teacher.
+        far: 0 < far < 1.
+        seed: of the draws.
 
     Returns:
-        By name the interval of the TAR, and by ``name - first`` that of the difference.
+        The interval of each TAR by model name, and of each difference by ``NAME - FIRST``.
     """
     rng = np.random.default_rng([seed, 21])
     names = list(scores)
@@ -78,18 +80,16 @@ def pairs_interval(
     images: npt.NDArray[np.int64],
     seed: int = 0,
 ) -> Interval:
-    """Interval of the sum of pairs' values over all pairs, people resampled.
+    """Interval of the mean of pairs' values over all genuine or all impostor pairs, people resampled.
 
-    A person that is drawn twice brings twice the images; pairs within a person that is drawn so are of
-    genuine ones as many, and two people are never one.
+    A person drawn twice counts as two different people: their genuine pairs count twice, and no pair
+    between the two is formed.
 
     Args:
-        values: (K,) of the pairs that count; all others have 0.
-        first, second: (K,) people of each pair from 0 on; equal in all pairs (genuine) or in none.
-        images: (P,) images of each person, which say how many pairs there are in all.
-
-    Returns:
-        The interval of the mean over all genuine, or all impostor pairs.
+        values: (K,) of some pairs; all other pairs have the value 0.
+        first, second: (K,) people of each pair, from 0 on; equal in all pairs (genuine) or in none.
+        images: (P,) number of images of each person, which gives the number of all pairs.
+        seed: of the draws.
     """
     rng = np.random.default_rng([seed, 22])
     people = len(images)

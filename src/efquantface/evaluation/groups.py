@@ -1,4 +1,4 @@
-"""The spread between groups of people (RFW's four, or any table of names and groups)."""
+"""The spread between groups of people: RFW's four, or those of a table of names and groups."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from efquantface.evaluation.paired import Embeddings, plain_metric
 from efquantface.evaluation.result import Metric, ProtocolResult
 from efquantface.evaluation.sets import Pairs
 
-_FEWEST = 20  # genuine pairs of a group that is stated
+_FEWEST = 20  # genuine pairs; smaller groups are not reported
 
 
 def read_groups(path: Path) -> dict[str, str]:
-    """A CSV file with the columns ``name`` (an identity's or an image's) and ``group``.
+    """Groups by name, from a CSV file with the columns ``name`` (of an identity or image) and ``group``.
 
     Raises:
-        DataError: other columns, or a name in two groups.
+        DataError: a column is missing, or a name is in two groups.
     """
     found: dict[str, str] = {}
     for line, row in read_table(path, ("name", "group")):
@@ -34,7 +34,11 @@ def read_groups(path: Path) -> dict[str, str]:
 
 
 def group_of(faces: FaceSet, groups: dict[str, str]) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """(N,) group number of each image by its name or its identity's, -1 where none; and the names."""
+    """Group numbers (N,) of images by their name or their identity's, -1 for none; and the names.
+
+    Raises:
+        DataError: no image has a group.
+    """
     names = sorted(set(groups.values()))
     numbers = {name: i for i, name in enumerate(names)}
     labels = []
@@ -57,7 +61,11 @@ def pair_groups(
     folds: dict[str, FoldAccuracy],
     groups: dict[str, str],
 ) -> list[Metric]:
-    """Accuracy in each group with the thresholds of the whole set, on pairs within the group."""
+    """Accuracy on the pairs within each group, at the thresholds of the whole set.
+
+    Raises:
+        DataError: no image has a group.
+    """
     labels, names = group_of(faces, groups)
     inside = np.where(labels[pairs.a] == labels[pairs.b], labels[pairs.a], -1)
     found: dict[str, dict[str, float]] = {}
@@ -77,7 +85,11 @@ def people_groups(
     far: float,
     groups: dict[str, str],
 ) -> list[Metric]:
-    """FAR and TAR in each group at the threshold that gives ``far`` over all pairs."""
+    """FAR and TAR in each group at the thresholds that give ``far`` over all pairs.
+
+    Raises:
+        DataError: no image has a group.
+    """
     labels, names = group_of(faces, groups)
     tars: dict[str, dict[str, float]] = {}
     fars: dict[str, dict[str, float]] = {}
@@ -101,7 +113,7 @@ def people_groups(
 
 
 def _spread(what: str, found: dict[str, dict[str, float]], notes: dict[str, str]) -> list[Metric]:
-    """One metric a group, and the largest difference between groups."""
+    """One metric per group, and the largest difference between groups."""
     metrics = []
     for group, values in found.items():
         metric = plain_metric(f"{group}: {what}", values)

@@ -1,4 +1,4 @@
-"""Identification (1:N): probes searched in a gallery, some of them not enrolled."""
+"""Identification (1:N): probes are searched in a gallery; some of their people are not enrolled."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _BLOCK = 4096
 
 @dataclass(frozen=True)
 class Search:
-    """What every probe found.
+    """The result of searching every probe.
 
     Attributes:
-        mate: (P,) best score of the probe's own identity in the gallery; -inf where not enrolled.
-        other: (P,) best score of any other identity.
-        rank: (P,) rank of the own identity (1 is best), 0 where not enrolled.
+        mate: float32 (P,) best score of the probe's own identity in the gallery; -inf where not
+        enrolled. other: float32 (P,) best score of any other identity. rank: int64 (P,) rank of the own
+        identity (1 is best), 0 where not enrolled.
     """
 
     mate: npt.NDArray[np.float32]
@@ -58,12 +58,14 @@ def search(
     """Search every probe in a gallery, by cosine; an identity's best template counts.
 
     Args:
-        gallery: (G,D) templates, any length.
-        probes: (P,D).
-        gallery_subjects, probe_subjects: identity numbers.
+        gallery: float32 (G,D), any length.
+        gallery_subjects: (G,) identity numbers.
+        probes: float32 (P,D), any length.
+        probe_subjects: (P,) identity numbers.
 
     Raises:
-        EvaluationError: an embedding that is not finite, or nothing enrolled is searched for.
+        EvaluationError: an embedding is not finite or has length zero, or no probe's identity is
+        enrolled.
     """
     subjects, column = np.unique(gallery_subjects, return_inverse=True)
     order = np.argsort(column, kind="stable")

@@ -1,4 +1,4 @@
-"""What can be evaluated: something that a model embeds, and protocols that score the embeddings."""
+"""The interface of evaluation sets, the options of an evaluation, and a model's embeddings of a set."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from efquantface.interfaces import Embeds, Progress
 
 @dataclass(frozen=True)
 class Options:
-    """How an evaluation is done; stated beside its numbers.
+    """How an evaluation is done; shown beside its numbers.
 
     Attributes:
-        flip: add the mirror image's embedding, both as they come.
-        threshold: a cosine already deployed; adds FAR and FRR there.
-        arcface: also the numbers that arcface_torch prints (turns ``flip`` on).
+        flip: add the mirror image's embedding; neither is normalized first.
+        threshold: the deployed threshold, a cosine; adds FAR and FRR there.
+        arcface: add the numbers that arcface_torch prints (turns ``flip`` on).
         groups: group of each identity or image, for the spread between groups.
         templates: how embeddings are pooled to templates (IJB).
     """
@@ -32,22 +32,23 @@ class Options:
 
     @property
     def flips(self) -> bool:
-        """Whether embeddings hold the mirror image's."""
+        """Whether the mirror image's embedding is added."""
         return self.flip or self.arcface
 
     @property
     def text(self) -> str:
-        """The flags that every number is stated with."""
+        """The flags, as shown beside every number."""
         return f"flip {'on' if self.flips else 'off'}, embeddings normalized, cosine"
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A model's embeddings (N,D) of an item, not normalized.
+    """A model's embeddings of an item.
 
     Attributes:
-        lengths: (N,) mean length of the crop's and its mirror's embedding, where both were asked for
-            apart (arcface_torch's XNorm is its mean).
+        rows: float32 (N,D), not normalized.
+        lengths: float32 (N,) mean length of the crop's and its mirror image's embedding. Only with
+            ``arcface``, whose XNorm is their mean.
     """
 
     rows: npt.NDArray[np.float32]
@@ -67,4 +68,4 @@ class EvalItem(ABC):
     def embed(
         self, embedder: Embeds, options: Options, progress: Progress | None = None
     ) -> Embedded:
-        """The model's embeddings of everything that is scored."""
+        """The model's embeddings of all images or templates that are scored."""

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from efquantface.errors import EvaluationError
 
 Scores = npt.NDArray[np.float32]
-MIN_FALSE_ACCEPTS = 3  # a FAR is reported where at least so many impostor pairs stand behind it
-LOOKED_FOR = (1e-1, 1e-2, 1e-3, 1e-4)  # FARs whose absence is explained
+MIN_FALSE_ACCEPTS = 3  # a FAR is reported where it accepts at least this many impostor pairs
+LOOKED_FOR = (1e-1, 1e-2, 1e-3, 1e-4)  # FARs that readers expect; their absence is explained
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Operating:
 
     Attributes:
         far: the target, a share of impostor pairs.
-        threshold: the smallest similarity whose FAR does not exceed the target (as a distance,
-            the largest); accepted is what is at or above it.
+        threshold: the smallest cosine whose FAR does not exceed the target; pairs at or above it are
+            accepted.
         tar: share of genuine pairs accepted.
     """
 
@@ -34,7 +34,7 @@ class Operating:
 def tar_at_far(
     genuine: Scores, impostor: Scores, far: float, total: int | None = None
 ) -> Operating:
-    """TAR@FAR: with k = floor(far * M) of M impostor scores accepted at most, ties rejected.
+    """TAR@FAR: at most k = floor(far * M) of M impostor pairs are accepted, ties are rejected.
 
     Args:
         genuine: scores of genuine pairs (K,).
@@ -63,12 +63,12 @@ def tar_at_far(
 def supported_fars(
     impostors: int, wanted: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 ) -> list[float]:
-    """The FARs that so many impostor pairs support (at least 3 false accepts)."""
+    """The FARs of ``wanted`` at which at least 3 of ``impostors`` pairs are accepted."""
     return [far for far in wanted if far * impostors >= MIN_FALSE_ACCEPTS - 1e-9]
 
 
 def why_left_out(genuine: int, impostors: int) -> list[str]:
-    """Why TAR rows that one looks for are missing, as sentences; empty where none is.
+    """Sentences that say why expected rows of TAR are missing; empty where none is.
 
     >>> why_left_out(600, 600)
     ['TAR@FAR=0.001 and below left out: needs 3,000 impostor pairs, there are 600']
@@ -88,7 +88,12 @@ def why_left_out(genuine: int, impostors: int) -> list[str]:
 
 
 def best_threshold(scores: Scores, same: npt.NDArray[np.bool_]) -> float:
-    """The threshold with the most correct decisions; the middle one of equally good ones."""
+    """The threshold with the most correct decisions; of equally good ones, the middle one.
+
+    Args:
+        scores: (P,).
+        same: (P,) True for genuine pairs.
+    """
     order = np.argsort(scores, kind="stable")
     ranked, labels = scores[order].astype(np.float64), same[order]
     # accepting from position i on: correct are the impostors below i and the genuine from i on
@@ -107,7 +112,9 @@ class FoldAccuracy:
     """k-fold verification accuracy: mean and standard deviation over folds, thresholds, decisions.
 
     Attributes:
-        correct: (P,) whether each pair is decided correctly with its fold's threshold.
+        mean, std: of the accuracy over folds, 0 to 1.
+        thresholds: one per fold.
+        correct: bool (P,), whether each pair is decided correctly at its fold's threshold.
     """
 
     mean: float
@@ -119,10 +126,15 @@ class FoldAccuracy:
 def fold_accuracy(
     scores: Scores, same: npt.NDArray[np.bool_], folds: npt.NDArray[np.int64]
 ) -> FoldAccuracy:
-    """Accuracy on each fold with the threshold chosen on all other folds (LFW's View 2).
+    """Accuracy on each fold at the threshold chosen on all other folds (LFW's View 2, Huang 2007).
+
+    Args:
+        scores: (P,).
+        same: (P,) True for genuine pairs.
+        folds: (P,) fold numbers.
 
     Raises:
-        EvaluationError: fewer than two folds, or a fold whose rest has one class only.
+        EvaluationError: there are fewer than two folds, or the pairs outside a fold are of one kind.
     """
     unique = np.unique(folds)
     if len(unique) < 2:
@@ -163,14 +175,14 @@ def area_under_roc(genuine: Scores, impostor: Scores) -> float:
 
 
 def rates_at(genuine: Scores, impostor: Scores, threshold: float) -> tuple[float, float]:
-    """(FAR, FRR) at a threshold that is already deployed."""
+    """(FAR, FRR) at a given threshold."""
     return float((impostor >= threshold).mean()), float((genuine < threshold).mean())
 
 
 def roc_curve(
     genuine: Scores, impostor: Scores, total: int | None = None, points: int = 200
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(FAR, TAR) at logarithmically spaced FARs, for a figure."""
+    """(FAR, TAR), float64 (points,) each, at logarithmically spaced FARs, for a figure."""
     count = total or len(impostor)
     ranked = np.sort(impostor)[::-1]
     sorted_genuine = np.sort(genuine)
@@ -184,7 +196,7 @@ def roc_curve(
 def _rates(
     genuine: Scores, impostor: Scores
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """FAR and FRR at every distinct score, and above all of them, ascending thresholds."""
+    """FAR and FRR at every distinct score, ascending, and just above the largest."""
     thresholds = np.unique(np.concatenate([genuine, impostor]))
     thresholds = np.append(thresholds, np.nextafter(thresholds[-1], np.float32(np.inf)))
     far = 1 - np.searchsorted(np.sort(impostor), thresholds, side="left") / len(impostor)

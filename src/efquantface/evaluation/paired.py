@@ -1,4 +1,4 @@
-"""Metrics of one model, or of a teacher and a student side by side: what all protocols share."""
+"""Metrics that all protocols share, of one model, or of teacher and student side by side."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ def metric_of(
 ) -> Metric:
     """A metric with intervals, of the models in ``values``.
 
-    ``negate``: the difference given is student minus teacher, the loss is its negative.
+    Args:
+        name: for tables.
+        values, intervals: by ``teacher`` and ``student``.
+        difference: the interval of teacher minus student; with ``negate``, of student minus teacher.
+        note: shown beside the numbers.
+        negate: see ``difference``.
     """
     metric = Metric(name, values["teacher"], intervals["teacher"], note=note)
     if "student" in values:
@@ -42,7 +47,7 @@ def tar_metric(
     genuine: dict[str, Scores],
     groups: npt.NDArray[np.int64],
 ) -> Metric:
-    """TAR at exact thresholds; intervals resample whole ``groups`` (K,), thresholds held."""
+    """TAR at exact thresholds; intervals resample whole ``groups`` (K,) at fixed thresholds."""
     accepted = {n: genuine[n] >= p.threshold for n, p in points.items()}
     return metric_of(
         f"TAR@FAR={far:g}",
@@ -61,7 +66,7 @@ def plain_metric(name: str, values: dict[str, float]) -> Metric:
 
 
 def difference(decisions: dict[str, npt.NDArray[np.bool_]]) -> npt.NDArray[np.float64]:
-    """Teacher's decision minus student's, pair by pair (zeros for one model)."""
+    """Teacher's decisions minus student's (P,): -1, 0 or 1; zeros for a single model."""
     teacher = decisions["teacher"].astype(float)
     return np.asarray(teacher - decisions.get("student", decisions["teacher"]).astype(float))
 
@@ -96,13 +101,13 @@ def add_curves(
 
 
 def _searched(far: float, own: Operating, mixed: tuple[Scores, Scores], total: int | None) -> Mixed:
-    """A gallery and the other model's probes, at the threshold of the gallery's own model.
+    """A gallery searched with the other model's probes, at the threshold of the gallery's model.
 
     Args:
-        far: that the threshold was asked for.
-        own: the gallery's model among itself.
+        far: of the threshold, for the gallery's model.
+        own: the gallery's model with its own probes.
         mixed: genuine and impostor scores across.
-        total: number of impostor pairs across, where only the largest are held.
+        total: number of impostor pairs across, where ``mixed`` holds only the largest scores.
     """
     genuine, impostor = mixed
     accepted = int((impostor >= own.threshold).sum())
@@ -116,19 +121,19 @@ def compatibility(
     fars: list[float],
     totals: tuple[int, int] | None = None,
 ) -> tuple[list[Metric], list[Mixed]]:
-    """What a deployment asks: do enrolled galleries still match, and which threshold becomes which.
+    """Mixed galleries, and the two models' thresholds of equal FAR.
 
     Args:
-        own: genuine and impostor scores of ``teacher`` and ``student`` among themselves.
-        mixed: the same with one side of each pair embedded by the other model, by the model of the
-            gallery.
-        fars: the thresholds are given at these; galleries are matched at the last one.
-        totals: number of impostor pairs of ``own`` and ``mixed``, where only the largest are held.
+        own: genuine and impostor scores within ``teacher`` and within ``student``.
+        mixed: genuine and impostor scores of a gallery with the other model's probes, by the gallery's
+            model.
+        fars: FARs of the thresholds; mixed galleries are reported at the last one.
+        totals: number of impostor pairs of ``own`` and of ``mixed``, where they hold only the largest
+            scores.
 
     Returns:
-        The TAR of mixed pairs at the threshold that is deployed for the gallery's own model (with the
-        FAR that they have there), and the thresholds of equal FAR; then the teacher's gallery with the
-        student's probes at every FAR.
+        Metrics: TAR and FAR of mixed pairs at the threshold of the gallery's model, and the thresholds
+        of equal FAR. Then the teacher's gallery with the student's probes, at every FAR.
     """
     total, across = totals or (None, None)
     points = {n: [tar_at_far(*scores, far, total) for far in fars] for n, scores in own.items()}
@@ -157,7 +162,7 @@ def compatibility(
 
 
 def at_threshold(split: dict[str, tuple[Scores, Scores]], threshold: float | None) -> list[Metric]:
-    """FAR and FRR of each model at a threshold that is deployed; none where none is given."""
+    """FAR and FRR of each model at the deployed threshold; empty where none is given."""
     if threshold is None:
         return []
     rates = {n: rates_at(g, i, threshold) for n, (g, i) in split.items()}

@@ -1,4 +1,4 @@
-"""What a protocol gives: metrics with intervals, curves, and the pairs that were decided differently."""
+"""The result of a protocol: metrics with intervals, curves, and the pairs decided differently."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from efquantface.evaluation.bootstrap import Interval
 
 @dataclass
 class Metric:
-    """One number of the teacher (or only model), with interval, and the student's beside it.
+    """One number of the teacher (or of the only model), and the student's beside it.
 
     Attributes:
-        teacher: None where only a student has the number, as its cosine to the teacher.
-        loss: teacher minus student; its paired interval says whether it is more than chance.
+        name: for tables; shares are from 0 to 1.
+        teacher, student: the numbers. The teacher has none where only a student can have one (its cosine
+            to the teacher); the student has none where one model is evaluated.
+        loss: teacher minus student.
+        teacher_interval, student_interval, loss_interval: 95 %; that of the loss is paired.
+        note: shown beside the numbers.
     """
 
     name: str
@@ -32,21 +36,26 @@ class Metric:
 
 @dataclass
 class Curves:
-    """What figures are drawn from, by model name."""
+    """The data of figures, by model name.
+
+    Attributes:
+        roc: (FAR, TAR).
+        genuine, impostor: histograms of cosines over [-1, 1].
+    """
 
     roc: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
-    genuine: dict[str, list[int]] = field(default_factory=dict)  # histogram over [-1, 1]
+    genuine: dict[str, list[int]] = field(default_factory=dict)
     impostor: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """Probes of the student against a gallery of the teacher, at the teacher's threshold.
+    """The student's probes in the teacher's gallery, at the teacher's threshold.
 
     Attributes:
-        asked: the FAR that the threshold has for the teacher.
+        asked: the FAR of the threshold for the teacher.
         teacher: the teacher's own TAR there.
-        tar, far: of the mixed pairs.
+        tar, far: of the mixed pairs there.
     """
 
     asked: float
@@ -63,9 +72,12 @@ class ProtocolResult:
         protocol: for example ``lfw pairs`` or ``lfw all pairs``.
         counts: genuine pairs, impostor pairs, images.
         flags: how embeddings were made (flip, normalization).
-        changed: indices (a, b, same, teacher score, student score) of pairs decided differently.
-        left_out: metrics that the set is too small for, and why.
-        mixed: galleries of the teacher that the student searches, by FAR.
+        metrics: all numbers.
+        curves: data of the figures.
+        changed: (a, b, same, teacher's score, student's score) of pairs decided differently; a and b are
+            indices of images.
+        left_out: sentences on pairs and metrics that were left out.
+        mixed: the teacher's gallery with the student's probes, one entry per FAR.
     """
 
     protocol: str
@@ -85,7 +97,7 @@ class ProtocolResult:
 
     @property
     def counted(self) -> str:
-        """What was compared, in words."""
+        """The numbers of pairs or searches, in words."""
         first, second = f"{self.counts['genuine']:,}", f"{self.counts['impostor']:,}"
         if self.protocol.endswith("1:N"):
             return f"{first} mated, {second} non-mated searches"
@@ -124,7 +136,7 @@ class ProtocolResult:
 
 
 class Evaluation(list[ProtocolResult]):
-    """Results of one or more protocols: a list, and the same as a table.
+    """Results of one or more protocols: a list that also gives tables.
 
     Example:
         >>> result = ProtocolResult(
@@ -149,12 +161,13 @@ class Evaluation(list[ProtocolResult]):
         return f"Evaluation({'; '.join(parts)})"
 
     def records(self) -> list[dict[str, Any]]:
-        """One flat dictionary a metric.
+        """One flat dictionary per metric.
 
         Returns:
             Dictionaries with the keys ``protocol``, ``metric``, ``teacher``, ``student``, ``loss``,
-            each of the three with ``_low`` and ``_high`` (95 % interval), ``note``, ``genuine`` and
-            ``impostor`` (pairs, or searches of a 1:N protocol). What is not there is None.
+            ``note``, ``genuine`` and ``impostor``. The three numbers also have ``_low`` and ``_high``
+            (95 % interval). The last two count pairs, or searches of a 1:N protocol. Missing values are
+            None.
         """
         return [
             {

@@ -32,11 +32,13 @@ def score_item(
     """All protocols of an item.
 
     Args:
-        embedded: what :meth:`EvalItem.embed` gave for a model, or for teacher and student.
+        item: the set.
+        embedded: results of :meth:`EvalItem.embed` for a model, or for teacher and student.
         options: those that the embeddings were made with.
+        progress: called with (done, total).
 
     Raises:
-        EvaluationError: embeddings that are not finite, or a set that cannot be scored.
+        EvaluationError: an embedding is not finite, or the set cannot be scored.
     """
     models = dict(zip(("teacher", "student"), embedded, strict=False))
     if isinstance(item, TemplateSet):
@@ -62,16 +64,20 @@ def evaluate_set(
     threshold: float | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """:func:`score_item` for embeddings of a set's faces that are at hand.
+    """:func:`score_item` for given embeddings of a set's faces.
 
     Args:
-        teacher, student: embeddings (N,D), not normalized, in the order of the set's images.
+        item: the set.
+        teacher, student: embeddings float32 (N,D), not normalized, in the order of the set's images.
+        flip: whether the mirror images' embeddings were added; only shown.
+        threshold: the deployed threshold, a cosine; adds FAR and FRR there.
+        progress: called with (done, total).
 
     Returns:
-        One result a protocol of the set.
+        One result per protocol of the set.
 
     Raises:
-        EvaluationError: embeddings that are not finite, or a set that cannot be scored.
+        EvaluationError: an embedding is not finite, or the set cannot be scored.
 
     Example:
         >>> rows = Embedder.open(network, contract=contract).embed(faces.images)
@@ -84,21 +90,21 @@ def evaluate_set(
 
 
 def embedding_lengths(teacher: Embeddings, student: Embeddings) -> dict[str, float]:
-    """How the student's embedding lengths follow the teacher's.
+    """Compare the student's embedding lengths with the teacher's.
 
     Args:
         teacher, student: embeddings (N,D), not normalized.
 
     Returns:
-        ``ratio`` (mean of student length / teacher length) and ``rank_correlation`` (Spearman; 1
-        where all lengths of a model are equal).
+        ``ratio``, the mean of student length / teacher length, and ``rank_correlation`` (Spearman), 1
+        where all lengths of a model are equal.
 
     Example:
         >>> rows = np.array([[3, 4], [6, 8], [0, 1]], np.float32)
         >>> embedding_lengths(rows, 2 * rows)
         {'ratio': 2.0, 'rank_correlation': 1.0}
     """
-    from scipy.stats import spearmanr  # a second to import
+    from scipy.stats import spearmanr  # the import takes a second
 
     a, b = np.linalg.norm(teacher, axis=1), np.linalg.norm(student, axis=1)
     constant = np.ptp(a) == 0 or np.ptp(b) == 0
@@ -115,7 +121,11 @@ def length_ratio(teacher: Embeddings, student: Embeddings) -> float:
 def load_items(
     wanted: Sequence[str | EvalItem], contract: FaceContract, resize: bool, console: Console
 ) -> list[EvalItem]:
-    """Everything that ``--eval`` names, loaded; what had to be left out is said."""
+    """Load all sets that ``--eval`` names; images and pairs left out are logged.
+
+    Raises:
+        DataError, CropError: a set cannot be used.
+    """
     items: list[EvalItem] = []
     for item in wanted:
         if isinstance(item, EvalItem):
@@ -147,7 +157,7 @@ def score_items(
     options: Options,
     console: Console,
 ) -> Evaluation:
-    """Every item embedded by ``embedded`` and scored, with progress bars; callbacks get the metrics.
+    """Embed and score every item, with progress bars; callbacks get the metrics.
 
     Raises:
         EvaluationError: as :func:`score_item`.

@@ -18,11 +18,11 @@ class Pairs:
     """Verification pairs as indices into a face set.
 
     Attributes:
-        a, b: (P,) image indices.
-        same: (P,) True for genuine pairs.
-        folds: (P,) fold of each pair.
-        dropped: pairs left out because an image of theirs is not there or cannot be read.
-        missing: images that are listed and not there.
+        a, b: int64 (P,) image indices.
+        same: bool (P,), True for genuine pairs.
+        folds: int64 (P,) fold of each pair.
+        dropped: pairs left out, since an image is missing or cannot be read.
+        missing: listed images that do not exist.
     """
 
     a: npt.NDArray[np.int64]
@@ -33,16 +33,16 @@ class Pairs:
     missing: list[str] = field(default_factory=list)
 
     def left_out(self) -> list[str]:
-        """What was left out, as a sentence; none where all pairs are there."""
+        """A sentence on the pairs left out; empty where there are none."""
         if not self.dropped:
             return []
         total = len(self.same) + len(self.dropped)
         why = "images that cannot be read"
         if self.missing:
-            why = f"{len(self.missing):,} images are not there, {self.missing[0]} for example"
+            why = f"{len(self.missing):,} images are not there, for example {self.missing[0]}"
         return [
-            f"{len(self.dropped):,} of {total:,} pairs left out ({why}); numbers of other subsets do "
-            "not compare"
+            f"{len(self.dropped):,} of {total:,} pairs left out ({why}); the numbers do not compare "
+            "with those of other subsets"
         ]
 
 
@@ -52,8 +52,10 @@ class EvalSet(EvalItem):
 
     Attributes:
         name: for tables.
-        all_pairs: whether every pair of images is scored too (needs identities).
-        family: the benchmark that this set is one group of (RFW), for the spread.
+        faces: the images.
+        pairs: the listed pairs; None for all pairs only.
+        all_pairs: whether every pair of images is scored, too (needs identities).
+        family: the benchmark of which this set is a group (RFW), for the spread between groups.
     """
 
     name: str

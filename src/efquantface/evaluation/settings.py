@@ -1,4 +1,4 @@
-"""What evaluation is told."""
+"""The settings of an evaluation."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from efquantface.errors import RecipeError
 
-if TYPE_CHECKING:  # a recipe is read without what evaluates
+if TYPE_CHECKING:  # reading a recipe imports nothing that evaluates
     from efquantface.evaluation.items import Options
 
 _GROUP: dict[str, JsonValue] = {"group": "Evaluation"}
 
 
 class EvalSettings(BaseModel):
-    """On what and how teacher and student are compared; the recipe's ``evaluation:``.
+    """The sets on which teacher and student are compared, and how: the recipe's ``evaluation:``.
 
-    Flags and their groups come from the fields.
+    Flags and their groups in the help come from the fields.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     eval: tuple[str, ...] = Field(
         (),
-        description="NAME=PATH or PATH: LFW's folder with pairs.txt, CALFW's, CPLFW's, CFP's, "
-        "AgeDB's, RFW's, IJB's as they are handed out; a .bin or a folder of them; pairs=FILE.csv "
-        "(columns a, b, same); folder=DIR (all pairs of a folder of identities); a folder with "
-        "gallery and probe; may be repeated",
+        description="NAME=PATH or PATH: the published folder of LFW (with pairs.txt), CALFW, CPLFW, "
+        "CFP, AgeDB, RFW or IJB; a .bin or a folder of them; pairs=FILE.csv (columns a, b, same); "
+        "folder=DIR (all pairs of a folder of identities); a folder with gallery and probe; may be "
+        "repeated",
     )
     flip: bool = Field(
         False, description="add the mirror image's embedding", json_schema_extra=_GROUP
@@ -37,18 +37,18 @@ class EvalSettings(BaseModel):
         None,
         ge=-1,
         le=1,
-        description="a cosine threshold you deploy: adds FAR and FRR there",
+        description="the threshold you deploy, a cosine: adds FAR and FRR there",
         json_schema_extra=_GROUP,
     )
     arcface: bool = Field(
         False,
-        description="also the numbers that arcface_torch prints for pairs (turns --flip on)",
+        description="add the numbers that arcface_torch prints for pairs (turns --flip on)",
         json_schema_extra=_GROUP,
     )
     group_by: str | None = Field(
         None,
-        description="CSV file with the columns name (of an identity or image) and group: the spread "
-        "between groups",
+        description="CSV file with the columns name (of an identity or image) and group: adds the "
+        "spread between groups",
         json_schema_extra=_GROUP,
     )
     templates: str = Field(
@@ -74,7 +74,7 @@ class EvalSettings(BaseModel):
             raise ValueError(str(error)) from None
 
     def options(self) -> Options:
-        """As evaluation takes it.
+        """The same as :class:`~efquantface.evaluation.items.Options`, with the table of groups read.
 
         Raises:
             DataError: the table of groups cannot be used.

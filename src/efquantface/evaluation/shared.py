@@ -1,4 +1,4 @@
-"""People who are in a training set and in an evaluation set, by the teacher's embeddings."""
+"""Finds people who are in both a training set and an evaluation set, by the teacher's embeddings."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ def people_in_both(
     other: FaceSet,
     theirs: npt.NDArray[np.float32],
 ) -> list[tuple[int, int]]:
-    """Pairs of identities (images where there are none) of two sets that are one person.
+    """Pairs of identities of two sets that are one person; images stand for missing identities.
 
     Args:
-        rows, theirs: the teacher's embeddings of length 1.
+        faces, other: the sets.
+        rows, theirs: the teacher's embeddings (N,D) of them, of length 1.
     """
     mine, others = numbered_people(faces), numbered_people(other)
     rows, theirs = centred(rows, theirs)
@@ -40,7 +41,7 @@ def warn_of_shared(
 ) -> None:
     """Warn of people in both sets; ``rows`` and ``theirs`` are the teacher's embeddings.
 
-    A result on people that were trained on is worth less; the user should know.
+    An evaluation on people in the training set is too optimistic.
     """
     shared = people_in_both(faces, unit(rows), item.faces, unit(theirs))
     if shared:
@@ -51,5 +52,5 @@ def warn_of_shared(
 
 
 def numbered_people(faces: FaceSet) -> npt.NDArray[np.int64]:
-    """Identities, or every image as one of its own where there are none."""
+    """Identity numbers (N,); where there are none, every image gets its own."""
     return faces.identities if faces.has_identities else np.arange(len(faces))

@@ -1,7 +1,7 @@
-"""A new model under a live gallery: how scores move, which thresholds correspond, who is decided anew.
+"""A new model under an existing gallery: how scores move, thresholds of equal FAR, changed decisions.
 
-Three kinds of scores of the same pairs of faces: both by the old model, both by the new one, and
-mixed: the one enrolled by the old model, the other searched by the new one.
+The same pairs of faces have three kinds of scores: both faces embedded by the old model, both by the new
+one, and mixed, with the enrolment by the old model and the probe by the new one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from efquantface.rows import unit
 
 Rows = npt.NDArray[np.float32]
 FAR = 1e-4  # where no threshold is given
-_KEPT, _KEPT_UNNAMED = 1e-2, 0.2  # shares of pairs that a threshold may pass
+_KEPT, _KEPT_UNNAMED = 1e-2, 0.2  # the largest shares of pairs that a threshold may accept
 _BLOCK = 2048
 
 
@@ -30,13 +30,14 @@ class Succession:
     """All that :func:`compare` finds.
 
     Attributes:
-        images, people, genuine, impostor: of the sample; without identities people are images.
-        labelled: whether the sample says who is who. Otherwise pairs that the old model accepts
-            stand for the genuine ones, and all pairs for impostors.
-        threshold, far, frr: the old model's, and what it does there.
-        thresholds: that accept as many impostor pairs: ``new``, ``mixed``, and ``both`` for a gallery
-            where old and new enrolments are searched side by side (the larger of the two).
-        moves, cases, examples: see there; nothing mixed where embeddings differ in length.
+        images, people, genuine, impostor: counts of the sample; without identities every image counts
+            as one of the people.
+        labelled: whether identities are known. If not, the pairs that the old model accepts stand for
+            genuine pairs, and all pairs for impostor pairs.
+        threshold, far, frr: the old model's threshold, and its FAR and FRR there.
+        thresholds: the cosines that accept as many impostor pairs: ``new``, ``mixed``, and ``both`` (the
+            larger of the two) for a gallery with old and new enrolments.
+        moves, cases, examples: see their classes; none are mixed where D of the models differs.
     """
 
     images: int
@@ -69,13 +70,16 @@ def compare(
     """Compare two models on all pairs of a sample.
 
     Args:
-        old, new: embeddings (N,D) of the same faces, of any length; D may differ.
-        identities: (N,) who they are; -1 for all where that is not known.
-        far: where thresholds are compared; 1e-4, or what the sample supports, where None.
-        threshold: the old model's deployed cosine, in place of ``far``.
+        old, new: embeddings float32 (N,D) of the same faces, of any length; D may differ.
+        identities: int64 (N,) identity numbers; -1 for all where they are not known.
+        far: the FAR at which thresholds are compared; None takes 1e-4, or the least that the sample
+            supports.
+        threshold: the old model's deployed threshold, a cosine, in place of ``far``.
+        progress: called with (done, total).
 
     Raises:
-        EvaluationError: too few pairs, a threshold that is none, or no threshold without identities.
+        EvaluationError: there are too few pairs, the threshold accepts too many or no pairs, or neither
+            identities nor a threshold are given.
     """
     rows = {"old": unit(old, "old model"), "new": unit(new, "new model")}
     mixable = old.shape[1] == new.shape[1]
@@ -94,7 +98,7 @@ def compare(
     first = found["old"]
     if first.impostors == 0 or (labelled and not len(first.genuine)):
         raise EvaluationError(
-            "the sample needs two people, and two images of one; give more faces of your own"
+            "the sample needs two people, and two images of one person; give more of your own faces"
         )
     cuts = _thresholds(found, far, threshold)
     accepted = int((first.top_impostors >= cuts["old"]).sum())
@@ -125,7 +129,7 @@ def compare(
 def _thresholds(
     found: dict[str, AllPairs], far: float | None, threshold: float | None
 ) -> dict[str, float]:
-    """The old threshold, and those that accept as many impostor pairs."""
+    """The old threshold, and the others that accept as many impostor pairs."""
     first = found["old"]
     total = first.impostors
     if threshold is not None:
@@ -157,9 +161,9 @@ def _thresholds(
 
 
 def _cut(top: Scores, allowed: int) -> float:
-    """The threshold that so many of the largest scores pass.
+    """The threshold that ``allowed`` of the scores pass.
 
-    It lies in the middle between two scores: sums that are made in another order must not decide.
+    It is in the middle between two scores, so that rounding errors of sums do not decide.
     """
     ranked = np.sort(top)[::-1].astype(np.float64)
     below = ranked[allowed] if allowed < len(ranked) else ranked[-1] - 1e-6

@@ -1,4 +1,4 @@
-"""Sums over pairs of faces, scored by an old and a new model: how scores move, who is decided anew."""
+"""Counts over pairs of faces scored by an old and a new model: how scores move, changed decisions."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ class Move:
     """How far scores of a kind of pairs move from the old model's.
 
     Attributes:
-        pairs: ``genuine`` or ``impostor``; without identities, all pairs are the latter.
-        scores: whose, ``new`` or ``mixed``.
-        count: pairs.
-        old, mean: mean of the old model's scores, and of these.
-        shift, spread: mean and standard deviation of these less the old model's.
-        low, high: between which 90 % of the differences lie, to 0.001.
-        correlation: of the two, 0 where one of them does not vary.
+        pairs: ``genuine`` or ``impostor``; without identities, pairs that the old model rejects count as
+            impostor pairs.
+        scores: ``new`` or ``mixed``.
+        count: number of pairs.
+        old, mean: mean of the old model's scores, and of these scores.
+        shift, spread: mean and standard deviation of the differences to the old model's scores.
+        low, high: 5 % and 95 % quantile of the differences, to 0.001.
+        correlation: of the two scores; 0 where one of them does not vary.
     """
 
     pairs: str
@@ -44,7 +45,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Share:
-    """A share of pairs with its interval of 95 %, people resampled."""
+    """A share of pairs (0 to 1), their count, and the share's 95 % interval, people resampled."""
 
     count: int
     share: float
@@ -53,17 +54,18 @@ class Share:
 
 @dataclass(frozen=True)
 class Case:
-    """Decisions of a way to go on, against the old model's at its threshold.
+    """Decisions of a way to go on, compared with the old model's at its threshold.
 
     Attributes:
         name: the way.
-        scores: whose, ``new`` or ``mixed``.
-        threshold: at or above which it accepts.
-        lost, won: genuine pairs that only the old model, or only this way accepts.
+        scores: ``new`` or ``mixed``.
+        threshold: pairs at or above it are accepted.
+        lost, won: genuine pairs that only the old model accepts, and that only this way accepts.
         rise: of FRR, lost less won.
-        people: with a lost pair.
+        people: how many have a lost pair.
         far: share of impostor pairs accepted.
-        admitted, refused: impostor pairs that only this way, or only the old model accepts.
+        admitted, refused: impostor pairs that only this way accepts, and that only the old model
+        accepts.
     """
 
     name: str
@@ -80,7 +82,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Example:
-    """A pair that is decided anew: images, whether of one person, and its scores."""
+    """A pair whose decision differs.
+
+    Attributes:
+        case: name of the :class:`Case`.
+        a, b: indices of the images.
+        same: whether they are of one person.
+        old, new: the scores.
+    """
 
     case: str
     a: int
@@ -90,7 +99,7 @@ class Example:
     new: float
 
 
-# name, whose scores, at which threshold
+# names of cases; below: name, scores, threshold
 AGAIN, MIXED, MIXED_NEW, AS_IS, AS_IS_NEW = (
     "embedded again",
     "mixed: new probes, old enrolments",
@@ -109,7 +118,7 @@ _CASES = (
 
 @dataclass(frozen=True)
 class Block:
-    """Scores of some pairs by kind of score, and their images."""
+    """Scores (K,) of some pairs by kind of score, and the indices (K,) of their images."""
 
     scores: dict[str, Scores]
     a: npt.NDArray[np.int64]
@@ -178,7 +187,7 @@ class Tally:
         pairs = np.stack([self.who[a], self.who[b]])
         lost, won = same & ~after, same & after
         admitted, refused = ~same & after, ~same & ~after
-        # a person's genuine pairs depend on each other; those of impostors are taken as if they did not
+        # a person's genuine pairs depend on each other; impostor pairs are taken as independent
         people = int((self.images > 1).sum()) if self.labelled else len(self.images) // 2
         of = (genuine, min(genuine, people))
 
@@ -206,15 +215,15 @@ class Tally:
         independent: int,
         signed: bool = False,
     ) -> Share:
-        """Sum of the values (K,) of pairs of people (2,K), over all ``total`` pairs of their kind.
+        """Sum of the values (K,) of pairs of people (2,K), over ``total``, the number of such pairs.
 
-        ``independent`` says how many of these share nobody.
+        ``independent`` is how many of them share no person.
         """
-        if not len(values):  # nothing was seen: the rule of three
+        if not len(values):  # no such pair: the rule of three
             limit = min(1.0, 3 / max(independent, 1))
             return Share(0, 0.0, (-limit if signed else 0.0, limit))
         low, high = pairs_interval(values, pairs[0], pairs[1], self.images)
-        if not self.labelled:  # the stand-ins for genuine pairs lie between images, as all pairs do
+        if not self.labelled:  # "genuine" pairs are of two images, as all pairs are
             scale = len(self.images) * (len(self.images) - 1) / 2 / max(total, 1)
             low, high = low * scale, high * scale
         count = round(float(values.sum()))
@@ -224,7 +233,7 @@ class Tally:
         return tuple(np.concatenate(column) for column in zip(*self.changed[name], strict=True))
 
     def examples(self) -> list[Example]:
-        """The changed pairs that moved most, of each case."""
+        """The changed pairs whose scores moved most, up to 100 of each case."""
         found = []
         for name in self.changed:
             a, b, same, _, old, new = self._all(name)

@@ -1,4 +1,4 @@
-"""Templates: several crops of one person, pooled to one vector as the IJB protocols do."""
+"""Templates (IJB): all crops of a person in one place, pooled to one vector."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _BLOCK = 200_000  # pairs scored at a time
 
 @dataclass(frozen=True)
 class TemplateFlags:
-    """InsightFace's three switches, stated beside every number; IJB-C moves by 0.6 points with them.
+    """InsightFace's three flags, shown beside every number: they change IJB-C's by up to 0.6 points.
 
     Attributes:
-        norm: N: crops keep the length of their embeddings (else they are normalized first).
-        detector: D: crops weigh what the face detector was sure of them.
-        flip: F: the mirror image's embedding is added.
+        norm: N, embeddings of crops keep their length; otherwise they are normalized first.
+        detector: D, crops are weighted by the face detector's confidence.
+        flip: F, the mirror image's embedding is added.
     """
 
     norm: bool = True
@@ -32,7 +32,7 @@ class TemplateFlags:
         """Read ``N1D1F0``.
 
         Raises:
-            RecipeError: another form.
+            RecipeError: the text has another form.
         """
         upper = text.upper()
         if len(upper) != 6 or upper[0::2] != "NDF" or not set(upper[1::2]) <= {"0", "1"}:
@@ -44,9 +44,9 @@ class TemplateFlags:
 
 
 class TemplatePool:
-    """Pools a stream of crops: media are averaged, a template is the sum of its media, normalized.
+    """Pools a stream of crops: media are averaged, a template is the normalized sum of its media.
 
-    Memory: one vector a medium, whatever the number of crops.
+    Memory holds one vector per medium, however many crops there are.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class TemplatePool:
         self.done = 0
 
     def add(self, rows: npt.NDArray[np.float32]) -> None:
-        """The embeddings (K,D) of the next K crops.
+        """Add the embeddings (K,D) of the next K crops.
 
         Raises:
-            EvaluationError: one that is not finite or has no length.
+            EvaluationError: one is not finite or has length zero.
         """
         where = slice(self.done, self.done + len(rows))
         normalized = unit(rows, f"crops from {self.done} on")
@@ -92,7 +92,7 @@ class TemplatePool:
         """Vectors (T,D) of length 1, in the order of :attr:`ids`.
 
         Raises:
-            EvaluationError: crops are missing, or a template has no length.
+            EvaluationError: crops are missing, or a template has length zero.
         """
         if self.sums is None or self.done != len(self.group):
             raise EvaluationError(f"{self.done} of {len(self.group)} crops were embedded")
@@ -107,7 +107,12 @@ def score_template_pairs(
     a: npt.NDArray[np.int64],
     b: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.float32]:
-    """Cosines (P,) of template pairs, in blocks; ``first`` embeds side a."""
+    """Cosines float32 (P,) of template pairs, in blocks.
+
+    Args:
+        first, second: templates (T,D) of length 1, for side a and side b.
+        a, b: (P,) indices into them.
+    """
     scores = np.empty(len(a), np.float32)
     for start in range(0, len(a), _BLOCK):
         where = slice(start, start + _BLOCK)

@@ -1,1 +1,1 @@
-"""Export: ONNX files, parity with the trained student."""
+"""Export: ONNX files, and their parity with the trained student."""

@@ -1,7 +1,7 @@
 """The ONNX form of every operator: one table, one signature.
 
-An emitter takes the writer, the name of the operator's module, the module, and the values it reads. It
-writes nodes and gives the value that they make.
+An emitter takes the writer, the name of the operator's module, the module, and the values that it reads.
+It writes nodes and returns the value that they compute.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ def emit(
     inputs: list[Value],
     emitters: Emitters = EMITTERS,
 ) -> Value:
-    """The ONNX form of one operator; a runtime with forms of its own has other ``emitters``.
+    """Write the ONNX form of one operator. A runtime with forms of its own passes other ``emitters``.
 
     Raises:
-        ExportError: there is none.
+        ExportError: the operator has no ONNX form.
     """
     emitter = emitters.get(type(module))  # type: ignore[arg-type]
     if emitter is None:

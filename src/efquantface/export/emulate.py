@@ -1,11 +1,11 @@
-"""A student in integers, with the very rounding of ONNX Runtime's CPU kernels.
+"""A student in integers, with the exact rounding of ONNX Runtime's CPU kernels.
 
-Fake quantization computes the same function in float32, where a value that lies on the edge between
-two codes may round differently: a few codes in a million. Through a hundred quantized tensors each
-such difference grows into rounding noise of its own, so two correct computations of one student end up
-about 0.001 apart in cosine. Here accumulators are exact integers and are multiplied by the same
-float32 factor as in the runtime (``round(float(acc) * (s_x s_w / s_y)) + z``), so that a file can be
-told right or wrong far below that noise.
+Fake quantization computes the same function in float32. There a value on the edge between two codes may
+round to the other one: a few codes in a million. Such a difference grows through a hundred quantized
+tensors. So two correct computations of one student end about 0.001 apart in cosine.
+
+Here accumulators are exact integers. They are multiplied by the runtime's own float32 factor:
+``round(float(acc) * (s_x s_w / s_y)) + z``. So a wrong file shows far below that noise.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Codes:
 
 @dataclass(frozen=True)
 class _Accumulated:
-    """Exact int32 accumulators (float64 tensor), and the float32 scale of each channel."""
+    """Exact int32 accumulators (float64 tensor) and a float32 scale per channel."""
 
     values: Tensor
     scale: Tensor  # broadcastable, float32
@@ -61,9 +61,12 @@ def emulate(
 ) -> Tensor:
     """Embeddings (N,D) float32 of pixels (N,3,H,W), computed in integers.
 
-    Islands of float are computed in float32, or, where ``wide``, in float64: another correct
-    computation of the same student, whose distance says how much rounding alone can move. With
-    ``sums16`` integer layers add as x86 kernels without VNNI do (:mod:`sums16`).
+    Args:
+        student: quantized.
+        pixels: 0 to 255.
+        wide: compute islands in float64, not in float32. That is another correct computation of the
+            same student: the distance between both is what rounding alone explains.
+        sums16: integer layers add as x86 kernels without VNNI do (:mod:`sums16`).
     """
     with torch.no_grad():
         result: Tensor = Emulator(student.graph, wide, sums16).run(pixels.cpu().float())
@@ -71,10 +74,10 @@ def emulate(
 
 
 class Emulator(fx.Interpreter):
-    """Computes a student's graph in integers; subclasses may look at its codes and replace them.
+    """Computes a student's graph in integers. Subclasses may read its codes and replace them.
 
     Attributes:
-        overflowed: two neighbouring weights of a layer can exceed a sum of 16 bits.
+        overflowed: a layer has two neighbouring weights whose products can exceed 16 bits.
     """
 
     def __init__(self, gm: fx.GraphModule, wide: bool = False, sums16: bool = False) -> None:
@@ -114,10 +117,10 @@ class Emulator(fx.Interpreter):
             return _on_codes(module, inputs[0])
         if self.wide:
             return copy.deepcopy(module).double()(*(_real(x).double() for x in inputs)).float()
-        return module(*(_real(x) for x in inputs))  # an island of float
+        return module(*(_real(x) for x in inputs))  # an island
 
     def is_input(self, n: fx.Node) -> bool:
-        """Whether a node makes codes of the pixels."""
+        """Whether a node quantizes the pixels."""
         assert isinstance(self.module, fx.GraphModule)
         return isinstance(module_of(self.module, n), InputQuantizer)
 
@@ -138,20 +141,20 @@ class Emulator(fx.Interpreter):
         codes: Tensor,
         in_float: bool,
     ) -> Tensor:
-        """The codes that readers of a quantizer get.
+        """The codes that a quantizer hands to its readers.
 
         Args:
-            node: of the quantizer.
+            node: the quantizer's node.
             module: the quantizer.
-            unrounded: what is rounded to codes, float64; not limited to the codes used.
+            unrounded: the values to be rounded, in codes, float64; not limited to qmin and qmax.
             codes: integers, float64.
-            in_float: what is rounded was computed in float, not in integers.
+            in_float: these values were computed in float, not in integers.
         """
         return codes
 
 
 def _real(x: Any) -> Tensor:
-    """The float32 value that a runtime hands to an operator in float."""
+    """The float32 value that a runtime hands to a float operator."""
     if isinstance(x, _Codes):
         return x.real().float()
     if isinstance(x, _Accumulated):
@@ -198,7 +201,7 @@ def _accumulate(module: _Layer, x: _Codes) -> _Accumulated:
 
 
 def _requantize(module: ActivationQuantizer, x: Any) -> tuple[Tensor, _Codes]:
-    """What is rounded to codes, and the codes."""
+    """The values to be rounded (float64, in codes), and the codes."""
     stored, zero_point = module.qparams()
     scale = np.float32(stored)
     added = zero_point  # after rounding
@@ -213,11 +216,11 @@ def _requantize(module: ActivationQuantizer, x: Any) -> tuple[Tensor, _Codes]:
 
 
 def _add(x: _Sum, scale: np.float32, zero_point: int) -> Tensor:
-    """``z + ra (a - za) + rb (b - zb)``, to be rounded; the constants are summed first.
+    """``z + ra (a - za) + rb (b - zb)``, not rounded yet. The constants are summed first.
 
-    The order and the fused multiply-adds are those of ONNX Runtime's AVX2 kernel, found by trying
-    all codes under thousands of scales: any other order rounds some sums to the other side, and
-    where two frequent codes meet so, thousands of values differ.
+    The order and the fused multiply-adds are those of ONNX Runtime's AVX2 kernel. They were found by
+    trying all codes under thousands of scales. Any other order rounds some sums to the other side:
+    where both codes are frequent, thousands of values differ.
     """
     ratio_a, ratio_b = x.first.scale / scale, x.second.scale / scale
     second = np.float32(ratio_b * np.float32(x.second.zero_point))
@@ -232,14 +235,14 @@ def sums_of_codes(
     made: tuple[np.float32, int],
     lowest: int,
 ) -> Tensor:
-    """The code of the sum of any two codes, (256,256) float64, first codes along the first axis.
+    """The code of the sum of any two codes, (256,256) float64; the first operand along the first axis.
 
     Args:
-        first, second, made: scale and zero point.
-        lowest: of the 256 codes, 0 or -128.
+        first, second, made: scale and zero point of the operands and of the sum.
+        lowest: the smallest of the 256 codes, 0 or -128.
 
     Returns:
-        Whole numbers, not limited to codes.
+        Whole numbers, not limited to the codes that a quantizer uses.
     """
     codes = torch.arange(lowest, lowest + 256, dtype=torch.float64)
     operands = _Sum(_Codes(codes[:, None], *first), _Codes(codes[None], *second))
@@ -252,11 +255,11 @@ def affine_codes(
     codes: Tensor,
     read: tuple[np.float32, int],
 ) -> Tensor:
-    """The codes (1,C,...) that a per-channel affine and its quantizer make of codes of any shape.
+    """The codes (1,C,...) that a per-channel affine and its quantizer compute from codes of any shape.
 
     Args:
-        module, quantizer: one behind the other.
-        codes: float64, the same for all channels.
+        module, quantizer: the affine, and the quantizer that reads it.
+        codes: whole numbers in float64, the same for all channels.
         read: scale and zero point of ``codes``.
     """
     spread = codes.expand(1, module.channels, *codes.shape).flatten(2).unsqueeze(-1)
@@ -265,7 +268,7 @@ def affine_codes(
 
 
 def _on_codes(module: Any, x: _Codes) -> Any:
-    """Operators that hand on codes; a clamp at a value that is no code gives real values."""
+    """Operators that hand on codes. A clamp at another value than zero gives real values."""
     if isinstance(module, ops.Clamp) and {module.low, module.high} <= {None, 0.0}:
         low = x.zero_point if module.low == 0 else None
         high = x.zero_point if module.high == 0 else None

@@ -18,7 +18,7 @@ def conv(out: Writer, name: str, m: ops.Conv2d, inputs: list[Value]) -> Value:
 
 
 def linear(out: Writer, name: str, m: ops.Linear, inputs: list[Value]) -> Value:
-    """A float linear layer, over the last axis of any tensor."""
+    """A float linear layer over the last axis of a tensor of any rank."""
     if out.ranks[name] > 2:
         return _rows(out, name, m, inputs)
     weight = out.constant(array(m.weight), np.float32)
@@ -43,11 +43,11 @@ def affine(out: Writer, name: str, m: ops.Affine, inputs: list[Value]) -> Value:
 
 
 def prelu(out: Writer, name: str, m: ops.PReLU, inputs: list[Value]) -> Value:
-    """``a x + (1 - a) relu(x)``: what ONNX Runtime runs several times faster than its PRelu."""
+    """``a x + (1 - a) relu(x)``: ONNX Runtime runs it several times faster than its PRelu."""
     slope = array(m.slope).reshape(_per_channel(out.ranks[name]))
     factor = out.constant(slope, np.float32)
     if out.quantized and not inputs[0].is_codes and out.ranks[name] == 4:
-        # placed for OpenVINO, which fuses it into the convolution
+        # a placement for OpenVINO, which fuses PRelu into the convolution
         return Value(out.node("PRelu", (inputs[0].name, factor), name))
     source = out.dequantize(inputs[0])
     rest = out.constant(1 - slope, np.float32)
@@ -58,18 +58,18 @@ def prelu(out: Writer, name: str, m: ops.PReLU, inputs: list[Value]) -> Value:
 
 
 def _per_channel(rank: int) -> tuple[int, ...]:
-    """Shape of a constant of one value a channel, beside tensors of so many axes."""
+    """Shape of a constant with one value per channel, for tensors of ``rank`` axes."""
     return (-1, *(1,) * (rank - 2))
 
 
 def add(out: Writer, name: str, m: ops.Add, inputs: list[Value]) -> Value:
-    """A sum; of codes, the runtimes compute it in integers."""
+    """A sum. The runtimes compute a sum of codes in integers."""
     operands = [out.dequantize(v) for v in inputs]
     return Value(out.node("Add", operands, name))
 
 
 def multiply(out: Writer, name: str, m: ops.Multiply, inputs: list[Value]) -> Value:
-    """A product; of codes, the runtimes compute it in integers."""
+    """A product. The runtimes compute a product of codes in integers."""
     operands = [out.dequantize(v) for v in inputs]
     return Value(out.node("Mul", operands, name))
 

@@ -22,14 +22,14 @@ def quant_conv(out: Writer, name: str, m: QuantConv2d, inputs: list[Value]) -> V
 
 
 def quant_linear(out: Writer, name: str, m: QuantLinear, inputs: list[Value]) -> Value:
-    """An integer linear layer; over the last axis of a map its result is float."""
+    """An integer linear layer. Over the last axis of a map its result is float."""
     if out.ranks[name] <= 2:
         return Value(out.node("Gemm", _operands(out, name, inputs[0], m), name, transB=1))
     return _rows(out, name, m, inputs)
 
 
 def _rows(out: Writer, name: str, m: QuantLinear, inputs: list[Value]) -> Value:
-    """Codes times int8 weights, float out (MatMulIntegerToFloat), and a float bias."""
+    """Codes times int8 weights with a float result (MatMulIntegerToFloat), and a float bias."""
     codes, scales = (array(t) for t in m.weight_codes())
     weight, _ = out.weight(np.ascontiguousarray(codes.T), scales, m.bits, axis=1)
     product = out.node("MatMul", (out.dequantize(inputs[0]), weight), name)
@@ -37,7 +37,7 @@ def _rows(out: Writer, name: str, m: QuantLinear, inputs: list[Value]) -> Value:
 
 
 def quant_affine(out: Writer, name: str, m: QuantAffine, inputs: list[Value]) -> Value:
-    """A per-channel affine of codes is a depthwise 1x1 convolution."""
+    """A per-channel affine of codes, as a depthwise 1x1 convolution."""
     operands = _operands(out, name, inputs[0], m)
     return Value(out.node("Conv", operands, name, group=m.channels))
 

@@ -1,6 +1,6 @@
-"""ONNX forms of what stays in float between integer layers.
+"""ONNX forms of islands: what stays in float between integer layers.
 
-They are those that ONNX Runtime and OpenVINO fuse (GELU by its Erf).
+The forms are those that ONNX Runtime and OpenVINO fuse. GELU is written with Erf.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _AXES_ARE_INPUTS = 18  # opset from which reductions take their axes as an input
 
 
 def concat(out: Writer, name: str, m: ops.Concat, inputs: list[Value]) -> Value:
-    """Tensors one behind the other, in float."""
+    """Tensors concatenated along an axis, in float."""
     return Value(out.node("Concat", [out.dequantize(v) for v in inputs], name, axis=m.axis))
 
 
@@ -26,7 +26,7 @@ def layer_norm(out: Writer, name: str, m: ops.LayerNorm, inputs: list[Value]) ->
 
 
 def gelu(out: Writer, name: str, m: ops.Gelu, inputs: list[Value]) -> Value:
-    """A GELU in float, in the form that runtimes fuse."""
+    """A GELU in float, in the form that the runtimes fuse."""
     x = out.dequantize(inputs[0])
     scaled = out.node("Div", (x, out.constant(np.sqrt(2.0), np.float32)), f"{name}_scaled")
     bent = out.node("Erf", (scaled,), name)
@@ -44,7 +44,7 @@ def standardize(out: Writer, name: str, m: ops.Standardize, inputs: list[Value])
 
 
 def function(out: Writer, name: str, m: ops.Function, inputs: list[Value]) -> Value:
-    """A function of every value, in float."""
+    """A function of each value, in float."""
     x = out.dequantize(inputs[0])
     if m.function == "pow":
         return Value(out.node("Pow", (x, out.constant(m.value, np.float32)), name))
@@ -53,7 +53,7 @@ def function(out: Writer, name: str, m: ops.Function, inputs: list[Value]) -> Va
 
 
 def reduce(out: Writer, name: str, m: ops.Reduce, inputs: list[Value]) -> Value:
-    """A reduction of axes, in float."""
+    """A reduction over axes, in float."""
     x, keep = out.dequantize(inputs[0]), int(m.keep)
     op = f"Reduce{m.reduction.capitalize()}"
     if m.reduction == "sum" or out.opset >= _AXES_ARE_INPUTS:

@@ -1,9 +1,9 @@
 """Writes a canonical graph as ONNX: a student in integers (QDQ form), or a float network.
 
-The file keeps the teacher's input and output names and its pixel range. Integer weights and biases
-are initializers; a value that an integer kernel reads is a QuantizeLinear directly on the producer's
-output and a DequantizeLinear in front of each reader, which the runtimes fuse into integer kernels.
-Pooling, flattening, padding and ``min(x, 0)`` work on the codes themselves.
+The file keeps the teacher's input and output names and its normalization. Integer weights and biases are
+initializers. A value that an integer kernel reads has a QuantizeLinear directly on its producer's output
+and a DequantizeLinear in front of each reader; the runtimes fuse both into integer kernels. Max pooling,
+flattening, padding and ``min(x, 0)`` work on the codes themselves.
 """
 
 from __future__ import annotations
@@ -36,9 +36,16 @@ def write_onnx(
     *,
     packed: bool = True,
 ) -> None:
-    """Write ``model`` (quantized or float) to ``path``; it appears whole or not at all.
+    """Write ``model`` (quantized or float) to ``path``. The file appears whole or not at all.
 
-    ``packed`` stores weights of up to 6 bits in few bits (:mod:`packing`), which needs opset 21.
+    Args:
+        model: the network.
+        path: of the file.
+        metadata: of the file, beside what is always written.
+        packed: store weights of up to 6 bits in few bits (:mod:`packing`). Such a file has opset 21.
+
+    Raises:
+        ExportError: an operator has no ONNX form, or a bias does not fit into int32.
     """
     write_bytes(path, to_onnx(model, metadata, packed=packed).SerializeToString())
 
@@ -49,7 +56,7 @@ def to_onnx(
     """The ONNX form of a model, with dynamic batch and fixed height and width.
 
     Raises:
-        ExportError: the graph holds an operator that has no ONNX form here.
+        ExportError: an operator has no ONNX form, or a bias does not fit into int32.
     """
     return named_onnx(model, metadata, packed=packed)[0]
 
@@ -61,9 +68,9 @@ def named_onnx(
     packed: bool = True,
     emitters: Emitters = EMITTERS,
 ) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """:func:`to_onnx`, and the tensor in it that each of the graph's nodes gives, by the node's name.
+    """:func:`to_onnx`, and the names of the file's tensors by the names of the graph's nodes.
 
-    ``emitters`` are the forms of operators (:mod:`emitters`).
+    ``emitters`` are the ONNX forms of operators (:mod:`emitters`).
     """
     contract = model.contract
     packed = packed and any(
@@ -111,7 +118,7 @@ def _ranks(model: FaceModel) -> dict[str, int]:
 
 
 def _name_output(out: Writer, result: str) -> None:
-    """Give the embedding its name in the contract."""
+    """Name the embedding as the contract does."""
     for node in out.nodes:
         for index, name in enumerate(node.output):
             if name == result:
@@ -121,7 +128,7 @@ def _name_output(out: Writer, result: str) -> None:
 
 
 def _name_for_loaders(out: Writer) -> None:
-    """InsightFace's loader feeds raw pixels to files whose first nodes are named Sub and Mul."""
+    """Name the first nodes Sub and Mul in a file of raw pixels. InsightFace's loader looks for them."""
     if out.contract.is_raw_pixels:
         for node, prefix in zip(out.nodes, ("Sub_", "Mul_"), strict=False):
             node.name = prefix + node.name.replace("/", "_")
@@ -132,7 +139,7 @@ def _tensor_info(name: str, shape: list[str | int]) -> onnx.ValueInfoProto:
 
 
 def insightface_loader_normalization(node_names: tuple[str, ...]) -> tuple[float, float]:
-    """(mean, std) that InsightFace's Python loader chooses from the names of the first 8 nodes."""
+    """(mean, std) that InsightFace's Python loader infers from the names of the first 8 nodes."""
     first = node_names[:8]
     subtracts = any(n.startswith(("Sub", "_minus")) for n in first)
     multiplies = any(n.startswith(("Mul", "_mul")) for n in first)

@@ -1,4 +1,4 @@
-"""What ONNX Runtime really executes of a file: how much in integers, and what is left in float."""
+"""What ONNX Runtime executes of a file: how much in integers, and what stays in float."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnx
 from efquantface.files import temporary_folder
 from efquantface.runtime.sessions import onnxruntime_session
 
-_FLOAT = (  # what ONNX Runtime computes in float where it has not fused an operator
+_FLOAT = (  # operators that compute in float
     *("Abs", "Add", "AveragePool", "BatchNormalization", "BiasGelu", "Conv", "DequantizeLinear"),
     *("Div", "Elu", "Erf", "Exp", "FastGelu", "FusedConv", "FusedGemm", "FusedMatMul", "Gelu"),
     *("Gemm", "GlobalAveragePool", "InstanceNormalization", "LayerNormalization", "Log", "MatMul"),
@@ -31,8 +31,8 @@ class Executed:
     Attributes:
         counts: operators by type.
         convolutions, integer_convolutions: all, and those in integers.
-        products, integer_products: the same for matrix products with weights (linear layers);
-            products of two activations have none and are not counted.
+        products, integer_products: the same for matrix products with weights (linear layers).
+            Products of two activations are not counted.
     """
 
     counts: dict[str, int]
@@ -57,7 +57,11 @@ class Executed:
 
 
 def executed(path: Path, *, signed_integers: bool = False) -> Executed:
-    """Let ONNX Runtime optimize a file and count what is there then."""
+    """Let ONNX Runtime optimize a file, and count the operators of the result.
+
+    Raises:
+        ModelFileError: ONNX Runtime does not load the file.
+    """
     with temporary_folder() as folder:
         optimized = folder / "optimized.onnx"
         onnxruntime_session(path, threads=1, optimized=optimized, signed_integers=signed_integers)

@@ -1,8 +1,8 @@
-"""Weights of few bits stored in few bits, unpacked by the runtime itself when it loads the file.
+"""Weights of few bits stored in few bits. The runtime unpacks them when it loads the file.
 
-Up to 4 bits: an INT4 initializer and a Cast to INT8. 5 and 6 bits: four codes in three bytes, all
-layers in one tensor, unpacked by a handful of integer operators. ONNX Runtime folds both away at
-load and runs the same QLinearConv as from an unpacked file. 7 and 8 bits are stored as INT8.
+Up to 4 bits: an INT4 initializer and a Cast to INT8. 5 and 6 bits: four codes in three bytes, all layers
+in one tensor, unpacked by a few integer operators. 7 and 8 bits: INT8. ONNX Runtime folds the unpacking
+at load and runs the same QLinearConv as from an unpacked file.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _OFFSET = 32  # makes signed 6-bit codes unsigned
 def pack_six(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
     """Signed 6-bit codes (N,), -32..31, as bytes (3, ceil(N / 4)).
 
-    With the codes plus 32 laid out in four rows, a byte holds a code of the first three rows, and
-    in its two upper bits a third of the fourth row's code.
+    32 is added to the codes, and they are laid out in four rows. The lower six bits of a byte hold a
+    code of the first three rows, its upper two bits a third of a code of the fourth row.
 
     Raises:
         ValueError: a code needs more than 6 bits.
@@ -39,7 +39,7 @@ def pack_six(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
 
 
 def int4_initializer(codes: npt.NDArray[np.int8], name: str) -> TensorProto:
-    """Signed 4-bit codes of any shape, two in a byte, the first in the lower half."""
+    """Signed 4-bit codes, -8..7, of any shape as INT4: two per byte, the first in the lower half."""
     flat = codes.reshape(-1)
     padded = np.zeros(-(-flat.size // 2) * 2, np.uint8)
     padded[: flat.size] = flat.astype(np.uint8) & 15
@@ -52,11 +52,14 @@ def int4_initializer(codes: npt.NDArray[np.int8], name: str) -> TensorProto:
 def six_bit_graph(
     weights: list[tuple[str, npt.NDArray[np.int8]]], prefix: str
 ) -> tuple[list[NodeProto], list[TensorProto]]:
-    """Nodes and initializers that give every weight (output name, codes) its INT8 tensor.
+    """Nodes and initializers that unpack weights of 5 and 6 bits into INT8 tensors.
 
     Args:
-        weights: output names and codes of any shape.
-        prefix: of all new names; must be free in the graph.
+        weights: the name of each INT8 tensor, and its codes of any shape.
+        prefix: of all new names; no name in the graph may begin with it.
+
+    Raises:
+        ValueError: a code needs more than 6 bits.
     """
     packed = pack_six(np.concatenate([codes.reshape(-1) for _, codes in weights]))
     sizes = [codes.size for _, codes in weights]
@@ -106,7 +109,7 @@ def six_bit_graph(
 
 
 def stored_bits(bits: int, packed: bool = True) -> int:
-    """How many bits a weight of ``bits`` bits takes in a file."""
+    """How many bits a weight of ``bits`` bits takes in a file: 4, 6 or 8."""
     if not packed or bits > 6:
         return 8
     return 6 if bits > 4 else 4

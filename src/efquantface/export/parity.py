@@ -1,10 +1,12 @@
-"""Does the exported file compute what the student computed? The file is opened alone, contract and all.
+"""Does the exported file compute what the student computed? Only the file itself is read.
 
-First what it says of itself (:mod:`stated`), then batches of several sizes (:mod:`alone`), then layer by
-layer on the file's own integers (:mod:`walk`), then end to end against the student in integers
-(:mod:`emulate`). Where no layer rounds a value otherwise, end to end must be the same to float32's
-rounding. Where one does, as in islands of float, differences at the edges of codes grow from layer
-to layer, so far that computing the student in float64 instead moves it as much.
+Four checks: what the file says of itself (:mod:`stated`); batches of several sizes (:mod:`alone`); each
+layer on the file's own integers (:mod:`walk`); embeddings against the student in integers
+(:mod:`emulate`).
+
+Where all layers round alike, the embeddings must be equal up to float32's rounding. Where one does not,
+as in islands, differences at the edges between codes grow from layer to layer. Computing the student in
+float64 moves its embeddings as much, so that distance is the measure of what is allowed.
 """
 
 from __future__ import annotations
@@ -36,13 +38,13 @@ from efquantface.rows import mean_cosine
 from efquantface.runtime.processor import lacks_vnni
 from efquantface.runtime.sessions import onnxruntime_session
 
-EXACT = 1e-6  # 1 - mean cosine, and relative error of the last layer, where all is integers
-_ROUNDED = 1e-3  # 1 - mean cosine where some values fall to the other side of an edge
-_TWICE = 2.0  # what two computations differ by is itself uncertain
+EXACT = 1e-6  # 1 - mean cosine, and relative error of the last layer, of a student in integers
+_ROUNDED = 1e-3  # 1 - mean cosine where some values round to the other side of an edge
+_TWICE = 2.0  # times; the distance of two computations is itself uncertain
 _FLOAT_LAYER = 1e-5  # relative error of a last layer that sums in float
-_FLOAT = 5e-5  # relative error of a whole network in float; the largest seen is 3e-6
+_FLOAT = 5e-5  # relative error of a network in float; the largest seen is 3e-6
 _TINY = 1e-12
-_SAFE_CROPS = 8  # of a portable student, to see that 16-bit sums change nothing
+_SAFE_CROPS = 8  # enough to see that 16-bit sums change nothing of a portable student
 
 
 @dataclass(frozen=True)
@@ -50,22 +52,22 @@ class Parity:
     """The outcome of a check.
 
     Attributes:
-        layers: one entry a quantized layer.
-        embedding_error: largest difference of the file's embeddings from the last layer's output on its
-            own codes, in parts of the largest value.
-        cosine: mean cosine between file and student in integers, end to end.
+        layers: one entry per quantizer; none for a float network.
+        embedding_error: largest difference between the file's embeddings and what the last layer gives
+            for the file's own codes, divided by the largest value.
+        cosine: mean cosine between the embeddings of the file and of the student in integers.
         fake_quantized_cosine: the same for the student in fake-quantized float32.
         student_cosine: mean cosine between student and teacher on the same crops.
-        rounding: 1 - mean cosine between correct computations of the student that round values on the
-            edge between two codes differently; 0 where the file rounds all alike.
-        executed: what ONNX Runtime really executes of the file.
+        rounding: 1 - mean cosine between correct computations of the student that round values on an
+            edge between two codes differently; 0 where the file rounds as the student in integers.
+        executed: the operators that ONNX Runtime executes.
         overflowing: layers in which two products can exceed 16 bits; none in a portable file.
-        without_vnni: mean cosine between the student's integers and those of a kernel with 16-bit sums
-            (:mod:`sums16`), as every processor without VNNI computes the file.
+        without_vnni: mean cosine between the student with exact sums and with 16-bit sums
+            (:mod:`sums16`). Processors without VNNI compute the file with the latter.
         misstated: what the file says wrongly, and batch sizes that change its embeddings.
-        in_float: the last layer, or all of a network without quantizers, sums in float.
-        signed: of signed codes, which layers run in integers depends on the outputs that are asked for,
-            so the layers were looked at in another session than the embeddings are from.
+        in_float: the last layer sums in float, or the whole network is float.
+        signed: the activation codes are signed. Then the outputs that are asked for decide which layers
+            run in integers, so layers and embeddings are from two sessions.
     """
 
     layers: tuple[LayerParity, ...]
@@ -88,7 +90,7 @@ class Parity:
 
     @property
     def portability(self) -> str:
-        """The same in words."""
+        """Whether the file is portable, in words."""
         if self.portable:
             return PORTABLE
         return (
@@ -97,7 +99,7 @@ class Parity:
 
     @property
     def problems(self) -> list[str]:
-        """Why the file must not be delivered as good; empty where it is."""
+        """Why the file must not be delivered; empty where it may."""
         found = [*self.misstated, *(layer.problem for layer in self.layers if layer.problem)]
         last = _FLOAT if not self.layers else _FLOAT_LAYER if self.in_float else EXACT
         if not self.embedding_error <= last:
@@ -117,7 +119,7 @@ class Parity:
 
     @property
     def allowed(self) -> float:
-        """1 - mean cosine end to end that rounding explains."""
+        """The 1 - mean cosine of the embeddings that rounding explains."""
         if not self.layers:
             return EXACT
         if not self.signed and not any(layer.differing for layer in self.layers):
@@ -125,7 +127,7 @@ class Parity:
         return max(_ROUNDED, _TWICE * self.rounding)
 
     def check(self, path: Path) -> None:
-        """Raise ParityError where there is a problem."""
+        """Raise ParityError where there is a problem, naming ``path``."""
         if self.problems:
             raise ParityError(f"{path}: fails the parity check: " + "; ".join(self.problems))
 
@@ -146,8 +148,8 @@ def check_parity(
         teacher: the teacher's embeddings (N,D) of the same crops.
 
     Raises:
-        ParityError: the file cannot be compared: it does not load, says nothing or something else of
-            its input, output or contract, or lacks a layer.
+        ParityError: the file cannot be compared. It does not load, or a quantizer is missing. Or its
+            input, output or contract are missing or not the student's.
     """
     model = read_file(path)
     contract = contract_of(model, path)
@@ -176,7 +178,8 @@ def check_parity(
     walked, own = walk(student, pixels, codes, islands=islands)
     signed = has_signed_codes(student)
     embedding_error, rounding = _relative(beside if signed else rows, own), 0.0
-    if signed or any(layer.differing for layer in walked):  # else the walk was the emulation
+    # where all codes are equal, the walk's embeddings are the emulation's
+    if signed or any(layer.differing for layer in walked):
         own = emulate(student, pixels).numpy()
         rounding = 1 - mean_cosine(own, floating)
         if islands:
@@ -200,17 +203,17 @@ def check_parity(
 
 
 def _in_torch(student: FaceModel, pixels: Tensor) -> npt.NDArray[np.float32]:
-    """Embeddings (N,D) of the network as PyTorch computes it."""
+    """Embeddings (N,D) of the network in PyTorch."""
     return np.asarray(student.embed_pixels(pixels).cpu().numpy(), np.float32)
 
 
 def _relative(found: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> float:
-    """Largest difference in parts of the largest value."""
+    """Largest difference, divided by the largest value."""
     return float(np.abs(found - right).max() / max(float(np.abs(right).max()), _TINY))
 
 
 def _without_vnni(student: FaceModel, pixels: Tensor, exact: npt.NDArray[np.float32]) -> float:
-    """Mean cosine to exact sums; 1 where no two weights of a layer can overflow."""
+    """Mean cosine between 16-bit and exact sums; 1 where no layer can overflow."""
     emulator = Emulator(student.graph, sums16=True)
     with torch.no_grad():
         found = emulator.run(pixels).float().numpy()
@@ -218,14 +221,19 @@ def _without_vnni(student: FaceModel, pixels: Tensor, exact: npt.NDArray[np.floa
 
 
 def check_layers(student: FaceModel, path: Path, count: int = 16) -> Parity:
-    """Layer-by-layer check on random pixels, where no faces are at hand.
+    """:func:`check_parity` on random pixels, for use without faces.
+
+    Args:
+        student: the model that was exported.
+        path: the exported file.
+        count: how many random crops.
 
     Raises:
         ParityError: the file does not compute what the student computes.
     """
     noise, own = on_noise(student, count)
     parity = check_parity(student, path, noise, own)
-    if parity.rounding:  # noise makes roundings grow more than faces do
+    if parity.rounding:  # differences grow more on noise than on faces
         parity = replace(parity, cosine=1.0)
     parity.check(path)
     return parity
@@ -234,19 +242,19 @@ def check_layers(student: FaceModel, path: Path, count: int = 16) -> Parity:
 def on_noise(
     student: FaceModel, count: int = 16
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Random crops (N,H,W,3) and the student's embeddings (N,D) of them."""
+    """Random uint8 crops (N,H,W,3), always the same, and their float32 embeddings (N,D)."""
     c = student.contract
     noise = np.random.default_rng(0).integers(0, 256, (count, c.height, c.width, 3), dtype=np.uint8)
     return noise, student.embed_pixels(torch.from_numpy(c.pixels(noise))).cpu().numpy()
 
 
 def has_islands(student: FaceModel) -> bool:
-    """Whether anything between the student's layers is computed in float."""
+    """Whether the student has islands."""
     return any(ops.is_island(module) for module in student.graph.modules())
 
 
 def _ends_in_layer(student: FaceModel) -> bool:
-    """Whether an integer layer gives the embedding, and nothing is computed behind it."""
+    """Whether an integer linear layer gives the embedding."""
     return isinstance(module_of(student.graph, output_node(student.graph)), QuantLinear)
 
 
@@ -262,12 +270,12 @@ def _runtime_codes(
     x: npt.NDArray[np.float32],
     exact_sums: bool,
 ) -> tuple[Codes, npt.NDArray[np.float32]]:
-    """Every quantizer's codes as the runtime computes them, by quantizer name, and the embeddings."""
+    """The codes that the runtime computes, by quantizer name, and the embeddings."""
     names: dict[str, str] = {}
     for node in model.graph.node:
         label = node.name.partition("/")[2]
         if node.op_type in ("QuantizeLinear", "Clip") and label:
-            names[label] = node.output[0]  # where an integer Clip follows, its output is last
+            names[label] = node.output[0]  # a Clip behind the quantizer comes last
     quantizers = [
         name_of(n)
         for n in student.graph.graph.nodes

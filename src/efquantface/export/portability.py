@@ -1,8 +1,8 @@
 """Does an ONNX file give the same integers on every processor? Read from the file; needs onnx and NumPy.
 
-x86 processors without VNNI add the products of two neighbouring unsigned codes and signed weights in 16
-bits, where the sum stops at 32,767 without a word (``vpmaddubsw``). A file is portable where no two
-weights of one sign in an output channel can get there, whatever order a kernel takes them in
+x86 processors without VNNI multiply unsigned codes by signed weights and add two neighbouring products
+in 16 bits (``vpmaddubsw``). The sum saturates at 32,767, silently. A file is portable where no two
+weights of one sign in an output channel can reach that, in whatever order a kernel reads them
 (:mod:`efquantface.quantize.pairs`).
 """
 
@@ -17,7 +17,7 @@ from efquantface.importers.onnx.folding import NotConstant, fold
 from efquantface.importers.onnx.proto import Array, constants_of
 from efquantface.quantize.scheme import INT16
 
-PORTABLE_KEY = "efquantface.portable"  # of the file's metadata: yes or no
+PORTABLE_KEY = "efquantface.portable"  # in the file's metadata: yes or no
 WITHOUT_VNNI = "x86 processors without VNNI (AMD before Zen 4, Intel before Ice Lake)"
 EXACT_SUMS = (
     "options = onnxruntime.SessionOptions()",
@@ -26,7 +26,7 @@ EXACT_SUMS = (
 )
 PORTABLE = "the same integers on every processor: no sum of two products can exceed 16 bits"
 
-_LAYERS = {  # operator: inputs that are its codes, their zero point, its weight
+_LAYERS = {  # operator: which inputs are its codes, their zero point, its weight
     **dict.fromkeys(("Conv", "Gemm", "MatMul", "FusedMatMul"), (0, None, 1)),
     **dict.fromkeys(("QLinearConv", "QLinearMatMul", "QGemm"), (0, 2, 3)),
     **dict.fromkeys(("ConvInteger", "MatMulInteger"), (0, 2, 1)),
@@ -37,16 +37,19 @@ _MOVES = (
 
 
 def overflowing(model: onnx.ModelProto) -> list[str]:
-    """Names of layers in which two products can exceed 16 bits; none in a portable or float file."""
+    """Names of layers in which two products can exceed 16 bits.
+
+    None in a portable file, and none in a float file.
+    """
     return _Reader(model).overflowing()
 
 
 def wrong_without_vnni(layers: Sequence[str]) -> str:
-    """Where a file with such layers is wrong, in one sentence."""
+    """On which processors a file with such layers is wrong, and what that means there."""
     return (
         f"wrong on {WITHOUT_VNNI}: 16-bit sums overflow there in {len(layers)} "
         f"layer{'s' if len(layers) > 1 else ''}, and every client that opens the file gets other "
-        "embeddings without a word"
+        "embeddings, without a warning"
     )
 
 
@@ -80,14 +83,14 @@ class _Reader:
         return bool(_largest_pair(_by_output(node, values)) * largest > INT16)
 
     def _codes(self, name: str) -> tuple[str, str] | None:
-        """(codes, zero point) that a DequantizeLinear turned into ``name``."""
+        """Names of codes and zero point where a DequantizeLinear gives ``name``; None otherwise."""
         maker = self.makers.get(name)
         if maker is None or maker.op_type != "DequantizeLinear":
             return None
         return maker.input[0], maker.input[2] if len(maker.input) > 2 else ""
 
     def _largest_code(self, name: str, zero_point: Array | None) -> int:
-        """The largest absolute value of codes; an integer Clip behind their quantizer counts."""
+        """The largest absolute value of codes. An integer Clip behind their quantizer counts."""
         if zero_point is not None and zero_point.dtype == np.int8:
             return 128
         while (maker := self.makers.get(name)) is not None and maker.op_type in (*_MOVES, "Clip"):
@@ -98,7 +101,7 @@ class _Reader:
         return 255
 
     def _constant(self, name: str) -> Array | None:
-        """An initializer, or what constants alone compute; None for anything else."""
+        """An initializer, or a value computed from constants alone; None for anything else."""
         if name in self.constants or not name:
             return self.constants.get(name)
         maker = self.makers.get(name)
@@ -112,7 +115,7 @@ class _Reader:
 
 
 def _by_output(node: onnx.NodeProto, weight: Array) -> Array:
-    """A weight as (O,K)."""
+    """A weight as (O,K): outputs, inputs."""
     attributes = {a.name: a.i for a in node.attribute}
     if "Conv" in node.op_type or attributes.get("transB"):
         return weight.reshape(len(weight), -1)
@@ -120,7 +123,7 @@ def _by_output(node: onnx.NodeProto, weight: Array) -> Array:
 
 
 def _largest_pair(weight: Array) -> int:
-    """The largest sum of two absolute values of one sign in a row of (O,K)."""
+    """The largest sum of the absolute values of two weights of one sign in a row of (O,K)."""
     found = 0
     for sign in (1, -1):
         sized = np.sort(np.maximum(sign * weight.astype(np.int32), 0), axis=1)[:, -2:]

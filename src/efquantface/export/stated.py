@@ -1,6 +1,6 @@
-"""What an exported file says of itself beside its student: contract, names, shapes, portability.
+"""What an exported file says of itself, compared with its student: contract, names, shapes, portability.
 
-A client knows nothing else. A file with the right integers and another contract gives other embeddings.
+A client knows nothing else. With the right integers and another contract it computes other embeddings.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from efquantface.graph.model import FaceModel
 
 
 def read_file(path: Path) -> onnx.ModelProto:
-    """An exported file.
+    """Read an exported file.
 
     Raises:
-        ParityError: it is no ONNX file.
+        ParityError: it cannot be read, or holds no operators.
     """
     try:
         model = onnx.load(str(path))
@@ -38,7 +38,7 @@ def contract_of(model: onnx.ModelProto, path: Path) -> FaceContract:
     """The contract that a client finds in a file.
 
     Raises:
-        ParityError: there is none, or it cannot be read.
+        ParityError: the file has no contract, or one that cannot be read.
     """
     stored = metadata_of(model).get(METADATA_KEY)
     if stored is None:
@@ -55,7 +55,7 @@ def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def misstated(model: onnx.ModelProto, found: FaceContract, student: FaceModel) -> list[str]:
-    """What the file says otherwise than its student, one sentence each; empty where nothing.
+    """What the file says and its student does not, one sentence each; empty where they agree.
 
     Args:
         model: the file.
@@ -76,7 +76,7 @@ def misstated(model: onnx.ModelProto, found: FaceContract, student: FaceModel) -
 
 
 def contract_differences(found: FaceContract, right: FaceContract) -> list[str]:
-    """Fields of a stored contract that are not the student's, one sentence each."""
+    """Fields in which a stored contract differs from the student's, one sentence each."""
     return [
         f"its contract says {field.name} {theirs!r}, the student's {own!r}"
         for field in fields(right)
@@ -85,7 +85,7 @@ def contract_differences(found: FaceContract, right: FaceContract) -> list[str]:
 
 
 def _interface(model: onnx.ModelProto, contract: FaceContract) -> list[str]:
-    """One float input and one float output, under the teacher's names, of any batch."""
+    """What is wrong with the input and output: one of each, float, any batch, the teacher's names."""
     constants = {i.name for i in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in constants]
     said = []
@@ -106,7 +106,7 @@ def _interface(model: onnx.ModelProto, contract: FaceContract) -> list[str]:
 
 
 def _loaders(model: onnx.ModelProto, contract: FaceContract) -> list[str]:
-    """InsightFace's loader reads the preprocessing off the names of the first operators."""
+    """What is wrong with the normalization that InsightFace's loader infers from operators' names."""
     if (contract.mean, contract.std) not in (
         PREPROCESS[name][1:] for name in ("insightface", "raw")
     ):

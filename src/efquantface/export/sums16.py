@@ -1,9 +1,9 @@
-"""What kernels with 16-bit sums lose: x86 without VNNI, products paired as ONNX Runtime pairs them.
+"""What 16-bit sums lose in ONNX Runtime on x86 processors without VNNI.
 
-There a kernel multiplies unsigned codes by signed weights two inputs at a time and adds both products in
-int16, which stops at -32,768 and 32,767 (``vpmaddubsw``). Pairs are neighbours along the inputs as the
-kernel lays them out: a convolution's are ordered by row, column and channel (NHWC), a linear layer's as
-they stand. Depthwise convolutions have kernels that widen first, signed codes as well.
+There a kernel multiplies unsigned codes by signed weights, two inputs at a time. It adds both products
+in int16, which saturates at -32,768 and 32,767 (``vpmaddubsw``). Pairs are neighbours along the inputs:
+of a convolution in the order row, column, channel (NHWC), of a linear layer in the order of its inputs.
+Kernels for depthwise convolutions and for signed codes widen first and lose nothing.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from torch.nn import functional as F
 from efquantface.quantize.layers import QuantConv2d, QuantLinear
 from efquantface.quantize.scheme import INT16
 
-_VALUES = 2**24  # of pairs that are looked at together
+_VALUES = 2**24  # of pairs that are computed together
 
 
 def lost(layer: QuantConv2d | QuantLinear, codes: Tensor, zero_point: int) -> Tensor | None:
-    """What the layer's accumulators lack because sums of two products stopped at int16.
+    """What saturation takes from a layer's accumulators.
 
     Args:
-        layer: with its weights; depthwise convolutions lose nothing.
-        codes: unsigned codes as the kernel reads them, (N,C,H,W) or (...,K).
-        zero_point: of the codes; padding holds it.
+        layer: gives the weights.
+        codes: unsigned codes, (N,C,H,W) or (...,K).
+        zero_point: of the codes; padding is filled with it.
 
     Returns:
-        A tensor of the accumulators' shape, to be subtracted from exact ones; None where no two
-        neighbouring weights can get there.
+        A tensor of the accumulators' shape, to be subtracted from exact ones. None where no sum can
+        saturate, as in depthwise convolutions.
     """
     weight = layer.weight_codes()[0].float()
     if isinstance(layer, QuantLinear):
@@ -53,7 +53,7 @@ def lost(layer: QuantConv2d | QuantLinear, codes: Tensor, zero_point: int) -> Te
 
 
 def _columns(layer: QuantConv2d, codes: Tensor, zero_point: int) -> tuple[Tensor, tuple[int, int]]:
-    """The codes that each output of a convolution reads, (N,C,kh*kw,L), and its height and width."""
+    """The codes (N,C,kh*kw,L) that each output of a convolution reads; the output's height, width."""
     top, left = layer.padding
     padded = F.pad(codes.float(), (left, left, top, top), value=float(zero_point))
     spans = [d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
@@ -66,7 +66,7 @@ def _columns(layer: QuantConv2d, codes: Tensor, zero_point: int) -> tuple[Tensor
 
 
 def _lost(weight: Tensor, codes: Tensor) -> Tensor | None:
-    """Sums (N,O,L) of what pairs exceed int16 by, of weights (O,K) and codes (N,K,L)."""
+    """How much pairs of products exceed int16, summed, (N,O,L), for weights (O,K) and codes (N,K,L)."""
     if weight.shape[1] % 2:
         weight, codes = F.pad(weight, (0, 1)), F.pad(codes, (0, 0, 0, 1))
     first, second = weight[:, 0::2], weight[:, 1::2]

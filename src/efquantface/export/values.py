@@ -1,4 +1,4 @@
-"""The ONNX graph under construction: nodes, initializers, and what each of our values is in it."""
+"""The ONNX graph under construction: nodes, initializers, and the tensor of each of our values."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from efquantface.contract import FaceContract
 from efquantface.errors import ExportError
 from efquantface.export.packing import int4_initializer, six_bit_graph, stored_bits
 
-_UNSATURATED = 7  # bits; ONNX Runtime leaves such weights signed (session.x64quantprecision)
+_UNSATURATED = 7  # bits; ONNX Runtime keeps such weights signed (session.x64quantprecision)
 
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the file: float, or codes (uint8, int8 if signed) with scale and zero point.
+    """A tensor of the file: float, or codes (uint8, or int8) with scale and zero point.
 
     Attributes:
         name: tensor name in the file.
         scale, zero_point: None for a float tensor.
-        qmin, qmax: the codes used.
-        signed: int8 codes.
-        constants: the initializers of scale and zero point, shared by all readers.
+        qmin, qmax: the smallest and the largest code.
+        signed: the codes are int8.
+        constants: names of the initializers of scale and zero point, shared by all readers.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Value:
     qmin: int = 0
     qmax: int = 255
     signed: bool = False
-    constants: tuple[str, str] | None = None  # names of scale and zero point in the file
+    constants: tuple[str, str] | None = None
 
     @property
     def is_codes(self) -> bool:
@@ -44,12 +44,12 @@ class Value:
 
     @property
     def dtype(self) -> Any:
-        """The codes' type."""
+        """The type of the codes."""
         return np.int8 if self.signed else np.uint8
 
     @property
     def parameters(self) -> tuple[str, str]:
-        """The initializers of scale and zero point."""
+        """Names of the initializers of scale and zero point."""
         assert self.constants is not None, f"{self.name} is a float tensor"
         return self.constants
 
@@ -60,16 +60,21 @@ class Value:
 
 @dataclass
 class Writer:
-    """Collects nodes and initializers; what the forms of operators (:mod:`emitters`) write with.
+    """Collects nodes and initializers. The ONNX forms of operators (:mod:`emitters`) write with it.
 
-    Tensors get short numbered names, since a small network's names would be a tenth of its file;
-    nodes keep the layer's name where it tells something. ``packed`` stores weights of few bits in few
-    bits; ``opset`` is the file's.
+    Tensors get short numbered names: long ones would be a tenth of a small network's file. Nodes keep
+    the name of their layer.
 
     Attributes:
         contract: of the file.
-        ranks: number of axes of every node's value, by name.
+        ranks: number of axes of each node's value, by the node's name.
         quantized: the network is a student.
+        nodes, initializers: of the file.
+        taken: names that :meth:`unique` does not give.
+        count: numbers given to names.
+        packed: store weights of few bits in few bits.
+        opset: of the file.
+        six_bit: weights of 5 and 6 bits, by the name of their INT8 tensor.
     """
 
     contract: FaceContract
@@ -100,7 +105,7 @@ class Writer:
         return unique
 
     def node(self, op: str, inputs: Sequence[str], name: str, **attrs: Any) -> str:
-        """Add a node and return its output; the node is named ``op/name`` in lower case."""
+        """Add a node named ``op/name`` (op in lower case) and return the name of its output."""
         output = self.unique("t")
         label = f"{op.lower()}/{name}" if name else ""
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=label, **attrs))
@@ -109,9 +114,9 @@ class Writer:
     def quantize(
         self, source: str, name: str, scale: float, zero_point: int, codes: tuple[int, int, bool]
     ) -> Value:
-        """Float tensor to codes (qmin, qmax, signed).
+        """From a float tensor to codes; ``codes`` is (qmin, qmax, signed).
 
-        Where not all codes of the type are used, they are limited by an integer Clip.
+        An integer Clip limits the codes where qmin and qmax are not those of the type.
         """
         qmin, qmax, signed = codes
         value = self.with_parameters(Value("", scale, zero_point, qmin, qmax, signed))
@@ -122,12 +127,12 @@ class Writer:
         return value if whole else self.clip(value, qmin, qmax, name)
 
     def with_parameters(self, value: Value) -> Value:
-        """A value of codes with initializers of its scale and zero point, which all readers share."""
+        """A value of codes, with initializers of its scale and zero point."""
         scale = self.constant(np.float32(value.scale or 0), np.float32)
         return replace(value, constants=(scale, self.constant(value.zero_point, value.dtype)))
 
     def clip(self, value: Value, low: int, high: int, name: str) -> Value:
-        """Limit codes to [low, high] in integers (both bounds given, as the runtimes want)."""
+        """Limit codes to [low, high] in integers. The runtimes want both bounds."""
         bounds = (
             self.constant(low, value.dtype),
             self.constant(high, value.dtype),
@@ -135,7 +140,7 @@ class Writer:
         return value.renamed(self.node("Clip", (value.name, *bounds), name))
 
     def dequantize(self, value: Value) -> str:
-        """Codes to float: the form that runtimes fuse into the integer kernel that follows."""
+        """From codes to float. The runtimes fuse this into the integer kernel that follows."""
         if not value.is_codes:
             return value.name
         return self.node("DequantizeLinear", (value.name, *value.parameters), "")
@@ -143,11 +148,11 @@ class Writer:
     def weight(
         self, codes: npt.NDArray[np.int8], scales: npt.NDArray[np.float32], bits: int, axis: int = 0
     ) -> tuple[str, str]:
-        """int8 weight codes with one scale an output channel, which lie along ``axis``.
+        """int8 weight codes with one scale per output channel; output channels lie along ``axis``.
 
-        Returns the names of the dequantized weight and of its scales. The zero points are zeros. A
-        convolution is fused without them, a Gemm is not; and weights that ONNX Runtime makes unsigned
-        where there is no VNNI need zero points of their own.
+        Returns the names of the dequantized weight and of its scales. Zero points, all zeros, are
+        written where ONNX Runtime needs them: it does not fuse a Gemm without them, and without VNNI it
+        makes weights of 8 bits unsigned.
         """
         scale = self.constant(scales, np.float32)
         operands = [self._stored(codes, bits), scale]
@@ -156,7 +161,7 @@ class Writer:
         return self.node("DequantizeLinear", operands, "", axis=axis), scale
 
     def _stored(self, codes: npt.NDArray[np.int8], bits: int) -> str:
-        """The INT8 tensor of codes, stored in as few bits as the file's form allows."""
+        """The name of the INT8 tensor of codes, which are stored in few bits where ``packed``."""
         size = stored_bits(bits, self.packed)
         if size == 8:
             return self.constant(codes, np.int8)
@@ -169,7 +174,7 @@ class Writer:
         return name
 
     def unpack_first(self) -> None:
-        """Put the operators that unpack 6-bit weights in front; to be called once, at the end."""
+        """Put the operators that unpack 6-bit weights first. Call it once, at the end."""
         if self.six_bit:
             nodes, initializers = six_bit_graph(self.six_bit, self.unique("w"))
             self.nodes[:0] = nodes
@@ -182,19 +187,19 @@ class Writer:
         scales: tuple[str, npt.NDArray[np.float32]],
         name: str,
     ) -> str:
-        """int32 bias in units of input scale times weight scale, dequantized.
+        """An int32 bias in units of input scale times weight scale, dequantized.
 
-        The product of the scales is left to the runtime, which folds it at load: stored, it would be
-        a third of what a layer takes beside its weights.
+        The runtime multiplies both scales when it loads the file. Stored products would be a third of
+        what a layer takes beside its weights.
 
         Args:
-            bias: real-valued (O,).
+            bias: real values (O,).
             source: the codes that the layer reads.
-            scales: the weight's scales (O,), their name in the file first.
-            name: the layer's, for the error.
+            scales: name and values (O,) of the weight's scales.
+            name: of the layer, for the error.
 
         Raises:
-            ExportError: a code does not fit into int32.
+            ExportError: a bias does not fit into int32.
         """
         product = np.float32(source.scale or 0) * scales[1].astype(np.float32)
         codes = np.rint(bias.astype(np.float64) / product.astype(np.float64))
@@ -207,5 +212,5 @@ class Writer:
 
 
 def array(tensor: Tensor) -> npt.NDArray[Any]:
-    """A tensor's values."""
+    """A tensor's values as a NumPy array on the CPU."""
     return np.asarray(tensor.detach().cpu().numpy())

@@ -1,9 +1,8 @@
-"""A file's codes beside the student's, layer by layer: each layer is fed the file's own integers.
+"""A file's codes compared with the student's, layer by layer: each layer reads the file's own integers.
 
 A code is right where exact arithmetic rounds to it. Runtimes multiply and sum in float32, each in its
-own order, so a value that lies on the edge between two codes may fall to either: a code may differ by
-one, and only where the value lies on that edge but for rounding. Every layer is judged by itself, so
-a difference does not grow through those behind it.
+own order. So a value on the edge between two codes may round to either: a code may differ by one there,
+and nowhere else. Every layer is judged by itself, so a difference does not grow through later layers.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ from efquantface.quantize.fake_quant import ActivationQuantizer
 
 Codes = dict[str, npt.NDArray[Any]]
 
-EDGE = 1e-4  # codes; the largest seen is 1e-5, of symmetric students, which a session runs in float
-_TIMES = 4.0  # how much farther another order of sums in float may lie than float64 does
-SHARE = 0.05  # of codes; the largest seen is 0.023, behind a GELU whose values are all but zero
+EDGE = 1e-4  # codes; the largest seen is 1e-5, in symmetric students, which sessions run in float
+_TIMES = 4.0  # another order of sums may lie so many times farther than float64 does
+SHARE = 0.05  # of codes; the largest seen is 0.023, behind a GELU with values near zero
 _AT_ONCE = 8  # crops; values are kept in float64
 
 
 @dataclass(frozen=True)
 class LayerParity:
-    """One layer fed the file's integers.
+    """One layer's outcome on the file's integers.
 
     Attributes:
         name: of its quantizer.
         max_codes: largest difference in codes.
-        differing: share of codes that differ.
-        beyond: how far, in codes, the farthest value lies outside of what rounds to its code.
-        rounding: how far float32 and float64 are apart, in codes; 0 where integers are quantized.
+        differing: share of codes that differ, 0 to 1.
+        beyond: how far, in codes, a value lies at most outside of what rounds to the file's code.
+        rounding: largest difference between float32 and float64, in codes; 0 in integers.
     """
 
     name: str
@@ -54,8 +53,8 @@ class LayerParity:
             return f"layer {self.name} differs by {self.max_codes} codes"
         if not self.beyond <= EDGE + _TIMES * self.rounding:
             return (
-                f"layer {self.name} differs in {self.differing:.2g} of its codes, by values up to "
-                f"{self.beyond:.2g} codes from where they round so"
+                f"layer {self.name} differs in {self.differing:.2g} of its codes; values lie up to "
+                f"{self.beyond:.2g} codes beyond the edges of these codes"
             )
         if not self.differing <= SHARE:
             return f"layer {self.name} differs by a code in {self.differing:.2g} of its codes"
@@ -65,16 +64,16 @@ class LayerParity:
 def walk(
     student: FaceModel, pixels: Tensor, codes: Codes, *, islands: bool
 ) -> tuple[tuple[LayerParity, ...], npt.NDArray[np.float32]]:
-    """Compare each quantizer's codes with those that the student makes of the codes before it.
+    """Compare each quantizer's codes with those that the student computes from the file's earlier codes.
 
     Args:
         student: quantized.
         pixels: (N,3,H,W), 0 to 255.
-        codes: the file's, by quantizer name.
-        islands: something is computed in float, whose rounding is to be measured.
+        codes: of the file, by quantizer name.
+        islands: the student has islands, whose rounding is measured.
 
     Returns:
-        One entry a quantizer, and the embeddings (N,D) of the last codes.
+        One entry per quantizer, and the embeddings (N,D) float32 that follow from the file's last codes.
     """
     found: dict[str, list[tuple[int, LayerParity]]] = {}
     rows = []
@@ -99,7 +98,7 @@ def walk(
 
 
 def _joined(parts: list[tuple[int, LayerParity]]) -> LayerParity:
-    """One layer's outcome on several batches, each with its number of crops."""
+    """One layer's outcome, joined from batches (number of crops, outcome)."""
     counts, layers = zip(*parts, strict=True)
     return LayerParity(
         layers[0].name,
@@ -111,13 +110,14 @@ def _joined(parts: list[tuple[int, LayerParity]]) -> LayerParity:
 
 
 class Walker(Emulator):
-    """Replaces each quantizer's result by the file's after comparing them.
+    """Compares each quantizer's codes with the file's, and goes on with the file's.
 
     The input's codes are the file's, too, where they are given.
 
     Attributes:
-        layers: one entry a quantizer.
-        floats: what was rounded to codes, within their limits, where it was computed in float.
+        layers: one entry per quantizer.
+        floats: the values that were rounded to codes, limited to qmin and qmax, where they were computed
+            in float; by quantizer name.
     """
 
     def __init__(self, gm: fx.GraphModule, codes: Codes, wide: bool = False) -> None:
@@ -126,7 +126,7 @@ class Walker(Emulator):
         self.floats: dict[str, Tensor] = {}
 
     def rows(self, pixels: Tensor) -> npt.NDArray[np.float32]:
-        """Embeddings of pixels."""
+        """Embeddings (N,D) float32 of pixels (N,3,H,W)."""
         with torch.no_grad():
             result: Tensor = self.run(pixels.cpu().float())
         return np.asarray(result.float().numpy(), np.float32)

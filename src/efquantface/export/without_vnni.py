@@ -1,7 +1,7 @@
 """What a file that is not portable loses on x86 processors without VNNI: cosine and TAR on some faces.
 
-One of the two columns is the file in a plain session on this processor; the other, which would need
-another processor, is computed in integers (:mod:`emulate`).
+The file runs in a plain session on this processor, with or without VNNI. The other case would need
+another processor; it is computed in integers (:mod:`emulate`).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class WithoutVnni:
-    """The same student with sums of 32 bits and with those of x86 processors without VNNI.
+    """One student with 32-bit sums (with VNNI) and with 16-bit sums (without VNNI).
 
     Attributes:
         crops: how many faces were embedded.
-        measured_without: whether this processor has no VNNI, so that the numbers without are the
-            session's and those with it are computed in integers; otherwise it is the other way round.
+        measured_without: this processor has no VNNI: numbers without VNNI are the session's, numbers
+            with VNNI are computed in integers. Otherwise it is the reverse.
         cosines: mean cosine to the teacher, with VNNI and without.
-        far: the smallest FAR that so many pairs support; None where there are too few.
-        tars: TAR at that FAR: teacher, with VNNI, without.
+        far: the smallest FAR that the impostor pairs support; None where there are too few.
+        tars: TAR at that FAR: of the teacher, with VNNI, without VNNI.
     """
 
     crops: int
@@ -48,7 +48,7 @@ class WithoutVnni:
 
 
 def crops_for(student: FaceModel) -> int:
-    """How many faces are worth their time."""
+    """How many faces to embed, so that it takes minutes."""
     c = student.contract
     return int(np.clip(_WORK / macs(student.graph, c.height, c.width), _FEWEST, _CROPS))
 
@@ -68,11 +68,11 @@ def lost_without_vnni(
     Args:
         student: quantized.
         faces: uint8 RGB crops (N,H,W,3).
-        identities: (N,) integers; -1 where they are not known, which leaves TAR out.
-        teacher: the teacher's embeddings (N,D) of them.
-        session: the exported file's (N,D), in a plain session on this processor.
+        identities: (N,) integers; -1 where unknown. Without identities TAR is left out.
+        teacher: the teacher's embeddings (N,D) of these crops.
+        session: the exported file's embeddings (N,D), from a plain session on this processor.
         lacking: whether this processor has no VNNI.
-        progress: told of crops done.
+        progress: called with crops done and crops in all.
     """
     parts = []
     for start in range(0, len(faces), _BATCH):

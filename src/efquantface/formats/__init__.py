@@ -1,1 +1,1 @@
-"""The files that ``efq export`` writes: one room a format, all of one interface (:mod:`table`)."""
+"""The files that ``efq export`` writes: one module per format, all with one interface (:mod:`table`)."""

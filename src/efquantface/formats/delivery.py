@@ -1,4 +1,4 @@
-"""A model to the files of a format: refused by name, or written and checked."""
+"""From a model to the files of a format: refused with a reason, or written and checked."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def deliver(
     Args:
         model: a student, or a float network where the format takes one.
         form: the format.
-        output: as ``-o`` names it; :meth:`Format.files` says which files that are.
+        output: the name of ``-o``; :meth:`Format.files` gives the files.
 
     Returns:
         Lines to print.
 
     Raises:
-        ExportError: the format cannot carry the model, or the name has another ending than the
-            format's; nothing is written.
-        ParityError: the files do not compute what the model computes; they are removed.
-        RuntimeMissingError: what would check them is not installed; they are removed, too.
+        ExportError: the format cannot carry the model, or the name has the wrong ending. Nothing is
+            written.
+        ParityError: the files do not compute what the model computes. They are removed.
+        RuntimeMissingError: the runtime that checks them is not installed. They are removed.
     """
     files = form.files(output)
     said = form.room.refused(model)

@@ -1,4 +1,4 @@
-"""The thresholds that a run measured for its student, for those who decide by them."""
+"""The thresholds that a run measured for its student."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 from efquantface.reading import parse_json
 
 _METRIC = "threshold at FAR="
-_USUAL = 1e-3  # the rate that is chosen where several were measured
+_USUAL = 1e-3  # the FAR that is preferred where several were measured
 
 
 def decisions(student: Path | None) -> list[dict[str, Any]]:
-    """Cosine thresholds of a run's student, one a false accept rate.
+    """Cosine thresholds of a run's student, one per FAR.
 
-    Of several protocols the one with the most pairs of different people counts, of those that embed a
-    crop once: with mirror images added, cosines are others.
+    They are of the protocol with the most impostor pairs. Protocols that add embeddings of mirrored
+    crops do not count: their cosines are others.
 
     Args:
-        student: the file that was read; a run keeps metrics.json beside it.
+        student: the student's file; a run keeps metrics.json beside it.
 
     Returns:
-        Dictionaries with ``far``, ``threshold``, ``measured`` (on what) and ``preferred`` (one of them);
-        none where nothing was measured.
+        Dictionaries with ``far``, ``threshold``, ``measured`` (on which set) and ``preferred`` (true of
+        one of them). Empty where nothing was measured.
     """
     path = None if student is None else student.with_name("metrics.json")
     if student is None or student.name != "student.safetensors" or path is None:
@@ -38,7 +38,7 @@ def decisions(student: Path | None) -> list[dict[str, Any]]:
         pairs = int(protocol["counts"]["impostor"])
         measured = f"{str(protocol['protocol'])[:80]} ({pairs:,} pairs of different people)"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        return []  # no results, or none of ours
+        return []  # no results, or not of this program
     preferred = min(found, key=lambda far: abs(math.log(far / _USUAL)))
     return [
         {"far": far, "threshold": found[far], "measured": measured, "preferred": far == preferred}
@@ -47,7 +47,7 @@ def decisions(student: Path | None) -> list[dict[str, Any]]:
 
 
 def _thresholds(protocol: dict[str, Any]) -> dict[float, float]:
-    """The student's thresholds of a protocol, by false accept rate."""
+    """The student's thresholds of a protocol, by FAR."""
     named = {
         m["name"].removeprefix(_METRIC): m["student"]
         for m in protocol["metrics"]

@@ -1,9 +1,9 @@
 """ncnn: ``.param`` and ``.bin`` in int8, of symmetric students, checked in ncnn itself.
 
-ncnn's int8 cannot be the student's code by code: it rounds in front of integer layers only
-(:mod:`ncnn_form`), and where its kernels divide only nearly, values on the edge of two codes fall to
-the other side. Each layer is held to exact arithmetic on the file's own values, and the embeddings to
-the student in ncnn's form.
+ncnn's codes cannot all be the student's. It rounds in front of integer layers only (:mod:`ncnn_form`).
+Some of its kernels divide only nearly, so values on the edge between two codes round to the other side.
+So each layer is compared with exact arithmetic on the file's own values, and the embeddings with the
+student in ncnn's form.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from efquantface.graph.model import FaceModel
 from efquantface.rows import mean_cosine
 from efquantface.runtime.sessions import Run, default_threads
 
-_NAMED = 4  # operators in a refusal
-_CROPS = 4  # whose blobs are compared
-# mean 1 - cosine to the form on noise, and as many times what rounding otherwise moves the form;
-# seen: 2.3e-3 (mobileface2) and 4.2e-3 (y1), both as much as what rounding otherwise moves them
+_NAMED = 4  # operators that a refusal names
+_CROPS = 4  # crops whose blobs are compared
+# mean 1 - cosine to the form on noise. The second: so many times what another rounding moves the form.
+# Seen: 2.3e-3 (mobileface2) and 4.2e-3 (y1), both as much as another rounding moves them
 _CLOSE, _TIMES = 1e-2, 4
 _LENGTH = 0.05  # of the mean length
 
 
 def refused(model: FaceModel) -> str | None:
-    """Why ncnn cannot carry a model: codes with zero points, or operators that have no layer."""
+    """Why ncnn cannot carry a model: zero points, or operators without a layer; None where it can."""
     said = needs_symmetric(model, "ncnn")
     if said:
         return said
@@ -50,8 +50,8 @@ def refused(model: FaceModel) -> str | None:
         return None
     more = f" and {len(lost) - _NAMED} more kinds" if len(lost) > _NAMED else ""
     return (
-        f"holds what this package has no ncnn layer for: {', '.join(lost[:_NAMED])}{more}; ONNX, "
-        "OpenVINO and TensorRT carry it"
+        f"has operators without a layer in ncnn: {', '.join(lost[:_NAMED])}{more}; ONNX, OpenVINO "
+        "and TensorRT carry them"
     )
 
 
@@ -59,10 +59,10 @@ def write(model: FaceModel, files: Sequence[Path], choices: Choices) -> list[str
     """Write ``.param``, ``.bin`` and ``.contract.json``; returns lines to print.
 
     Raises:
-        MissingPackageError: ncnn, which is to check them, is not installed.
+        MissingPackageError: ncnn, which checks them, is not installed.
     """
     with wanted_for("--format ncnn"):
-        import ncnn  # noqa: F401  # before anything is written
+        import ncnn  # noqa: F401  # imported before anything is written
 
     target, weights, contract = files
     written = to_ncnn(for_ncnn(model))
@@ -73,7 +73,7 @@ def write(model: FaceModel, files: Sequence[Path], choices: Choices) -> list[str
     return [
         f"wrote {target}, its .bin ({size:.2f} MB) and .contract.json; blobs {IN} and {OUT}",
         *wide_weights(model),
-        f"requantized inside of ncnn: {len(written.steps)} layers; sums, PReLUs and poolings in float",
+        f"requantized inside ncnn: {len(written.steps)} layers; sums, PReLUs and poolings in float",
     ]
 
 
@@ -116,13 +116,13 @@ def check(model: FaceModel, files: Sequence[Path]) -> list[str]:
     _, student = on_noise(model)
     return [
         f"in ncnn {len(written.blobs)} layers compute what the student's do; on random pixels, where "
-        f"roundings grow more than on faces, mean cosine {cosine:.4f} to the same network with ncnn's "
+        f"differences grow more than on faces, mean cosine {cosine:.4f} to the same network with ncnn's "
         f"roundings and {mean_cosine(rows, student):.4f} to the student"
     ]
 
 
 def open(file: Path, threads: int | None = None) -> Run:
-    """The files in ncnn, one crop after the other, with the options that ncnn has by itself.
+    """The files in ncnn, one crop after the other, with ncnn's default options.
 
     Raises:
         MissingPackageError: ncnn is not installed.
@@ -137,7 +137,7 @@ def open(file: Path, threads: int | None = None) -> Run:
 
 
 def _loaded(file: Path, threads: int, kept: bool = True) -> Any:
-    """A network; where ``kept``, all its blobs stay, and none is held in half precision."""
+    """A network. Where ``kept``, all its blobs can be read, and none is in half precision."""
     with wanted_for("--format ncnn"):
         import ncnn
 
@@ -172,7 +172,7 @@ def _extracted(
 def _blobs(
     net: Any, file: Path, written: Written, crop: npt.NDArray[np.float32]
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Every blob that holds a value of the form."""
+    """All blobs that hold values of the form, by name."""
     names = sorted(set(written.blobs.values()))
     try:
         return dict(zip(names, _extracted(net, file, crop, names), strict=True))

@@ -1,10 +1,10 @@
 """A student as ncnn computes it, and what ncnn cannot compute of one.
 
-ncnn rounds where an integer layer reads, and computes everything between two such layers in float:
-sums, PReLUs and poolings of values that are never rounded. So quantizers that convolutions and linear
-layers do not read are taken out, and each of these layers gets a copy of the quantizer that it reads.
-Codes go from -127 to 127. Roundings less bring the student nearer to its float self, and nothing is to
-be calibrated anew.
+ncnn rounds where an integer layer reads. Everything between two such layers is float: sums, PReLUs and
+poolings of values that are not rounded. So quantizers that no convolution or linear layer reads are
+taken out. Each of these layers gets a copy of the quantizer that it reads. Codes are -127 to 127.
+
+Nothing has to be calibrated again: with fewer roundings the student is nearer to its float form.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 from efquantface.quantize.placement import quantizer_before
 
 IntegerLayer = QuantConv2d | QuantLinear | QuantAffine
-LIMIT = 127  # of ncnn's codes, to both sides
+LIMIT = 127  # ncnn's codes are -127 to 127
 _WRITTEN = (
     *(ops.Normalize, ActivationQuantizer, QuantConv2d, QuantLinear, QuantAffine, ops.Linear),
     *(ops.Affine, ops.PReLU, ops.Clamp, ops.Add, ops.Multiply, ops.Sigmoid, ops.MaxPool2d),
     *(ops.AvgPool2d, ops.GlobalAvgPool, ops.ZeroPad, ops.Flatten, ops.Reshape, ops.Transpose),
     *(ops.Slice, ops.Concat, ops.L2Normalize),
 )
-_MOST_AXES = 4  # of a tensor, its batch among them
+_MOST_AXES = 4  # axes of a tensor, with its batch, at most
 
 
 def for_ncnn(student: FaceModel) -> FaceModel:
-    """The student with quantizers in front of integer layers alone, and PReLUs in one piece."""
+    """A copy of the student, with quantizers in front of integer layers only and PReLUs in one piece."""
     form, _ = for_openvino(student)  # a copy
     gm = form.graph
     placed = [n for n, m in module_nodes(gm) if isinstance(m, ActivationQuantizer)]
@@ -57,7 +57,7 @@ def for_ncnn(student: FaceModel) -> FaceModel:
 
 
 def normalization(module: InputQuantizer) -> ops.Normalize:
-    """What a quantizer of pixels does to them but for the rounding."""
+    """The normalization that a quantizer of pixels contains."""
     if not module.pixels:
         return ops.Normalize(module.mean.tolist(), module.std.tolist())
     return ops.Normalize([float(module.zero_point_value)] * 3, [1 / module.scale_value] * 3)
@@ -82,7 +82,7 @@ def _read_codes(gm: fx.GraphModule, node: fx.Node) -> None:
 
 
 def unwritten(form: FaceModel) -> list[str]:
-    """What of a student in ncnn's form has no layer there, each by name; empty where all has one."""
+    """Operators of a student in ncnn's form that have no layer in ncnn: number and name of each kind."""
     found: Counter[str] = Counter()
     sizes = shapes(form.graph, form.contract.height, form.contract.width)
     for node, module in module_nodes(form.graph):
@@ -94,7 +94,7 @@ def unwritten(form: FaceModel) -> list[str]:
 
 
 def _unwritten(module: nn.Module, rank: int, source: tuple[int, ...]) -> str | None:
-    """What an operator is called that gives ``rank`` axes and has no layer; None where it has one."""
+    """The name of an operator without a layer, given the rank of its result; None where it has one."""
     name, axes = type(module).__name__, (*range(1, _MOST_AXES + 1),)
     if not isinstance(module, _WRITTEN):
         return name
@@ -112,14 +112,14 @@ def _unwritten(module: nn.Module, rank: int, source: tuple[int, ...]) -> str | N
 
 
 def _plain(module: QuantConv2d) -> bool:
-    """A convolution of all channels, or of each channel alone (ncnn has one scale a group)."""
+    """Whether a convolution is dense or depthwise. In others ncnn has one scale per group."""
     return module.groups in (1, module.in_channels) and (
         module.groups == 1 or module.groups == module.out_channels
     )
 
 
 def _rounds_up(module: ops.MaxPool2d | ops.AvgPool2d, source: tuple[int, ...]) -> bool:
-    """Whether a pooling has windows that reach beyond the map, which runtimes count differently."""
+    """Whether a pooling has windows beyond the map, which runtimes count differently."""
     attrs = module.attrs()
     if not attrs["ceil_mode"]:
         return False

@@ -1,7 +1,7 @@
 """The text and the weights of an ncnn network under construction.
 
-``.param`` holds one line a layer (type, name, blobs in and out, numbered parameters), ``.bin`` the
-weights in the order of the layers. A blob has one reader; where several read, a Split stands behind it.
+``.param`` holds one line per layer (type, name, blobs in and out, numbered parameters). ``.bin`` holds
+the weights in the order of the layers. A blob has one reader; a Split stands behind a blob with several.
 Names that are made here have a dot, which no operator's name has.
 """
 
@@ -22,7 +22,7 @@ Parameter = int | float | Sequence[float]
 
 @dataclass(frozen=True)
 class Layer:
-    """One line.
+    """One layer, a line of ``.param``.
 
     Attributes:
         parameters: by their number in ncnn's documentation.
@@ -35,7 +35,7 @@ class Layer:
     parameters: dict[int, Parameter]
 
     def line(self) -> str:
-        """As ``.param`` has it."""
+        """The line of ``.param``."""
         counts = f"{len(self.inputs)} {len(self.outputs)}"
         parameters = (_parameter(key, value) for key, value in self.parameters.items())
         return " ".join(
@@ -71,12 +71,12 @@ class Network:
         self.layers.append(Layer(kind, name, tuple(inputs), (output,), parameters or {}))
 
     def codes(self, values: npt.NDArray[np.int8]) -> None:
-        """Append int8 weights, which fill up a multiple of four bytes."""
+        """Append int8 weights, padded to a multiple of four bytes."""
         self.weights += struct.pack("<I", _INT8) + values.astype(np.int8).tobytes()
         self.weights += bytes(-values.size % 4)
 
     def floats(self, values: npt.ArrayLike, *, tagged: bool = False) -> None:
-        """Append float32 values; weights have a tag in front, biases and scales have none."""
+        """Append float32 values. Weights have a tag in front (``tagged``); biases and scales do not."""
         if tagged:
             self.weights += struct.pack("<I", _FLOAT)
         self.weights += np.asarray(values, "<f4").tobytes()
@@ -90,7 +90,7 @@ class Network:
 
 
 def _split(layers: Sequence[Layer]) -> list[Layer]:
-    """Layers with a Split behind each blob that several read."""
+    """Layers with a Split behind each blob that has several readers."""
     readers = Counter(blob for layer in layers for blob in layer.inputs)
     given: Counter[str] = Counter()
     made = []

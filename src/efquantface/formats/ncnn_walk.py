@@ -1,8 +1,8 @@
-"""An ncnn file beside its student, layer by layer: each layer is fed what the file gave before it.
+"""An ncnn file compared with its student, layer by layer: each layer reads the file's earlier values.
 
-A layer's result is right where it is what exact arithmetic makes of the very codes that ncnn makes of
-its input (``round(float32(x * scale))``, halves away from zero, within -127 and 127), but for what its
-kernels round. Some multiply by reciprocals that are only nearly right. Every layer is judged by itself.
+ncnn's codes of an input are ``round(float32(x * scale))``, halves away from zero, within -127 and 127. A
+layer is right where it gives what exact arithmetic computes from these codes, up to the rounding of its
+kernels. Some kernels multiply by reciprocals that are only nearly right. Every layer is judged alone.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 
 Blobs = Mapping[str, npt.NDArray[np.float32]]
-_ROUNDED = 1e-5  # of the largest value: what sums in float32 lose
-_NEARLY = 3e-4  # of a value: reciprocals of ncnn's depthwise kernels on AVX-512; seen is 1.3e-4
+_ROUNDED = 1e-5  # of the largest value; sums in float32 lose this much
+_NEARLY = 3e-4  # of a value; reciprocals in ncnn's depthwise kernels on AVX-512 (seen: 1.3e-4)
 _FEW, _SHARE = (
     1,
     2e-3,
-)  # values of a channel that may lie elsewhere: an input on the edge of two codes
+)  # values of a channel that may differ: an input on the edge between two codes
 
 
 def wrong_layers(
@@ -42,9 +42,9 @@ def wrong_layers(
     """Layers that do not compute what the form's do, one sentence each.
 
     Args:
-        form: of :func:`for_ncnn`.
-        written: what was written of it.
-        crops: pixels (1,3,H,W) and the file's blobs of them, by their name.
+        form: the student in ncnn's form (:func:`for_ncnn`).
+        written: the network that was written.
+        crops: pixels (1,3,H,W), and the file's blobs for them by name.
     """
     wrong: dict[str, npt.NDArray[np.int64]] = {}
     counts: dict[str, int] = {}
@@ -72,9 +72,9 @@ def wrong_layers(
 
 @torch.no_grad()
 def shaken(form: FaceModel, pixels: Tensor) -> npt.NDArray[np.float32]:
-    """Embeddings (N,D) by another right computation of a form: layers' scales are off by a little.
+    """Embeddings (N,D) by another correct computation of a form: scales of layers are off by a little.
 
-    How far these lie from the form's says what ncnn's rounding alone can move.
+    Their distance from the form's embeddings is what ncnn's rounding alone explains.
     """
     gm, generator = copy.deepcopy(form.graph), torch.Generator().manual_seed(0)
     for node in list(gm.graph.nodes):
@@ -92,7 +92,7 @@ def _scaled(factor: Tensor, module: nn.Module, inputs: Any, result: Tensor) -> T
 
 
 class _OtherSize(Exception):
-    """A blob has not as many values as the form's value."""
+    """A blob and the form's value have different numbers of values."""
 
     def __init__(self, layer: str, found: int, wanted: int) -> None:
         super().__init__(layer)
@@ -100,18 +100,16 @@ class _OtherSize(Exception):
 
 
 class _Walker(fx.Interpreter):
-    """Computes a form in float64, and replaces each value by the file's after comparing them.
+    """Computes a form in float64, compares each value with the file's, and goes on with the file's.
 
     Attributes:
-        found: how far the file's values (C,...) lie from right ones, and how far they may.
+        found: distances (C,...) of the file's values from right ones, and the distances allowed.
     """
 
     def __init__(self, form: FaceModel, written: Written, blobs: Blobs) -> None:
         super().__init__(form.graph)
         self.written, self.blobs = written, blobs
-        self.tolerances: dict[
-            str, Tensor
-        ] = {}  # of results that a limit behind them has still to see
+        self.tolerances: dict[str, Tensor] = {}  # of results that still have a limit behind them
         self.found: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -133,13 +131,13 @@ class _Walker(fx.Interpreter):
         else:
             right = _applied(module, inputs)
         name = name_of(n)
-        if name not in self.written.blobs:  # part of the layer in front, or of the one behind
+        if name not in self.written.blobs:  # part of the layer in front or behind
             self.tolerances[name] = nearly
             return right
         return self._compared(name, right, nearly)
 
     def _step(self, node: fx.Node) -> float | None:
-        """The scale of the codes that the file holds in a value's place."""
+        """The scale of codes where the file holds them in place of a value; None where it does not."""
         return self.written.steps.get(self.written.blobs.get(name_of(node), ""))
 
     def _codes(self, module: ActivationQuantizer, x: Tensor, step: float | None) -> Tensor:
@@ -153,7 +151,7 @@ class _Walker(fx.Interpreter):
         return (steps.sign() * (steps.abs() + 0.5).floor()).clamp(-LIMIT, LIMIT)
 
     def _compared(self, name: str, right: Tensor, nearly: Tensor) -> Tensor:
-        """The file's value in place of ours, once their distance is noted."""
+        """The file's value; its distance from ours is noted."""
         blob = self.written.blobs[name]
         held = self.blobs[blob]
         if held.size != right.numel():
@@ -186,13 +184,13 @@ def _integer(module: IntegerLayer, codes: Tensor, step: float) -> tuple[Tensor, 
 
 
 def _is_dense(module: IntegerLayer) -> bool:
-    """Whether each output sums all channels; ncnn has other kernels for the rest."""
+    """Whether each output sums all channels. ncnn has other kernels for the rest."""
     return isinstance(module, QuantLinear) or (
         isinstance(module, QuantConv2d) and module.groups == 1
     )
 
 
 def _applied(module: nn.Module, inputs: list[Tensor]) -> Tensor:
-    """A float operator's result; its parameters are taken as float64."""
+    """A float operator's result, computed with its parameters in float64."""
     call: Callable[..., Tensor] = module.double()
     return call(*inputs)

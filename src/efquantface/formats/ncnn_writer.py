@@ -1,7 +1,7 @@
 """A student in ncnn's form (:mod:`ncnn_form`) as ncnn's layers.
 
-A convolution quantizes what it reads itself, with one scale, and gives float. Where all that read it are
-convolutions of one scale, it gives their codes instead (ncnn calls that requantization).
+A convolution quantizes its own input, with one scale, and gives float. Where all its readers are
+convolutions with one scale, it gives their codes instead (requantization).
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from efquantface.graph.model import FaceModel
 from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 
-IN, OUT = "in0", "out0"  # as ncnn's own converter calls them
+IN, OUT = "in0", "out0"  # the names that ncnn's own converter gives
 _SCALE_A_CHANNEL, _SCALE_A_GROUP, _REQUANTIZED = 2, 1, 100  # int8_scale_term
 _RELU, _CLIP = 1, 3  # activation_type
 _PERMUTED = {(0, 1, 2): 0, (0, 2, 1): 1, (1, 0, 2): 2, (1, 2, 0): 3, (2, 0, 1): 4, (2, 1, 0): 5}
 _ADD, _MULTIPLY, _DIVIDE, _MAXIMUM = 0, 2, 3, 4  # op_type of BinaryOp
 _L2 = 8  # operation of Reduction
-_LONGEST = 200  # letters of a name; ncnn reads 255
+_LONGEST = 200  # letters of a name, at most; ncnn reads 255
 
 
 @dataclass
 class Written:
-    """A network, and where a form's values are in it.
+    """A network, and its blobs for a form's values.
 
     Attributes:
-        blobs: by the node's name; values without a blob of their own are missing.
-        steps: scales of the codes that a blob holds in place of values.
+        blobs: by the node's name. A value without a blob of its own is missing.
+        steps: scales of codes, by blob, where a blob holds codes in place of values.
     """
 
     network: Network = field(default_factory=Network)
@@ -51,7 +51,8 @@ def to_ncnn(form: FaceModel) -> Written:
     """The network of a form.
 
     Args:
-        form: of :func:`for_ncnn`, all of whose operators are written (:func:`unwritten`).
+        form: the student in ncnn's form (:func:`for_ncnn`), with a layer for each of its operators
+            (:func:`unwritten`).
     """
     writer = _Writer(form)
     for node, module in module_nodes(form.graph):
@@ -66,14 +67,14 @@ class _Writer:
         self.output = output_node(form.graph)
         self.sources: dict[str, str] = {INPUT: IN}  # blob of each value
         self.labels: dict[str, str] = {}  # by the node's name
-        self.shape: tuple[int, ...] = ()  # of the value that is written
+        self.shape: tuple[int, ...] = ()  # of the value being written
         size = {0: self.contract.width, 1: self.contract.height, 2: 3}
         self.made.network.add("Input", IN, (), IN, dict(size))
 
     def write(self, node: fx.Node, module: nn.Module) -> None:
         """Append the layers of one node."""
         name = name_of(node)
-        if name in self.sources:  # a limit that its convolution applies
+        if name in self.sources:  # a limit that the convolution in front applies
             return
         inputs = [self.sources[name_of(source)] for source in node.all_input_nodes]
         if (
@@ -98,7 +99,7 @@ class _Writer:
         self.made.blobs[name_of(last)] = blob
 
     def _label(self, name: str) -> str:
-        """An operator's name as ncnn reads it: ASCII, not too long, once."""
+        """An operator's name as ncnn can read it: ASCII, not too long, unique."""
         if name not in self.labels:
             label = re.sub(r"\W", "_", name, flags=re.ASCII)[:_LONGEST]
             while label in (IN, OUT) or label in self.labels.values():
@@ -109,12 +110,12 @@ class _Writer:
     def add(
         self, kind: str, name: str, inputs: Sequence[str], blob: str, **parameters: Parameter
     ) -> None:
-        """A layer, its parameters as ``p0``, ``p11`` and so on."""
+        """Append a layer. Its parameters are called ``p0``, ``p11`` and so on."""
         numbered = {int(key[1:]): value for key, value in parameters.items()}
         self.made.network.add(kind, name, inputs, blob, numbered)
 
     def _normalize(self, module: ops.Normalize, blob: str) -> str:
-        """From the file's input, in its contract's terms, to the first layer's."""
+        """From the contract's normalization of the file's input to the first layer's."""
         mean, std = (np.asarray(v, np.float64) for v in (self.contract.mean, self.contract.std))
         own_mean, own_std = (array(v).astype(np.float64) for v in (module.mean, module.std))
         factor, offset = std / own_std, (mean - own_mean) / own_std
@@ -126,7 +127,7 @@ class _Writer:
         return blob
 
     def _limited(self, name: str, module: ActivationQuantizer, source: str) -> str:
-        """What a layer rounds: values within the codes that it uses."""
+        """The values that a layer rounds, limited to the codes that it uses."""
         if _whole(module):
             return source
         step = module.qparams()[0]
@@ -135,7 +136,7 @@ class _Writer:
         return label
 
     def _limit_behind(self, node: fx.Node) -> fx.Node:
-        """The ReLU or limit behind a convolution that becomes part of it; otherwise the node."""
+        """The ReLU or limit behind a convolution that becomes part of it; otherwise the node itself."""
         users = list(node.users)
         follows = module_of(self.gm, users[0]) if len(users) == 1 else None
         joined = isinstance(follows, ops.Clamp) and follows.low == 0
@@ -176,7 +177,7 @@ class _Writer:
             self.made.steps[blob] = requantized
 
     def _step_read(self, last: fx.Node) -> float | None:
-        """The one scale of the codes that convolutions, and nothing else, read; None: there is none."""
+        """The scale where all readers are convolutions with one scale; None otherwise."""
         steps = set()
         for user in last.users:
             quantizer = module_of(self.gm, user)
@@ -190,12 +191,12 @@ class _Writer:
 
 
 def _whole(module: ActivationQuantizer) -> bool:
-    """Whether ncnn's own limits of codes are the quantizer's, its zero being a ReLU's in front of it."""
+    """Whether the quantizer's codes have ncnn's limits. A lower limit of 0 is a ReLU's in front."""
     return module.qmin in (-LIMIT, 0) and module.qmax == LIMIT
 
 
 def _convolution(module: QuantConv2d | QuantAffine) -> tuple[str, dict[int, Any]]:
-    """Kind and parameters of a convolution, or of a factor and an offset a channel."""
+    """Kind and parameters of a convolution or of a per-channel affine."""
     if isinstance(module, QuantAffine):
         channels = module.channels
         parameters = {0: channels, 1: 1, 5: 1, 7: channels, 8: _SCALE_A_GROUP}

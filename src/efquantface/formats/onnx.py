@@ -1,4 +1,4 @@
-"""ONNX: for ONNX Runtime, and for whatever else reads it."""
+"""ONNX: for ONNX Runtime and other programs that read ONNX."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from efquantface.runtime.sessions import Run, onnxruntime_session, run_onnxrunti
 
 
 def refused(model: FaceModel) -> str | None:
-    """None: ONNX carries the whole vocabulary."""
+    """None: ONNX can carry every operator."""
     return None
 
 
@@ -32,7 +32,7 @@ def write(model: FaceModel, files: Sequence[Path], choices: Choices) -> list[str
 
 
 def check(model: FaceModel, files: Sequence[Path]) -> list[str]:
-    """Compare the file with its network layer by layer; returns what runs how, in lines.
+    """Compare the file with its network layer by layer; returns lines on what runs in integers.
 
     Raises:
         ParityError: the file does not compute what the network computes.
@@ -42,8 +42,7 @@ def check(model: FaceModel, files: Sequence[Path]) -> list[str]:
     if model.quantized:
         compared = f"; {len(parity.layers)} layers equal to the student's on random pixels"
     lines = [
-        f"in ONNX Runtime: {found.describe()} (pixels come in and the embedding goes out float)"
-        f"{compared}",
+        f"in ONNX Runtime: {found.describe()} (input and embedding are float){compared}",
         f"operators: {', '.join(f'{op} {count}' for op, count in found.counts.items())}",
     ]
     if not model.quantized:

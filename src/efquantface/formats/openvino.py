@@ -1,11 +1,13 @@
-"""OpenVINO IR from a student: its own placement for PReLU and sums, verified against the student.
+"""OpenVINO IR from a student, with quantizers placed for OpenVINO, and compared with the student.
 
 OpenVINO computes a PReLU inside the integer convolution in front of it, in float between accumulator
-and codes. There the quantizers that ONNX Runtime needs on the convolution's output and on the product
-are in the way, so they are taken out; the one behind the PReLU stays as it was trained. A sum is
-computed inside a convolution in front of it, too, where OpenVINO leaves the rounding of the
-convolution's own quantizer out; without that quantizer file and network say the same. Roundings
-less bring the student nearer to its float self, and nothing is to be calibrated anew.
+and codes. The quantizers that ONNX Runtime needs on the convolution's output and on the product would
+prevent that, so they are taken out. The quantizer behind the PReLU stays as it was trained.
+
+OpenVINO computes a sum inside a convolution in front of it, too, and skips the rounding of the
+convolution's own quantizer. That quantizer is taken out as well, so that file and network agree.
+
+Nothing has to be calibrated again: with fewer roundings the student is nearer to its float form.
 """
 
 from __future__ import annotations
@@ -38,17 +40,17 @@ from efquantface.runtime.backends import contract_beside
 from efquantface.runtime.processor import lacks_vnni
 from efquantface.runtime.sessions import Run, run_openvino
 
-# mean 1 - cosine on noise, where roundings cascade more than on faces, and the more the fewer bits
-# activations have: as many times what the network's own float32 and float64 differ by is fine, too.
-# Seen: 2e-4 at most for small networks, and 1.0 to 1.7 times for y1, mobileface2 and EdgeFace
+# mean 1 - cosine on noise. Differences grow more there than on faces, and more with fewer activation
+# bits. So the second is allowed as well: so many times the distance of the network's own float32 and
+# float64. Seen: 2e-4 at most for small networks; 1.0 to 1.7 times for y1, mobileface2 and EdgeFace
 _CLOSE, _TIMES = 1e-3, 4
 
 
 def for_openvino(student: FaceModel) -> tuple[FaceModel, int]:
     """The student as OpenVINO computes it, and how many PReLUs became part of a convolution.
 
-    Each integer PReLU behind a convolution is one operator, and convolutions that end in a sum have
-    no quantizer of their own.
+    Each integer PReLU behind a convolution becomes one operator. A convolution that only a sum reads has
+    no quantizer of its own.
     """
     gm = copy.deepcopy(student.graph)
     count = 0
@@ -76,7 +78,7 @@ def for_openvino(student: FaceModel) -> tuple[FaceModel, int]:
 
 
 def refused(model: FaceModel) -> str | None:
-    """None: OpenVINO carries the whole vocabulary."""
+    """None: OpenVINO can carry every operator."""
     return None
 
 
@@ -150,17 +152,17 @@ def _placed(model: FaceModel) -> tuple[FaceModel, int]:
 
 
 def check_openvino(form: FaceModel, target: Path) -> float:
-    """Compare a written file, opened alone with the contract beside it, with its network.
+    """Compare a written file, opened with the contract beside it, with its network.
 
     Args:
-        form: what was written, as OpenVINO computes it (:func:`for_openvino`).
+        form: the network that was written (:func:`for_openvino`).
         target: the .xml.
 
     Returns:
-        The mean cosine between both.
+        The mean cosine between the embeddings of both.
 
     Raises:
-        ParityError: the contract is another one, or the embeddings are not the network's.
+        ParityError: the file has another contract, or its embeddings are not the network's.
     """
     stored = contract_beside(target)
     try:
@@ -193,14 +195,14 @@ def check_openvino(form: FaceModel, target: Path) -> float:
 
 @torch.no_grad()
 def _in_float64(form: FaceModel, faces: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """Embeddings (N,D) of a network whose values fall on the other side of some roundings."""
+    """Embeddings (N,D) of a network in float64, where some values round to the other side."""
     pixels = torch.from_numpy(form.contract.pixels(faces)).double()
     found: npt.NDArray[np.float64] = copy.deepcopy(form.graph).double()(pixels).numpy()
     return found
 
 
 def _integer_prelu(gm: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, QuantAffine] | None:
-    """(convolution, product) where ``node`` adds what :func:`split_prelu` took apart."""
+    """(convolution, product) where ``node`` is the sum of a PReLU split by :func:`split_prelu`."""
     first, second = node.args
     assert isinstance(first, fx.Node)
     assert isinstance(second, fx.Node)
@@ -225,14 +227,14 @@ def _integer_prelu(gm: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, QuantAff
 
 
 def _quantized_convolution(gm: fx.GraphModule, codes: fx.Node) -> fx.Node | None:
-    """The convolution whose quantized output ``codes`` are, if they are one's."""
+    """The convolution whose output ``codes`` quantizes; None where it quantizes something else."""
     source = _source(gm, codes, ActivationQuantizer)
     found = source is not None and isinstance(module_of(gm, source), QuantConv2d)
     return source if found else None
 
 
 def _source(gm: fx.GraphModule, node: fx.Node | None, kind: type) -> fx.Node | None:
-    """What ``node`` reads, if it is of ``kind``."""
+    """The node that ``node`` reads, if its module is of ``kind``; None otherwise."""
     if node is None or not isinstance(module_of(gm, node), kind):
         return None
     source = node.args[0]

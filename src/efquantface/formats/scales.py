@@ -1,7 +1,7 @@
-"""The way out to other converters (of vendors' NPUs): a float ONNX and a JSON of scales.
+"""For other converters (of vendors' NPUs): a float ONNX and a JSON of scales.
 
-The float network has BatchNorm folded, channels equalized and the trained, rounded weights, so that
-a converter that takes over the scales gets the student's own integers.
+The float network has BatchNorm folded, channels equalized, and the trained, rounded weights. A converter
+that uses the scales gets the student's own integers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from efquantface.runtime.sessions import Run, onnxruntime_session, run_onnxrunti
 
 
 def float_form(student: FaceModel) -> FaceModel:
-    """The student without quantizers, its weights the values that the integers stand for."""
+    """The student without quantizers. Its weights are the values that the integers stand for."""
     gm = copy.deepcopy(student.graph)
     for node, module in module_nodes(gm):
         if isinstance(module, ActivationQuantizer):
@@ -55,11 +55,11 @@ def scales(student: FaceModel) -> dict[str, Any]:
     """Scales and zero points of the student's integers, by the tensors of the float ONNX.
 
     Returns:
-        ``weights``: of each weight of a convolution or linear layer its ``bits``, one scale an output
-        channel and the ``axis`` of these. ``activations``: of each tensor that is read as codes one
-        ``scale`` and ``zero_point``, ``bits``, and whether codes are ``signed``. ``requantized``:
-        codes of fewer bits of such a tensor, which convolutions alone read. All but the float numbers
-        are exact: ``code = clip(round(value / scale) + zero_point)``. ``layer`` is the student's name.
+        ``weights``: for each weight of a convolution or linear layer its ``bits``, one scale per output
+        channel, and the ``axis`` of output channels. ``activations``: for each tensor that is read as
+        codes its ``scale``, ``zero_point`` and ``bits``, and whether codes are ``signed``.
+        ``requantized``: codes of fewer bits of such a tensor, which only convolutions read. ``layer`` is
+        the layer's name in the student. ``code = clip(round(value / scale) + zero_point)``.
     """
     proto, tensors = named_onnx(float_form(student))
     makers = {output: node for node in proto.graph.node for output in node.output}
@@ -93,15 +93,15 @@ def _left_of(gm: fx.GraphModule, node: fx.Node) -> str:
 
 
 def _weight_of(makers: dict[str, NodeProto], result: str) -> tuple[str, int]:
-    """The weight behind a layer's result, and the axis of its output channels."""
+    """The weight of the layer that gives ``result``, and the axis of its output channels."""
     node = makers[result]
-    if node.op_type == "Add":  # a bias behind a product of matrices
+    if node.op_type == "Add":  # a bias behind a matrix product
         node = makers[node.input[0]]
     return node.input[1], 1 if node.op_type == "MatMul" else 0
 
 
 def refused(model: FaceModel) -> str | None:
-    """Why there are no scales; None for a student."""
+    """Why a model has no scales; None for a student."""
     return None if model.quantized else "has no scales; --format scales is for students"
 
 
@@ -123,11 +123,13 @@ def open(file: Path, threads: int | None = None) -> Run:
 
 
 def check(model: FaceModel, files: Sequence[Path]) -> list[str]:
-    """Compare a written float file with its network on random crops, and the scales with the student's;
-    no lines to print.
+    """Compare the float file with its network on random crops, and the scales with the student's.
+
+    Returns:
+        No lines.
 
     Raises:
-        ParityError: one of both differs, or a scale is of no tensor of the file.
+        ParityError: the float file or the scales differ, or a scale's tensor is not in the file.
     """
     target, beside = files
     form = float_form(model)

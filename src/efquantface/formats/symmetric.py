@@ -1,4 +1,4 @@
-"""What runtimes whose integers are signed and have no zero points say of a student."""
+"""Checks of a student for runtimes with signed integers and no zero points."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 
 
 def needs_symmetric(model: FaceModel, runtime: str) -> str | None:
-    """Why a runtime that knows no zero points cannot carry a model; None where it can."""
+    """Why a runtime without zero points cannot carry a model; None where it can."""
     if not model.quantized:
         return f"is a float network; {runtime}'s int8 form is for students"
     quantizers = [
@@ -28,7 +28,7 @@ def needs_symmetric(model: FaceModel, runtime: str) -> str | None:
 
 
 def wide_weights(model: FaceModel) -> list[str]:
-    """A line about weights of fewer bits, which such runtimes hold in int8; none without such."""
+    """A line on weights of fewer than 8 bits, which such runtimes hold in int8; none without them."""
     layers = [m for m in model.graph.modules() if isinstance(m, QuantConv2d | QuantLinear)]
     narrow = sum(m.bits < 8 for m in layers)
     if not narrow:
@@ -39,7 +39,7 @@ def wide_weights(model: FaceModel) -> list[str]:
 def float_bias(
     m: QuantConv2d | QuantLinear | QuantAffine, input_scale: float
 ) -> npt.NDArray[np.float32]:
-    """The values (O,) that a layer's int32 biases stand for, rounded as every file of ours has them."""
+    """The values (O,) that a layer's int32 biases stand for, rounded as in all formats."""
     units = (np.float32(input_scale) * array(m.scale())).astype(np.float32).astype(np.float64)
     codes = np.rint(array(m.bias).astype(np.float64) / units)
     return np.asarray(codes * units, np.float32)

@@ -1,4 +1,4 @@
-"""The formats that ``efq export`` writes. Needs nothing but the standard library until one is used.
+"""The formats that ``efq export`` writes. Until one is used, this needs the standard library only.
 
 A format is a module of this package with the functions of :class:`Room`, and a line in ``FORMATS``.
 """
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user may choose of a file.
+    """What the user can choose of a file.
 
     Attributes:
-        packed: weights of few bits in few bits, where the format can.
-        runtime: what runs a site's model, ``litert`` or ``onnxruntime``; ``auto`` the first that can.
+        packed: store weights of few bits in few bits, where the format can.
+        runtime: what runs a site's model: ``litert``, ``onnxruntime``, or ``auto`` (the first that can).
     """
 
     packed: bool = True
@@ -34,16 +34,15 @@ class Choices:
 class Room(Protocol):
     """What each format's module offers.
 
-    ``refused`` says by name what the format cannot carry of a model, before anything is written; None
-    where it carries all. ``write`` writes the files (the first is the one that is opened) and returns
-    lines to print. ``check`` opens the files as a stranger does, compares them with the model, and
-    returns lines to print. ``open`` gives the runner of a written file: normalized float32 crops
-    (N,3,H,W) in, embeddings (N,D) out.
+    ``refused`` says what the format cannot carry of a model, before anything is written; None where it
+    carries all. ``write`` writes the files, the one to open first, and returns lines to print. ``check``
+    opens the files as any client does, compares them with the model, and returns lines to print.
+    ``open`` gives a function from normalized float32 crops (N,3,H,W) to embeddings (N,D).
 
     Raises:
-        ExportError: of ``write``, where a number does not fit into the format.
+        ExportError: ``write`` meets a number that does not fit into the format.
         MissingPackageError, RuntimeMissingError: the format's runtime is not installed.
-        ParityError: of ``check``, where the files do not compute what the model computes.
+        ParityError: ``check`` finds that the files do not compute what the model computes.
     """
 
     def refused(self, model: FaceModel) -> str | None: ...
@@ -57,16 +56,16 @@ class Format:
     """One format.
 
     Attributes:
-        name: what ``--format`` calls it, and its module.
+        name: its name for ``--format``, and of its module.
         help: what it is, for ``--help``.
-        suffix: ending of the file that is opened; empty for a folder.
+        suffix: ending of the file to open; empty for a folder.
         beside: endings of the files that belong to it.
         floats: whether float networks (``--float``) can be written.
-        between: what stands between a student's name and the ending where ``-o`` is not given, so that
-            its files of several formats lie side by side.
-        mark: the file by which a folder is known as one of this format.
-        named_by: ending of a file beside it that ``-o`` may name in its place.
-        sums16: its kernels may add in 16 bits, so that students of full range are made portable first.
+        between: put between a student's name and the ending where ``-o`` is not given, so that files of
+            several formats can lie side by side.
+        mark: the file that marks a folder as one of this format.
+        named_by: ending of a file beside it that ``-o`` may name instead.
+        sums16: its kernels may add in 16 bits, so students of full range are made portable first.
     """
 
     name: str
@@ -85,14 +84,14 @@ class Format:
         return cast(Room, importlib.import_module(f"efquantface.formats.{self.name}"))
 
     def called(self, stem: str) -> str:
-        """The name where the user gives none, from a model's."""
+        """The file's name where the user gives none, from the model's name."""
         return f"{stem}{self.suffix}" if self.suffix else f"{stem}-{self.name}"
 
     def files(self, output: Path) -> tuple[Path, ...]:
-        """The files that ``-o`` stands for, the one that is opened first.
+        """The files that ``-o`` stands for, the one to open first.
 
         Raises:
-            ExportError: the name has another ending than the format's, or a folder has none.
+            ExportError: the name has another ending than the format's, or a folder has no name.
         """
         if self.named_by and output.suffix == self.named_by:
             (own,) = self.beside
@@ -101,19 +100,23 @@ class Format:
             output = output.with_name(output.name.removesuffix(own) + self.suffix)
         if not self.suffix:
             if not output.name or output.name == ".." or output.suffix in _ENDINGS:
-                raise ExportError(f"-o {output}: this is a folder; give it a name of its own")
+                raise ExportError(
+                    f"-o {output}: this format writes a folder; give it a name of its own"
+                )
             return (output,)
         if output.suffix != self.suffix:
-            raise ExportError(f"-o {output}: this file's name ends in {self.suffix}")
+            raise ExportError(f"-o {output}: name a file that ends in {self.suffix}")
         return output, *(output.with_suffix(ending) for ending in self.beside)
 
 
 FORMATS: dict[str, Format] = {
     entry.name: entry
     for entry in (
-        Format("onnx", "a file for ONNX Runtime and whatever else reads ONNX", ".onnx"),
-        Format("openvino", "IR placed for OpenVINO's integers", ".xml", (".bin", ".contract.json")),
-        Format("tflite", "a file for LiteRT, of phones and browsers", ".tflite", sums16=False),
+        Format("onnx", "a file for ONNX Runtime and other programs that read ONNX", ".onnx"),
+        Format(
+            "openvino", "IR with quantizers placed for OpenVINO", ".xml", (".bin", ".contract.json")
+        ),
+        Format("tflite", "a file for LiteRT, on phones and in browsers", ".tflite", sums16=False),
         Format(
             "scales",
             "float ONNX and a JSON of scales, for other converters",
@@ -141,14 +144,14 @@ FORMATS: dict[str, Format] = {
         Format("web", "a folder to serve: a page that compares faces", "", mark="efquantface.json"),
     )
 }
-_ENDINGS = {entry.suffix for entry in FORMATS.values()} - {""}  # no folder is called so
+_ENDINGS = {entry.suffix for entry in FORMATS.values()} - {""}  # a folder's name has none of these
 
 
 def known(name: str) -> Format:
-    """The format of a name.
+    """The format called ``name``.
 
     Raises:
-        ExportError: there is none.
+        ExportError: no format has this name.
     """
     if name not in FORMATS:
         raise ExportError(f"format {name!r} is not known; choose from {', '.join(FORMATS)}")

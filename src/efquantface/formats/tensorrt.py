@@ -1,7 +1,7 @@
-"""TensorRT: an ONNX file in the form that its parser and its explicit quantization take.
+"""TensorRT: an ONNX file in the form that its parser and its explicit quantization accept.
 
-Not run on a GPU: the file is held to the stated rules (:mod:`tensorrt_rules`), and ONNX Runtime gives
-the student's codes at every quantizer. What TensorRT fuses, and how fast that is, is unknown here.
+The check runs on no GPU. It reads the file by the stated rules (:mod:`tensorrt_rules`). It compares the
+student's codes at every quantizer in ONNX Runtime. What TensorRT fuses, and its speed, are not checked.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from efquantface.formats.tensorrt_rules import broken_rules
 from efquantface.graph.model import FaceModel
 from efquantface.runtime.sessions import Run, onnxruntime_session, run_onnxruntime
 
-_BATCHES = {"min": 1, "opt": 8, "max": 32}  # that the suggested engine takes
+_BATCHES = {"min": 1, "opt": 8, "max": 32}  # of the suggested engine
 
 
 def refused(model: FaceModel) -> str | None:
-    """Why TensorRT cannot carry a model: codes with zero points, or an operator it has no form of."""
+    """Why TensorRT cannot carry a model (zero points, or an operator without a form), or None."""
     return needs_symmetric(model, "TensorRT")
 
 
@@ -47,7 +47,7 @@ def write(model: FaceModel, files: Sequence[Path], choices: Choices) -> list[str
 
 
 def check(model: FaceModel, files: Sequence[Path]) -> list[str]:
-    """Hold the file to the rules, and to its student layer by layer in ONNX Runtime.
+    """Check the file by the rules, and compare it with its student layer by layer in ONNX Runtime.
 
     Returns:
         Lines to print.
@@ -62,13 +62,13 @@ def check(model: FaceModel, files: Sequence[Path]) -> list[str]:
         raise ParityError(f"{target}: is not what TensorRT takes: {'; '.join(broken[:3])}{more}")
     parity = check_layers(model, target)
     return [
-        "held to the rules of TensorRT's parser; not run on a GPU",
+        "keeps the rules of TensorRT's parser; not run on a GPU",
         f"in ONNX Runtime {len(parity.layers)} layers equal to the student's on random pixels",
     ]
 
 
 def open(file: Path, threads: int | None = None) -> Run:
-    """The file in ONNX Runtime, which computes what TensorRT is asked to.
+    """The file in ONNX Runtime, which computes what TensorRT should compute.
 
     Raises:
         ModelFileError: ONNX Runtime refuses the file.

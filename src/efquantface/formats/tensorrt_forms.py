@@ -1,9 +1,9 @@
-"""ONNX forms of a symmetric student's operators as TensorRT's parser takes them.
+"""ONNX forms of a symmetric student's operators, as TensorRT's parser accepts them.
 
-A value's codes are seen by their QuantizeLinear and DequantizeLinear only, which share one scale.
-Everything else reads and gives floats: moves stand behind a DequantizeLinear, and where an integer
-layer reads what was moved, a second pair of the same scale stands in front of it and changes no
-code. The rules: :mod:`tensorrt_rules`.
+Only a QuantizeLinear writes codes, and only a DequantizeLinear of the same scale reads them. All else
+reads and gives floats. Moves stand behind a DequantizeLinear. Where an integer layer reads a moved
+value, a second pair of the same scale stands in front of the layer; it changes no code. The rules are in
+:mod:`tensorrt_rules`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Stepped(Value):
     """A float tensor whose values are codes times a scale.
 
     Attributes:
-        read: it is a DequantizeLinear's output, which an integer layer may read.
+        read: it is the output of a DequantizeLinear, which an integer layer may read.
     """
 
     read: bool = False
@@ -41,7 +41,7 @@ class Stepped(Value):
         return False
 
     def renamed(self, name: str) -> Stepped:
-        """The same codes moved elsewhere."""
+        """The same values, moved, under another name."""
         return replace(self, name=name, read=False)
 
 
@@ -65,7 +65,7 @@ def _operand(out: Writer, value: Value, name: str) -> str:
 
 
 def quantizer(out: Writer, name: str, m: ActivationQuantizer, inputs: list[Value]) -> Value:
-    """A quantizer; codes that it does not use are limited in float, in front of it."""
+    """A quantizer. Values beyond its codes are limited in float, in front of it."""
     scale, _ = m.qparams()
     source, low, high = inputs[0].name, m.qmin, m.qmax
     if (low, high) == (0, HIGH):
@@ -78,7 +78,7 @@ def quantizer(out: Writer, name: str, m: ActivationQuantizer, inputs: list[Value
 
 
 def input_quantizer(out: Writer, name: str, m: InputQuantizer, inputs: list[Value]) -> Value:
-    """The file's input in the terms of the first layer, then its codes."""
+    """From the file's input to the normalization of the first layer, then to codes."""
     source, contract = inputs[0].name, out.contract
     mean, std = np.asarray(contract.mean), np.asarray(contract.std)
     scale, _ = m.qparams()
@@ -94,7 +94,7 @@ def input_quantizer(out: Writer, name: str, m: InputQuantizer, inputs: list[Valu
 def _scaled(
     out: Writer, source: str, name: str, factor: npt.NDArray[Any], offset: npt.NDArray[Any]
 ) -> str:
-    """``source * factor + offset``, leaving out what does nothing."""
+    """``source * factor + offset``, without a factor of 1 or an offset of 0."""
     if not np.allclose(factor, 1, rtol=1e-6, atol=0):
         source = out.node("Mul", (source, out.constant(factor, np.float32)), f"{name}_factor")
     if not np.allclose(offset, 0, rtol=0, atol=1e-7):
@@ -103,7 +103,7 @@ def _scaled(
 
 
 def _weight(out: Writer, m: QuantConv2d | QuantLinear, axis: int = 0) -> str:
-    """A weight's int8 codes, dequantized with one scale an output channel along ``axis``."""
+    """A weight's int8 codes, dequantized with one scale per output channel along ``axis``."""
     codes, scales = (array(t) for t in m.weight_codes())
     operands = (
         out.constant(np.moveaxis(codes, 0, axis), np.int8),
@@ -114,7 +114,7 @@ def _weight(out: Writer, m: QuantConv2d | QuantLinear, axis: int = 0) -> str:
 
 
 def _bias(out: Writer, m: QuantConv2d | QuantLinear, source: Value) -> str:
-    """The bias in float, as the student's int32 stands for it."""
+    """The float values that the student's int32 bias stands for."""
     return out.constant(float_bias(m, source.scale or 0), np.float32)
 
 
@@ -125,19 +125,19 @@ def quant_conv(out: Writer, name: str, m: QuantConv2d, inputs: list[Value]) -> V
 
 
 def quant_linear(out: Writer, name: str, m: QuantLinear, inputs: list[Value]) -> Value:
-    """A linear layer; over the last axis of a map it is a product of matrices."""
+    """A linear layer. Over the last axis of a map it is a matrix product."""
     source = _operand(out, inputs[0], name)
     if out.ranks[name] <= 2:
         return Value(
             out.node("Gemm", (source, _weight(out, m), _bias(out, m, inputs[0])), name, transB=1)
         )
     product = out.node("MatMul", (source, _weight(out, m, axis=1)), name)
-    bias = out.constant(array(m.bias), np.float32)  # added in float by the student, too
+    bias = out.constant(array(m.bias), np.float32)  # the student adds it in float, too
     return Value(out.node("Add", (product, bias), f"{name}_offset"))
 
 
 def quant_affine(out: Writer, name: str, m: QuantAffine, inputs: list[Value]) -> Value:
-    """A factor and an offset a channel, between DequantizeLinear and QuantizeLinear."""
+    """A per-channel affine, between DequantizeLinear and QuantizeLinear."""
     source = _operand(out, inputs[0], name)
     codes, scales = (array(t) for t in m.weight_codes())
     factor = codes * scales.reshape(-1, 1, 1, 1)
@@ -149,7 +149,7 @@ def quant_affine(out: Writer, name: str, m: QuantAffine, inputs: list[Value]) ->
 
 
 def limit(out: Writer, name: str, m: ops.Clamp, inputs: list[Value]) -> Value:
-    """A limit in float; at zero, which is a code, its result are codes again."""
+    """A limit in float. Zero is a code, so a limit at zero gives values of codes."""
     source, made = inputs[0], clamp(out, name, m, inputs)
     if isinstance(source, Stepped) and {m.low, m.high} <= {None, 0.0}:
         return source.renamed(made.name)

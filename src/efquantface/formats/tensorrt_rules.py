@@ -1,11 +1,13 @@
 """What TensorRT's ONNX parser and explicit quantization ask of a file, read from the file itself.
 
-The rules are those of onnx-tensorrt's importers of QuantizeLinear and DequantizeLinear (scales all
-positive, zero points all zero, as many as scales, no UINT8; int32 is no activation type: onnx-tensorrt
-#850, onnxruntime #14229) and of NVIDIA's guide "Explicit Quantization" (inputs and weights of a layer
-quantized, one scale a tensor of activations, one an output channel of weights). INT4 weights are for
-products of matrices in blocks only, so weights of fewer bits lie in int8. Stricter than the parser
-where it leaves something to its optimizer: constants are initializers, and moves stand between floats.
+The rules have two sources. onnx-tensorrt's importers of QuantizeLinear and DequantizeLinear: all scales
+positive, all zero points zero, as many zero points as scales, no UINT8, no int32 as an activation type
+(onnx-tensorrt #850, onnxruntime #14229). NVIDIA's guide "Explicit Quantization": input and weight of a
+layer quantized, one scale per tensor of activations, one per output channel of weights.
+
+INT4 weights are for blocked matrix products only, so weights of fewer bits are stored as int8. Two rules
+are stricter than the parser, which leaves them to its optimizer: constants are initializers, and moves
+read and give floats.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ _LAYERS = ("Conv", "Gemm", "MatMul")
 
 
 def broken_rules(model: ModelProto) -> list[str]:
-    """Where a file breaks a rule, one sentence each, which names the node; empty where nowhere."""
+    """Where a file breaks a rule, one sentence each with the node's name; empty where it keeps all."""
     return list(_File(model).problems())
 
 
@@ -61,7 +63,7 @@ class _File:
                 yield f"{said} ({node.name or node.output[0]})"
 
     def _of(self, node: NodeProto) -> Iterator[str]:
-        """What one node breaks."""
+        """The rules that one node breaks."""
         if node.op_type in _PAIR:
             yield from self._constants(node)
             yield from self._quantize(node) if node.op_type == _PAIR[0] else self._dequantize(node)
@@ -75,7 +77,7 @@ class _File:
             yield from self._layer(node)
 
     def _constants(self, node: NodeProto) -> Iterator[str]:
-        """Scale and zero point of a pair's node."""
+        """Rules on scale and zero point."""
         lost = [name for name in node.input[1:] if name not in self.stored]
         if len(node.input) != 3 or lost:
             yield "a scale or zero point that is no initializer"
@@ -91,7 +93,7 @@ class _File:
             yield f"{zero.size} zero points beside {scale.size} scales"
 
     def _quantize(self, node: NodeProto) -> Iterator[str]:
-        """Codes of activations: one scale, read by DequantizeLinear of the same scale alone."""
+        """Rules on a QuantizeLinear: one scale, read only by a DequantizeLinear of the same scale."""
         if node.input[0] in self.stored:
             yield "a QuantizeLinear of a constant"
         if node.input[1] in self.stored and self._value(node.input[1]).size != 1:
@@ -106,7 +108,7 @@ class _File:
                 yield "codes that are dequantized with another scale"
 
     def _dequantize(self, node: NodeProto) -> Iterator[str]:
-        """Of a QuantizeLinear's codes, or of a weight with a scale an output channel."""
+        """Rules on a DequantizeLinear: it reads a QuantizeLinear or a per-channel weight."""
         source = node.input[0]
         if source not in self.stored:
             if source not in self.makers or self.makers[source].op_type != "QuantizeLinear":
@@ -124,7 +126,7 @@ class _File:
                 yield f"a weight without a scale for each of its {channels} outputs, along axis {axis}"
 
     def _layer(self, node: NodeProto) -> Iterator[str]:
-        """A layer with a quantized weight reads a DequantizeLinear's output and a float bias."""
+        """Rules on a layer with a quantized weight: it reads dequantized codes and a float bias."""
         weight = self.makers.get(node.input[1])
         if weight is None or weight.op_type != "DequantizeLinear":
             return  # in float, or a product of activations

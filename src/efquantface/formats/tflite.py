@@ -1,4 +1,4 @@
-"""LiteRT (``.tflite``): phones, browsers, and whatever else runs TensorFlow Lite's files."""
+"""LiteRT (``.tflite``): for phones, browsers and other programs that run TensorFlow Lite's files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from efquantface.runtime.sessions import Run
 
 
 def refused(model: FaceModel) -> str | None:
-    """Which operators LiteRT has no form of; None where it carries all."""
+    """Which operators have no LiteRT form, in words; None where all have one."""
     with wanted_for("--format tflite"):
         from efquantface.formats.litert.model import not_carried
     return not_carried(model)
@@ -38,7 +38,7 @@ def write(model: FaceModel, files: Sequence[Path], choices: Choices) -> list[str
 
 
 def check(model: FaceModel, files: Sequence[Path]) -> list[str]:
-    """Compare the file with its network layer by layer, in both kinds of kernels; returns lines.
+    """Compare the file with its network layer by layer in both kinds of kernels; returns lines to print.
 
     Raises:
         ParityError: the file does not compute what the network computes.
@@ -54,6 +54,6 @@ def open(file: Path, threads: int | None = None) -> Run:
 
     Raises:
         RuntimeMissingError: LiteRT is not installed.
-        ModelFileError: the file is damaged, another program's, or refused by LiteRT.
+        ModelFileError: the file is damaged, or another program wrote it, or LiteRT refuses it.
     """
     return run_litert(file, threads)

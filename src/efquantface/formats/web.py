@@ -1,7 +1,7 @@
-"""A folder to serve: a page that compares two faces, with the model and what runs it in the browser.
+"""A folder to serve: a page that compares two faces, and the model that the browser runs.
 
-The page's own files are in ``site/`` beside this module. The runtime comes from npm, by the package.json
-that is written; it is too large to be part of this package.
+The page's own files are in ``site/`` beside this module. The runtime is too large for this package. It
+comes from npm, with the package.json that is written.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ CONTRACT, SETTINGS, PACKAGES = "contract.json", "efquantface.json", "package.jso
 
 @dataclass(frozen=True)
 class Runtime:
-    """What runs a model in the browser.
+    """A runtime in the browser.
 
     Attributes:
-        format: which file it takes.
-        checked_by: the package that runs the file here, and the extra that brings it.
-        packages: what it is on npm, in the versions that were tried.
+        format: the format of the file that it runs.
+        checked_by: the package that runs the file here, and the extra with this package.
+        packages: its packages on npm, in the versions that were tried.
     """
 
     format: str
@@ -50,18 +50,18 @@ class Runtime:
 
     @property
     def name(self) -> str:
-        """The first package, by which it is known."""
+        """The runtime's name: its first package."""
         return next(iter(self.packages))
 
     def unable(self, model: FaceModel) -> str | None:
-        """Why it cannot be given a model here; None where it can."""
+        """Why it cannot run a model, or the file cannot be checked here; None where it can."""
         package, extra = self.checked_by
         if find_spec(package) is None:
             return f"its file is checked by {package}; pip install 'efquantface[{extra}]'"
         return FORMATS[self.format].room.refused(model)
 
 
-# the first that can is taken: LiteRT.js runs integers several times faster (docs/results.md)
+# the first that can is taken: LiteRT.js runs integers faster (docs/experiments/2026-11-27-browser.md)
 RUNTIMES = {
     "litert": Runtime(
         "tflite",
@@ -73,7 +73,7 @@ RUNTIMES = {
 
 
 def refused(model: FaceModel) -> str | None:
-    """None: ONNX Runtime Web carries the whole vocabulary."""
+    """None: ONNX Runtime Web can run every operator."""
     return None
 
 
@@ -81,7 +81,7 @@ def write(model: FaceModel, files: Sequence[Path], choices: Choices) -> list[str
     """Write the folder; returns lines to print.
 
     Raises:
-        ExportError: the runtime that was chosen cannot carry the model, or its file cannot be checked.
+        ExportError: the chosen runtime cannot carry the model, or its file cannot be checked here.
     """
     (folder,) = files
     name, why = _runtime_for(model, choices)
@@ -109,10 +109,10 @@ _UNDECIDED = "makes no decision: no threshold was measured (give a run that was 
 
 
 def check(model: FaceModel, files: Sequence[Path]) -> list[str]:
-    """Check the model as its format is checked, and that everything the page needs is there.
+    """Check the model with its format's check, and that all files of the page are there.
 
     Raises:
-        ParityError: the model, its contract or a file of the page is not what it should be.
+        ParityError: the model, its contract or a file of the page is missing or wrong.
     """
     (folder,) = files
     for file, data in _page().items():
@@ -131,10 +131,10 @@ def check(model: FaceModel, files: Sequence[Path]) -> list[str]:
 
 
 def open(file: Path, threads: int | None = None) -> Run:
-    """The folder's model in the runtime of its format, on this machine.
+    """The folder's model, in its format's runtime on this machine.
 
     Raises:
-        ModelFileError: it is no site, or the runtime refuses its model.
+        ModelFileError: the folder is no site, or the runtime refuses its model.
     """
     form, path = _model_of(file)
     return form.room.open(path, threads)
@@ -144,7 +144,7 @@ def _model_of(folder: Path) -> tuple[Format, Path]:
     """The format and file of a site's model.
 
     Raises:
-        ModelFileError: the folder does not say so.
+        ModelFileError: the folder does not name them.
     """
     where = folder / SETTINGS
     try:
@@ -156,10 +156,10 @@ def _model_of(folder: Path) -> tuple[Format, Path]:
 
 
 def _runtime_for(model: FaceModel, choices: Choices) -> tuple[str, str]:
-    """The runtime, and why it is not the first where the user left it open.
+    """The runtime, and why it is not the first one where the user chose none.
 
     Raises:
-        ExportError: the one that was chosen cannot carry the model.
+        ExportError: the chosen runtime cannot carry the model.
     """
     why = ""
     for name, runtime in RUNTIMES.items():
@@ -190,7 +190,7 @@ def _package(runtime: str) -> dict[str, Any]:
 def _settings(
     model: FaceModel, runtime: str, file: str, found: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What the page is told beside the contract."""
+    """The settings of the page, beside the contract."""
     contract = model.contract
     template = TEMPLATES.get(contract.template)
     fits = template is not None and contract.height == contract.width == template.size

@@ -1,7 +1,7 @@
-"""Rewrites of functions that are straight but for bends: limits, slopes by sign, factors between them.
+"""Rewrites of piecewise linear functions: limits, slopes by sign, factors between them.
 
 Exporters write a PReLU as ``relu(x) - a relu(-x)``, a ReLU6 as two limits, a gate as
-``min(max(x + 3, 0), 6) / 6``. Fewer operators have fewer quantizers.
+``min(max(x + 3, 0), 6) / 6``. With fewer operators there are fewer quantizers.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def straighten(gm: fx.GraphModule, height: int, width: int) -> fx.GraphModule:
-    """Join limits, move factors in front of them, and put PReLUs written in parts together.
+    """Join limits, move factors in front of them, and join PReLUs that are written in parts.
 
-    The graph, float and canonical, is changed in place and computes the same.
+    The graph is float and canonical. It is changed in place and computes the same.
     """
     found = shapes(gm, height, width)
     while any(
@@ -44,7 +44,7 @@ def straighten(gm: fx.GraphModule, height: int, width: int) -> fx.GraphModule:
 
 
 def _join_limits(gm: fx.GraphModule, node: fx.Node, module: nn.Module) -> bool:
-    """Two limits, one behind the other, as one."""
+    """Join two limits in sequence."""
     source = _only_source(node)
     if source is None or not isinstance(module, ops.Clamp):
         return False
@@ -67,7 +67,7 @@ def _limited(value: float | None, limits: ops.Clamp) -> float | None:
 
 
 def _factor_before_limit(gm: fx.GraphModule, node: fx.Node, module: nn.Module) -> bool:
-    """``min(max(x, l), h) w + b`` is a limit of ``x w + b``, which folds into what is before."""
+    """Write ``min(max(x, l), h) w + b`` as a limit of ``x w + b``, which can be folded."""
     source, line = _only_source(node), _line(module)
     if source is None or line is None:
         return False
@@ -89,7 +89,7 @@ def _factor_before_limit(gm: fx.GraphModule, node: fx.Node, module: nn.Module) -
 def _factor_before_product(
     gm: fx.GraphModule, node: fx.Node, module: nn.Module, found: Shapes
 ) -> bool:
-    """A factor of ``x * gate`` goes to a gate that is a limit, and so in front of it."""
+    """Move a factor of ``x * gate`` into a gate that is a limit, and so in front of the limit."""
     source, line = _only_source(node), _line(module)
     if source is None or line is None or line[1]:
         return False
@@ -115,7 +115,7 @@ def _uniform(factor: float, channels: int) -> ops.Affine:
 
 
 def _line(module: nn.Module) -> tuple[float, float] | None:
-    """(factor, offset) of an affine that is the same for all channels and does not turn the sign."""
+    """(factor, offset) of an affine that is equal for all channels with a positive factor; else None."""
     if not isinstance(module, ops.Affine):
         return None
     factor, offset = module.weight[0].item(), module.bias[0].item()
@@ -124,14 +124,14 @@ def _line(module: nn.Module) -> tuple[float, float] | None:
 
 
 def _only_source(node: fx.Node) -> fx.Node | None:
-    """What a node reads, if nobody else reads it and it is all that the node reads."""
+    """The node's only input, if no other node reads it; None otherwise."""
     sources = node.all_input_nodes
     return sources[0] if len(sources) == 1 and len(sources[0].users) == 1 else None
 
 
 @dataclass(frozen=True)
 class _Bent:
-    """``positive * max(x, 0) + negative * min(x, 0)``, one value or one a channel each."""
+    """``positive * max(x, 0) + negative * min(x, 0)``; slopes are one value or one per channel."""
 
     source: fx.Node
     positive: Tensor
@@ -139,7 +139,7 @@ class _Bent:
 
 
 def _join_slopes(gm: fx.GraphModule, found: Shapes) -> None:
-    """Sums of parts of one value that are lines on either side of zero, as a PReLU."""
+    """Join sums of parts of one value, each linear on either side of zero, into a PReLU."""
     bends: dict[fx.Node, _Bent] = {}
     for node, module in module_nodes(gm):
         bent = _bent(node, module, bends, found)
@@ -155,7 +155,7 @@ def _join_slopes(gm: fx.GraphModule, found: Shapes) -> None:
 def _bent(
     node: fx.Node, module: nn.Module, bends: dict[fx.Node, _Bent], found: Shapes
 ) -> _Bent | None:
-    """A node's value as a bent line of another's; None where it is none."""
+    """A node's value as a line of another value with a bend at zero; None where it is none."""
     one = torch.ones(1)
     sources = [n for n in node.args if isinstance(n, fx.Node)]
     first, *others = (bends.get(n, _Bent(n, one, one)) for n in sources)
@@ -178,7 +178,7 @@ def _bent(
 
 
 def _factor(module: nn.Module, rank: int) -> Tensor | None:
-    """What an operator multiplies channels with, if it does nothing else."""
+    """The factor of an operator that only multiplies channels; None for others."""
     if isinstance(module, ops.Affine) and not bool(module.bias.any()):
         return module.weight.detach()
     if isinstance(module, ops.Scale):
@@ -190,7 +190,7 @@ def _factor(module: nn.Module, rank: int) -> Tensor | None:
 
 @torch.no_grad()
 def _as_prelu(gm: fx.GraphModule, node: fx.Node, bent: _Bent, found: Shapes) -> fx.Node | None:
-    """Put a PReLU in the place of a sum; None where it is none."""
+    """Replace a sum by a PReLU; None where it is none."""
     shape = found.get(name_of(bent.source), ())
     if (
         len(shape) < 2

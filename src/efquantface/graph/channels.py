@@ -1,6 +1,6 @@
-"""Transpositions that cancel: values per channel in between are computed with the channels in front.
+"""Removal of transpositions that cancel. What is between them works with channels in front.
 
-TensorFlow keeps channels last; exporters turn maps, add or bend, and turn them back.
+TensorFlow keeps channels last. Exporters transpose maps, add or limit values, and transpose them back.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _LAST, _FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 def channels_first(gm: fx.GraphModule) -> fx.GraphModule:
-    """The graph without pairs of transpositions to (N,H,W,C) and back; the given one is changed.
+    """The graph without pairs of transpositions to (N,H,W,C) and back. The given graph is changed.
 
-    Single chains first. What branches and joins in between, or pools, is turned if that takes out
-    more of them.
+    First pairs with a chain between them are removed. Then branches, sums and poolings are rewritten
+    where that removes more transpositions.
     """
     while any(_cancel(gm, node, module) for node, module in module_nodes(gm)):
         tidy(gm)
@@ -36,7 +36,7 @@ def _count(gm: fx.GraphModule) -> int:
 
 
 def _cancel(gm: fx.GraphModule, node: fx.Node, module: nn.Module) -> bool:
-    """One pair that begins at ``node``, with what is between."""
+    """Remove the pair that begins at ``node``; False where there is none."""
     if not isinstance(module, ops.Transpose) or module.order not in (_LAST, _FIRST):
         return False
     to_last = module.order == _LAST
@@ -61,7 +61,7 @@ def _cancel(gm: fx.GraphModule, node: fx.Node, module: nn.Module) -> bool:
 
 
 def _turned(module: nn.Module | None, to_last: bool) -> nn.Module | None:
-    """An operator of single values as it is without the transposition in front; None for others."""
+    """The operator for values without the transposition in front; None where it depends on the axes."""
     if isinstance(module, ops.Clamp | ops.Sigmoid | ops.Gelu | ops.Function):
         return module
     if not to_last or not isinstance(module, ops.Scale | ops.Shift):
@@ -76,7 +76,7 @@ def _turned(module: nn.Module | None, to_last: bool) -> nn.Module | None:
 
 @torch.no_grad()
 def _spread(values: Tensor, kind: type[ops.Scale | ops.Shift]) -> ops.Scale | ops.Shift:
-    """Values that differ from place to place, (H,W,C) as (C,H,W)."""
+    """An operator whose values differ from place to place, from (H,W,C) to (C,H,W)."""
     turned = values.reshape((1,) * (3 - values.dim()) + tuple(values.shape)).permute(2, 0, 1)
     made = kind(turned.shape)
     (made.weight if isinstance(made, ops.Scale) else made.bias).copy_(turned)
@@ -91,7 +91,7 @@ def _affine(values: Tensor, is_factor: bool) -> ops.Affine:
 
 
 def _sunk(gm: fx.GraphModule) -> fx.GraphModule:
-    """A copy whose transpositions to channels last stand as late as they can, and cancel there."""
+    """A copy with transpositions to channels last moved as far back as possible, where they cancel."""
     made = copy.deepcopy(gm)
     progress = True
     while progress:
@@ -107,7 +107,7 @@ def _is(module: nn.Module | None, order: tuple[int, ...]) -> bool:
 
 
 def _sink(gm: fx.GraphModule, node: fx.Node, user: fx.Node) -> bool:
-    """Let a reader of a transposition read what stands before it, with the transposition behind."""
+    """Move a transposition behind one of its readers; False where that is not possible."""
     module = module_of(gm, user)
     if _is(module, _FIRST):
         source = node.args[0]
@@ -131,7 +131,7 @@ def _sink(gm: fx.GraphModule, node: fx.Node, user: fx.Node) -> bool:
 
 
 def _before(module: nn.Module) -> tuple[nn.Module | None, bool]:
-    """An operator as it is on channels first, and whether its result has the same axes; else flat."""
+    """The operator for channels first (or None), and whether its result has the same axes or is flat."""
     if isinstance(module, ops.Add | ops.Multiply):
         return module, True
     if isinstance(module, ops.Concat | ops.Slice | ops.Pick):

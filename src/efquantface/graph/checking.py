@@ -1,4 +1,4 @@
-"""Whether the parts of a checkpoint fit together, found out before anything large is made."""
+"""Whether the parts of a checkpoint fit together, checked before anything large is made."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from efquantface.graph.footprint import check_result
 from efquantface.graph.graph import NodeSpec, build
 from efquantface.graph.ops import Vocabulary
 
-_LARGEST = 1 << 24  # number of an attribute: channels, sizes, indices
-_FLOAT = 3.4e38  # of 32 bits
+_LARGEST = 1 << 24  # whole number in an attribute (channels, sizes, indices), at most
+_FLOAT = 3.4e38  # float32, at most
 _BITS = range(2, 9)
 _SHOWN = 4
 
 
 def specs_from(nodes: Any, where: str) -> list[NodeSpec]:
-    """Plain-data nodes as specs, their types and numbers checked.
+    """From plain-data nodes to specs. Types and numbers are checked.
 
     Raises:
-        ModelFileError: naming ``where`` and the node.
+        ModelFileError: a node is malformed; ``where`` and the node are named.
     """
     if not isinstance(nodes, list):
         raise ModelFileError(f"{where}: the stored graph is no list of nodes")
@@ -38,10 +38,11 @@ def check_weights(
     vocabulary: Vocabulary,
     where: str,
 ) -> None:
-    """Build the graph without memory for its weights, and compare their shapes with the file's.
+    """Build the graph without memory for its weights, and compare shapes and types with the file's.
 
     Raises:
-        ModelFileError: the weights have other shapes or types than the operators.
+        ModelFileError: the graph cannot be built, or weights are missing, unexpected, or of another
+            shape or type.
     """
     try:
         with torch.device("meta"):
@@ -52,17 +53,17 @@ def check_weights(
 
 
 def check_runs(graph: fx.GraphModule, contract: FaceContract, where: str) -> None:
-    """Follow one crop through a graph; no operator may make far more of it than face networks do.
+    """Follow the shapes of one crop through a graph.
 
     Raises:
-        ModelFileError: an operator does not take what it reads, or the result is not one embedding of
-            the contract's size.
+        ModelFileError: an operator cannot read its input, or its result is too large. Or the graph does
+            not give one embedding of the contract's size.
     """
     walk = _Walk(graph)
     try:
         with torch.no_grad():
             result = walk.run(torch.zeros(1, 3, contract.height, contract.width))
-    except Exception as error:  # operators that are given what they do not take raise many kinds
+    except Exception as error:  # operators raise many kinds for an input that does not fit
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ModelFileError(f"{where}: {walk.at} does not take what it reads ({reason})") from None
     if tuple(result.shape) != (1, contract.embedding_size):
@@ -73,7 +74,7 @@ def check_runs(graph: fx.GraphModule, contract: FaceContract, where: str) -> Non
 
 
 class _Walk(fx.Interpreter):
-    """Runs a graph node by node, and remembers where it is."""
+    """Runs a graph node by node and remembers the current node."""
 
     at = "the graph"
 
@@ -119,10 +120,10 @@ def _spec(node: Any, number: int, where: str) -> NodeSpec:
 
 
 def _check_attribute(key: str, value: Any, depth: int = 0) -> None:
-    """Numbers, texts and lists of them; whole numbers as large as sizes are, others finite.
+    """Check that an attribute is a number, a text or a list of them, and that numbers are in range.
 
     Raises:
-        ValueError: something else.
+        ValueError: it is something else.
     """
     if isinstance(value, list) and depth < 2:
         for item in value:

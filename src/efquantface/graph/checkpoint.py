@@ -1,4 +1,4 @@
-"""Our own checkpoint: a safetensors file with the graph as JSON in its metadata. No code, no pickle."""
+"""Our own checkpoint: safetensors with the graph as JSON in its metadata. No code, no pickle."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _OLD_FORMAT = "1"
 
 
 def save_checkpoint(model: FaceModel, path: Path) -> None:
-    """Write graph, contract and weights; the file appears whole or not at all."""
+    """Write graph, contract and weights. The file appears whole or not at all."""
     write_bytes(path, checkpoint_bytes(model))
 
 
 def checkpoint_bytes(model: FaceModel) -> bytes:
-    """What a checkpoint holds: graph, contract and weights."""
+    """The bytes of a checkpoint: graph, contract and weights."""
     graph = {
         "nodes": [asdict(spec) for spec in specs_of(model.graph)],
         "output": output_name(model.graph),
@@ -50,7 +50,7 @@ def checkpoint_bytes(model: FaceModel) -> bytes:
 
 
 def is_own_checkpoint(path: Path) -> bool:
-    """Whether a safetensors file holds one of our graphs; other files hold weights alone.
+    """Whether a safetensors file holds one of our graphs. Other files hold weights only.
 
     Raises:
         ModelFileError: the file is damaged.
@@ -67,10 +67,10 @@ def load_checkpoint(path: Path, vocabulary: Vocabulary) -> FaceModel:
 
     Args:
         path: the file.
-        vocabulary: the operators that it may hold; students need those of :mod:`efquantface.quantize`.
+        vocabulary: the operators that it may hold. Students need those of :mod:`efquantface.quantize`.
 
     Raises:
-        ModelFileError: the file is damaged, foreign, or its weights do not fit its graph.
+        ModelFileError: the file is damaged, of another format, or its weights do not fit its graph.
     """
     try:
         with safe_open(utf8_name(path), framework="pt") as file:

@@ -1,4 +1,4 @@
-"""Fits one layer after the other to what a teacher's layer gives: what rounding and pruning share."""
+"""Fits a student's layers, one after the other, to the teacher's. Rounding and pruning use it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from efquantface.graph.graph import module_of, name_of
 
-_COLUMNS = 24576  # positions of all crops that a layer is fitted on
-_MOST_INPUTS = 4608  # of a channel; beyond (25,088 at IResNet's end) the system is too large
+_COLUMNS = 24576  # positions, over all crops, on which a layer is fitted
+_MOST_INPUTS = 4608  # of an output channel; larger systems (25,088 at IResNet's end) cost too much
 
 
 class Stepper:
-    """Runs a graph node by node, as far as it is asked, dropping values that nobody will read."""
+    """Runs a graph node by node, on demand. Values without further readers are dropped."""
 
     def __init__(self, gm: fx.GraphModule, pixels: Tensor) -> None:
         self.gm, self.values = gm, dict[fx.Node, Any]()
@@ -25,7 +25,7 @@ class Stepper:
         self.pixels = pixels
 
     def step(self) -> tuple[fx.Node, nn.Module | None] | None:
-        """The next node with its inputs at hand and its output not computed yet."""
+        """The next node and its module; inputs are computed, the output is not. None at the end."""
         node = next(self.nodes, None)
         return None if node is None else (node, module_of(self.gm, node))
 
@@ -43,7 +43,7 @@ class Stepper:
                 self.values.pop(source, None)
 
     def until(self, name: str) -> Tensor:
-        """The value of the node of this name."""
+        """Run the graph up to the node ``name``, and give its value."""
         while (at := self.step()) is not None:
             self.finish(*at)
             if name_of(at[0]) == name:
@@ -55,10 +55,10 @@ class Stepper:
 def _columns(
     layer: Any, x: Tensor, wanted: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """What the layer reads (G,N,K) and should give (G,N,O/G), at random positions."""
+    """Inputs (G,N,K) of the layer and wanted outputs (G,N,O/G) at random positions."""
     if not hasattr(layer, "kernel_size"):
         rows, results = x.flatten(0, -2), wanted.flatten(0, -2)
-        if len(rows) > _COLUMNS:  # a map's places are rows, too
+        if len(rows) > _COLUMNS:  # places of a map are rows, too
             chosen = torch.randint(len(rows), (_COLUMNS,), generator=generator)
             rows, results = rows[chosen], results[chosen]
         return rows[None], results[None]
@@ -66,7 +66,7 @@ def _columns(
     groups, total = layer.groups, batch * height * width
     each = max(_COLUMNS // batch, 1)
     inputs, outputs = [], []
-    for image in range(batch):  # unfolded image by image, to bound memory
+    for image in range(batch):  # image by image, to bound memory
         unfolded = F.unfold(
             x[image : image + 1], layer.kernel_size, layer.dilation, layer.padding, layer.stride
         )[0]
@@ -86,9 +86,9 @@ class Fit:
 
     Attributes:
         weight: (G,O,K) float64.
-        gram: the inputs' covariance (G,K,K).
-        ridge: (G,), what regularization adds to its diagonal.
-        mean_x, mean_y: (G,K) and (G,O) of inputs and wanted outputs.
+        gram: covariance (G,K,K) of the inputs.
+        ridge: (G,), added to the diagonal of ``gram``.
+        mean_x, mean_y: means (G,K) of the inputs and (G,O) of the wanted outputs.
     """
 
     weight: Tensor
@@ -99,28 +99,29 @@ class Fit:
 
     @property
     def regularized(self) -> Tensor:
-        """The covariance with the ridge, (G,K,K)."""
+        """The covariance (G,K,K) with the ridge added."""
         eye = torch.eye(self.gram.shape[-1], dtype=self.gram.dtype)
         return self.gram + self.ridge[:, None, None] * eye
 
     def bias(self, weight: Tensor) -> Tensor:
-        """The bias (G O,) with which ``weight`` (G,O,K) gives the wanted mean."""
+        """The bias (G*O,) with which ``weight`` (G,O,K) gives the wanted mean."""
         return (self.mean_y - (weight.float() @ self.mean_x[..., None])[..., 0]).reshape(-1)
 
 
 def fit(
     layer: Any, inputs: Tensor, wanted: Tensor, generator: torch.Generator, ridge: float = 1.0
 ) -> Fit | None:
-    """Weights nearest to the layer's that bring ``W x + b`` near ``wanted`` (ridge regression).
+    """Weights that bring ``W x + b`` near ``wanted`` and stay near the layer's own (ridge regression).
 
-    None where a channel has more inputs than can be solved for.
+    None where an output channel has too many inputs.
 
     Args:
         layer: convolution or linear layer, float or quantized.
-        inputs: what it reads.
-        wanted: what it should give.
-        generator: of the positions that are looked at.
-        ridge: of the mean variance of the inputs; less follows the noise of few crops.
+        inputs: of the layer.
+        wanted: outputs that the layer should give.
+        generator: draws the positions.
+        ridge: weight of the layer's own weights, in mean variances of the inputs. A small ridge follows
+            the noise of few crops.
     """
     x, y = _columns(layer, inputs, wanted, generator)
     groups, count, width = x.shape

@@ -1,4 +1,4 @@
-"""How large an operator's result would be, before it is computed: shapes without values."""
+"""How large an operator's result would be, found from shapes before it is computed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch.func import functional_call
 from efquantface.graph.limits import MOST_VALUES, TooLarge
 from efquantface.graph.ops import Pick, ZeroPad
 
-_SMALL = MOST_VALUES // 64  # values, which no plain operator makes too many of
-_EDGE = 64  # zeros around a map
-_AREA = 9  # times as many values as a map of _EDGE or more has with them around it
+_SMALL = MOST_VALUES // 64  # values; plain operators do not make too many of these
+_EDGE = 64  # zeros around a map, at most
+_AREA = 9  # a map of _EDGE or more has at most so many times its values with them around it
 
 
 def check_result(module: nn.Module, *inputs: Tensor) -> None:
     """Refuse an operator whose result on these inputs is too large to be computed.
 
     Raises:
-        TooLarge: saying how many values it would have.
+        TooLarge: with the number of values.
     """
     if isinstance(module, fx.GraphModule) or _stays_small(module, inputs):
         return
@@ -30,14 +30,14 @@ def check_result(module: nn.Module, *inputs: Tensor) -> None:
     try:
         with torch.no_grad():
             found = functional_call(module, shapes, tuple(i.to("meta") for i in inputs))
-    except NotImplementedError:  # an operator without shapes of its own keeps that of its input
+    except NotImplementedError:  # operators without a shape rule keep their input's shape
         return
     if found.numel() > MOST_VALUES:
         raise TooLarge(f"gives {found.numel():,} values for a crop")
 
 
 def _stays_small(module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
-    """Whether that is seen at a glance: PyTorch's arithmetic of shapes takes a second to be loaded."""
+    """Whether a result is certainly small. This saves loading PyTorch's shape inference (one second)."""
     values = sum(i.numel() for i in inputs)
     wide = _largest(getattr(module, "out_channels", 1)) / _largest(
         getattr(module, "in_channels", 1)
@@ -56,6 +56,6 @@ def _stays_small(module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
 
 
 def _largest(number: Any) -> int:
-    """The largest of some whole numbers, or the number itself."""
+    """The largest of several numbers, or the number itself."""
     numbers = number if isinstance(number, tuple | list) else (number,)
     return max((abs(n) for n in numbers if isinstance(n, int)), default=1 << 62)

@@ -1,4 +1,4 @@
-"""Checkpoints of format 1, whose quantizers had other names: the one place that knows them."""
+"""Checkpoints of format 1, which has other names of quantizers. Only this module knows them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ATTRIBUTES = {
 
 
 def translated_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under the names that they have in format 2."""
+    """Weights with their names of format 2."""
     found = {}
     for key, value in tensors.items():
         node, dot, name = key.rpartition(".")
@@ -28,7 +28,7 @@ def translated_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def translated_nodes(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Plain-data nodes with the attributes that they have in format 2."""
+    """Plain-data nodes with their attributes of format 2."""
     found = []
     for node in nodes:
         names = _ATTRIBUTES.get(node["kind"], {})

@@ -1,7 +1,7 @@
 """Canonical graphs: a ``torch.fx`` graph over the operators of :mod:`ops`, and its plain-data form.
 
-The plain-data form (a list of :class:`NodeSpec`, stored as JSON beside the weights in a safetensors
-file) is how every network is kept on disk: no code, no pickle.
+On disk every network has the plain-data form: a list of :class:`NodeSpec`, stored as JSON beside the
+weights in a safetensors file. No code, no pickle.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from efquantface.errors import ModelFileError
 from efquantface.graph import ops
 
 INPUT = "pixels"
-# of graph modules, and of the code that torch.fx makes of graphs
+# names of graph modules, and of the code that torch.fx generates
 _TAKEN = {*dir(fx.GraphModule), "self"} - set(dir(nn.Module)) | {"meta"}
 
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One operator of a graph: a unique name, its kind, the names it reads, its arguments."""
+    """One operator of a graph: a unique name, its kind, the names that it reads, its arguments."""
 
     name: str
     kind: str
@@ -38,7 +38,7 @@ def kind_of(module: nn.Module) -> str:
     """The kind of an operator's module.
 
     Raises:
-        KeyError: for a module that is no operator.
+        KeyError: the module is no operator.
     """
     if not isinstance(module, ops.Operator):
         raise KeyError(type(module).__name__)
@@ -46,9 +46,9 @@ def kind_of(module: nn.Module) -> str:
 
 
 def safe_name(name: str) -> str:
-    """A name usable as module attribute and fx node: letters, digits and underscores.
+    """A name for a module attribute and an fx node: letters, digits and underscores.
 
-    Words that Python or ``torch.fx`` mean something by get another beginning.
+    A word with a meaning in Python or ``torch.fx`` gets a prefix.
 
     Example:
         >>> safe_name("conv/1"), safe_name("class"), safe_name("graph")
@@ -61,7 +61,7 @@ def safe_name(name: str) -> str:
 
 
 def free_name(root: nn.Module, name: str) -> str:
-    """``name``, cleaned and with a counter where ``root`` already has it."""
+    """``name`` as a safe name, with a counter where ``root`` has it already."""
     base = unique = safe_name(name)
     count = 1
     while hasattr(root, unique) or unique == INPUT:
@@ -71,7 +71,7 @@ def free_name(root: nn.Module, name: str) -> str:
 
 
 def name_of(node: fx.Node) -> str:
-    """The name of an operator in the plain-data form: its module's attribute name."""
+    """The name of an operator in the plain-data form: the attribute name of its module."""
     return str(node.target) if node.op == "call_module" else INPUT
 
 
@@ -84,23 +84,23 @@ class GraphBuilder:
         self.nodes: dict[str, fx.Node] = {INPUT: self.graph.placeholder(INPUT)}
 
     def add(self, name: str, module: nn.Module, *inputs: str) -> str:
-        """Append ``module`` reading the named nodes; returns the (cleaned, unique) name."""
+        """Append ``module``, which reads the nodes ``inputs``; returns its safe and unique name."""
         unique = add_module(self.root, name, module)
         self.nodes[unique] = self.graph.call_module(unique, tuple(self.nodes[i] for i in inputs))
         return unique
 
     def module(self, name: str) -> nn.Module | None:
-        """The module of a node that was added, None for the input."""
+        """The module of an added node; None for the input."""
         found = getattr(self.root, name, None)
         return found if isinstance(found, nn.Module) else None
 
     def source(self, name: str) -> str | None:
-        """What a node that was added reads first, None for the input."""
+        """The first input of an added node; None for the graph's input."""
         inputs = self.nodes[name].all_input_nodes
         return name_of(inputs[0]) if inputs else None
 
     def finish(self, output: str) -> fx.GraphModule:
-        """Close the graph with its one output, in evaluation mode, dead operators removed."""
+        """The finished graph with this output, in evaluation mode, without dead operators."""
         self.graph.output(self.nodes[output])
         return tidy(fx.GraphModule(self.root, self.graph)).eval()
 
@@ -124,19 +124,19 @@ def module_nodes(gm: fx.GraphModule) -> list[tuple[fx.Node, nn.Module]]:
 
 
 def module_of(gm: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-    """The module a node calls, or None for the input and the output."""
+    """The module that a node calls; None for the input and the output."""
     return gm.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
 def add_module(root: nn.Module, name: str, module: nn.Module) -> str:
-    """Give ``root`` a module under :func:`free_name`; returns the name."""
+    """Add a module to ``root`` under :func:`free_name`; returns the name."""
     unique = free_name(root, name)
     root.add_module(unique, module)
     return unique
 
 
 def insert_after(gm: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> fx.Node:
-    """Insert ``module`` on the output of ``node``; every reader of ``node`` reads it instead."""
+    """Insert ``module`` behind ``node``. All readers of ``node`` read the new node instead."""
     unique = add_module(gm, name, module)
     users = list(node.users)
     with gm.graph.inserting_after(node):
@@ -147,7 +147,7 @@ def insert_after(gm: fx.GraphModule, node: fx.Node, name: str, module: nn.Module
 
 
 def skip(gm: fx.GraphModule, node: fx.Node) -> None:
-    """Take out a node; its readers read what it reads first."""
+    """Remove a node. Its readers read its first input instead."""
     source = node.args[0]
     assert isinstance(source, fx.Node)
     node.replace_all_uses_with(source)
@@ -158,7 +158,7 @@ def specs_of(gm: fx.GraphModule) -> list[NodeSpec]:
     """The plain-data form of a canonical graph.
 
     Raises:
-        KeyError: for a module that is no operator.
+        KeyError: a module is no operator.
     """
     specs = []
     for node, module in module_nodes(gm):
@@ -190,7 +190,7 @@ def outputs_of(module: nn.Module) -> int | None:
 def build(
     specs: Iterable[NodeSpec], output: str, where: str, vocabulary: ops.Vocabulary
 ) -> fx.GraphModule:
-    """A graph from its plain-data form, weights still to be loaded.
+    """A graph from its plain-data form, without loaded weights.
 
     Args:
         specs: in execution order.
@@ -199,7 +199,8 @@ def build(
         vocabulary: the operators that the graph may hold.
 
     Raises:
-        ModelFileError: naming ``where``, for an unknown kind, bad attributes or a missing input.
+        ModelFileError: a kind is unknown, attributes are wrong, or an input is missing; ``where`` is
+            named.
     """
     builder = GraphBuilder()
     for spec in specs:
@@ -222,7 +223,7 @@ def build(
 
 @torch.no_grad()
 def shapes(gm: fx.GraphModule, height: int, width: int) -> dict[str, tuple[int, ...]]:
-    """Output shape of every node for one crop, keyed by node name."""
+    """Output shapes of all nodes for one crop, by node name."""
     found: dict[str, tuple[int, ...]] = {}
 
     class _Recorder(fx.Interpreter):
@@ -241,5 +242,5 @@ def shapes(gm: fx.GraphModule, height: int, width: int) -> dict[str, tuple[int, 
 
 
 def _tuples(attrs: dict[str, Any]) -> dict[str, Any]:
-    """JSON's lists back to the tuples that PyTorch's modules take."""
+    """From JSON's lists to the tuples that PyTorch's modules take."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in attrs.items()}

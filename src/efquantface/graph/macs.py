@@ -1,4 +1,4 @@
-"""How much a network computes: multiply-accumulates of its convolutions and products."""
+"""How much a network computes, in multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @torch.no_grad()
 def macs(network: nn.Module, height: int, width: int) -> int:
-    """Multiply-accumulates for one crop, of everything that multiplies matrices.
+    """Multiply-accumulates for one crop.
 
-    Convolutions, linear layers and products of two activations; what works value by value is not
-    counted, as is usual.
+    Convolutions, linear layers and matrix products of two activations count. Elementwise operators do
+    not, as is usual.
     """
     parameter = next(network.parameters())
     was_training = network.training

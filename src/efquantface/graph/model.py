@@ -1,4 +1,4 @@
-"""A network with its contract, whatever file it came from."""
+"""A network with its contract."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class FaceModel:
     Attributes:
         graph: takes float32 pixels (N,3,H,W) in 0..255, in the contract's channel order, and gives
             float32 embeddings (N,D), not normalized.
-        contract: what the *file* expects; the graph holds its normalization inside.
-        source: the file it came from, or None.
-        quantized: True where the graph holds quantizers.
-        node_names: names of the first nodes of an ONNX source, by which InsightFace's loader
-            decides on its preprocessing.
-        label: what it is called where there is no file.
-        channels: output channels that layers had before pruning, by layer; empty for others.
-        readings: preprocessings (``contract.PREPROCESS``) that networks of its kind come with, the
-            contract's first; empty where it is known.
-        notes: what a user should know about how it was read (assumptions, repairs).
-        open_size: neither the file nor the user says height and width, and crops of any would do.
+        contract: of the *file*. The graph contains the contract's normalization.
+        source: the file that it was read from, or None.
+        quantized: whether the graph holds quantizers.
+        node_names: names of the first nodes of an ONNX source. InsightFace's loader infers the
+            normalization from them.
+        label: its name where there is no file.
+        channels: the teacher's output channels of pruned layers, by layer; empty for others.
+        readings: normalizations (``contract.PREPROCESS``) of networks of its kind, the contract's first;
+            empty where the normalization is known.
+        notes: sentences for the user on how it was read (assumptions, repairs).
+        open_size: neither file nor user gives height and width, and the network takes any.
     """
 
     graph: fx.GraphModule
@@ -49,13 +49,13 @@ class FaceModel:
 
     @torch.no_grad()
     def embed_pixels(self, pixels: Tensor) -> Tensor:
-        """Embeddings (N,D) of uint8 or float pixels (N,3,H,W)."""
+        """Embeddings (N,D) float32 of uint8 or float pixels (N,3,H,W), 0 to 255."""
         result: Tensor = self.graph(pixels.float())
         return result
 
     @property
     def parameters(self) -> int:
-        """Number of trained values, quantizers' scales and zero points not counted."""
+        """Number of trained values, without the quantizers' scales and zero points."""
         return sum(
             p.numel()
             for name, p in self.graph.named_parameters()

@@ -1,4 +1,4 @@
-"""Rewrites of canonical graphs that keep their function: folding affines, tails, PReLU in parts."""
+"""Rewrites of canonical graphs: folded affines, linear tails, PReLUs in parts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from efquantface.graph.graph import (
 
 
 def canonicalize(gm: fx.GraphModule, height: int, width: int) -> fx.GraphModule:
-    """Fold what can be folded exactly; the result computes the same embedding with fewer operators.
+    """Fold what can be folded exactly. The result computes the same embedding with fewer operators.
 
-    BatchNorm and other affines go into the convolution or linear layer before them, or into the one
-    after them where no zero padding lies between (folding past zero padding would be wrong at the
-    border, so such an affine stays). A 1x1 convolution on a 1x1 map becomes the linear layer it is.
-    Functions that are lines but for bends are put together (:mod:`bends`).
+    BatchNorm and other affines go into the convolution or linear layer in front of them. Or they go into
+    the one behind, if it has no zero padding: with padding that would be wrong at the border. A 1x1
+    convolution on a 1x1 map becomes a linear layer. Piecewise linear functions are joined
+    (:mod:`bends`).
     """
     gm = straighten(channels_first(gm), height, width)
     _fold_affines(gm, height, width)
@@ -49,9 +49,9 @@ def prepend_normalize(
 def as_maps(
     gm: fx.GraphModule, height: int, width: int, kept: Collection[fx.Node] = ()
 ) -> fx.GraphModule:
-    """Values per channel of anything but (N,C,H,W) as values of such a map: (N,C) as (N,C,1,1).
+    """Let per-channel operators work on maps (N,C,H,W): (N,C) becomes (N,C,1,1).
 
-    An integer kernel multiplies the channels of maps only. Operators in ``kept`` stay as they are.
+    Integer kernels multiply the channels of maps only. Operators in ``kept`` are not changed.
     """
     found = shapes(gm, height, width)
     for node, module in module_nodes(gm):
@@ -64,7 +64,7 @@ def as_maps(
 def between_maps(
     gm: fx.GraphModule, first: fx.Node, last: fx.Node, shape: tuple[int, ...]
 ) -> fx.Node:
-    """Let nodes ``first`` to ``last`` work on maps; gives their value in its ``shape`` again."""
+    """Let nodes ``first`` to ``last`` work on maps. Returns a node with the result in ``shape``."""
     source = first.args[0]
     assert isinstance(source, fx.Node)
     wide = ops.Reshape((shape[1], max(torch.Size(shape[2:]).numel(), 1), 1))
@@ -75,10 +75,10 @@ def between_maps(
 
 
 def split_prelu(gm: fx.GraphModule, kept: Collection[fx.Node] = ()) -> fx.GraphModule:
-    """PReLU as ``x + (slope - 1) * min(x, 0)``, exact for any slope, in operators with integer forms.
+    """Write PReLUs as ``x + (slope - 1) * min(x, 0)``: exact, in operators with integer forms.
 
-    Where no slope is above one that is ``x + max((slope - 1) * x, 0)``, whose maximum disappears into
-    a quantizer. Those among ``kept`` stay whole.
+    Where no slope is above 1, this is ``x + max((slope - 1) * x, 0)``; a quantizer absorbs the maximum.
+    PReLUs in ``kept`` stay whole.
     """
     for node, module in module_nodes(gm):
         if not isinstance(module, ops.PReLU) or node in kept:
@@ -89,7 +89,7 @@ def split_prelu(gm: fx.GraphModule, kept: Collection[fx.Node] = ()) -> fx.GraphM
         product = ops.Affine(module.channels)
         with torch.no_grad():
             product.weight.copy_(module.slope - 1)
-        product.bias.requires_grad_(False)  # a PReLU has none
+        product.bias.requires_grad_(False)  # a PReLU has no bias
         parts: list[tuple[str, nn.Module]] = [(f"{name}_product", product)]
         if bool((module.slope <= 1).all()):
             parts.append((f"{name}_positive", ops.Clamp(0.0, None)))
@@ -106,7 +106,7 @@ def split_prelu(gm: fx.GraphModule, kept: Collection[fx.Node] = ()) -> fx.GraphM
 
 
 def _fold_affines(gm: fx.GraphModule, height: int, width: int) -> None:
-    """Repeat single folds until none applies (each changes the graph, so start over after one)."""
+    """Fold affines one at a time until none is left. Each fold changes the graph."""
     found = shapes(gm, height, width)
     while any(
         (isinstance(module, ops.Affine) and _fold_one(gm, node, module, found))
@@ -118,7 +118,7 @@ def _fold_affines(gm: fx.GraphModule, height: int, width: int) -> None:
 
 @torch.no_grad()
 def _fold_last(gm: fx.GraphModule, node: fx.Node, module: ops.Scale | ops.Shift) -> bool:
-    """A scale or shift of the last axis into the linear layer or LayerNorm before it."""
+    """Fold a scale or shift of the last axis into the linear layer or LayerNorm in front of it."""
     source = node.args[0]
     assert isinstance(source, fx.Node)
     before = module_of(gm, source)
@@ -150,7 +150,7 @@ def _fold_one(
     assert isinstance(source, fx.Node)
     before = module_of(gm, source)
     if isinstance(before, ops.Linear) and len(found.get(str(source.target), ())) != 2:
-        return False  # the channels that an affine scales are not this layer's outputs
+        return False  # the affine's channels are not this layer's outputs
     if len(source.users) == 1 and before is not None and _fold_backward(before, affine):
         node.replace_all_uses_with(source)
         gm.graph.erase_node(node)
@@ -176,7 +176,7 @@ def _fold_one(
 
 
 def _fold_backward(before: nn.Module, affine: ops.Affine) -> bool:
-    """Into the layer whose output the affine reads; changes ``before`` in place."""
+    """Fold an affine into the layer in front of it; ``before`` is changed in place."""
     weight, bias = affine.weight, affine.bias
     if isinstance(before, ops.Conv2d | ops.Linear):
         assert before.bias is not None
@@ -196,7 +196,7 @@ def _fold_backward(before: nn.Module, affine: ops.Affine) -> bool:
 
 
 def _fold_forward(after: nn.Module, affine: ops.Affine, spread: int) -> bool:
-    """Into the layer that reads the affine; exact only where no zero padding lies between."""
+    """Fold an affine into the layer that reads it. That is exact only without zero padding."""
     if isinstance(after, ops.Linear):
         weight = affine.weight.repeat_interleave(spread)
         bias = affine.bias.repeat_interleave(spread)
@@ -214,7 +214,7 @@ def _fold_forward(after: nn.Module, affine: ops.Affine, spread: int) -> bool:
 
 
 def _by_input_channel(values: Tensor, conv: ops.Conv2d) -> Tensor:
-    """Per-input-channel values laid out like the weight of a (grouped) convolution."""
+    """Values per input channel, in the layout of the weight of a (grouped) convolution."""
     grouped = values.view(conv.groups, 1, -1)
     rows = conv.out_channels // conv.groups
     return grouped.expand(-1, rows, -1).reshape(conv.out_channels, -1, 1, 1)
@@ -222,9 +222,9 @@ def _by_input_channel(values: Tensor, conv: ops.Conv2d) -> Tensor:
 
 @torch.no_grad()
 def _fold_mixed_pixels(gm: fx.GraphModule) -> None:
-    """Channels of the image that are mixed (grey) into the convolutions that read them.
+    """Fold a mix of the image's channels (grey) into the convolutions that read it.
 
-    Without a bias such a mixture hands zero padding on, so that this is exact.
+    A mix has no bias, so zeros of padding stay zeros and this is exact.
     """
     for node, mixed in module_nodes(gm):
         if not _mixes_pixels(gm, node, mixed):
@@ -247,7 +247,7 @@ def _fold_mixed_pixels(gm: fx.GraphModule) -> None:
 
 
 def _mixes_pixels(gm: fx.GraphModule, node: fx.Node, module: nn.Module) -> bool:
-    """Whether a node gives shares of the image's channels, and nothing else is done to them."""
+    """Whether a node gives shares of the image's channels and does nothing else."""
     if (
         not isinstance(module, ops.Conv2d)
         or module.kernel_size != (1, 1)
@@ -267,7 +267,7 @@ def _mixes_pixels(gm: fx.GraphModule, node: fx.Node, module: nn.Module) -> bool:
 
 @torch.no_grad()
 def _linear_tail(gm: fx.GraphModule, height: int, width: int) -> None:
-    """``conv 1x1 on a 1x1 map -> flatten`` becomes ``flatten -> linear``."""
+    """Write a 1x1 convolution on a 1x1 map and its flatten as a flatten and a linear layer."""
     found = shapes(gm, height, width)
     for node, module in module_nodes(gm):
         if not isinstance(module, ops.Conv2d) or len(node.users) != 1 or module.groups != 1:

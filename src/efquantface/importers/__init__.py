@@ -1,1 +1,1 @@
-"""Whatever a user calls a model, as a FaceModel."""
+"""Anything that a user can give as a model, as a FaceModel."""

@@ -1,4 +1,4 @@
-"""Which file a model is, and what a runtime's file expects of a crop. Needs no PyTorch."""
+"""The file that a user's model stands for, and the contract of a runtime's file. Needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from efquantface.importers.onnx.facts import OnnxFacts, read_facts
 from efquantface.importers.packs import is_pack, open_pack
 from efquantface.runtime.backends import own_backend
 
-_BAKED_IN = 8.0  # a graph that starts by dividing pixels by this or more, or subtracting it
+_BAKED_IN = 8.0  # a graph that first divides pixels by this or more, or subtracts it, normalizes
 
 
 def resolve(model: str | Path) -> Path:
-    """The file that a name, a run's directory, a pack of networks or a path stands for.
+    """The file that the name of a default, a run's folder, a pack of networks or a path stands for.
 
     Raises:
-        ModelFileError: there is no such file, or what lies there is not the file itself.
-        NotRecognizingError: a pack without a recognizer, or with several.
+        ModelFileError: there is no such file, or a pointer or web page stands in its place.
+        NotRecognizingError: a pack has no recognizer, or several.
     """
     if isinstance(model, str) and model in assets.MODELS:
         return assets.path_of(assets.MODELS[model])
@@ -32,8 +32,8 @@ def resolve(model: str | Path) -> Path:
             return student
         if not is_pack(path):
             raise ModelFileError(
-                f"{path}: a folder without student.safetensors is not a run, and without .onnx files "
-                "no pack of networks"
+                f"{path}: this folder is no run (it has no student.safetensors) and no pack of networks "
+                "(it has no .onnx files)"
             )
     if is_pack(path):
         return open_pack(path).recognizer
@@ -52,7 +52,7 @@ def onnx_contract(
     preprocess: str | None = None,
     size: tuple[int, int] | None = None,
 ) -> FaceContract:
-    """The contract of a runtime's file; see :func:`opened`."""
+    """The contract of a runtime's file; arguments and errors are those of :func:`opened`."""
     return opened(path, contract, preprocess, size)[0]
 
 
@@ -62,16 +62,16 @@ def opened(
     preprocess: str | None = None,
     size: tuple[int, int] | None = None,
 ) -> tuple[FaceContract, OnnxFacts | None]:
-    """The contract of a runtime's file, whatever operators are in it, and an ONNX file's facts.
+    """The contract of a runtime's file with any operators, and the facts of an ONNX file.
 
     Args:
-        path: with one of the endings of :mod:`~efquantface.runtime.backends`.
-        contract, preprocess: as the user declares them.
+        path: the file; its ending is one of :mod:`~efquantface.runtime.backends`.
+        contract, preprocess: those that the user declares; None for none.
         size: height and width of crops, for files that leave them open.
 
     Raises:
         ModelFileError: the file cannot be read.
-        ContractError: another runtime's file without a contract, or a declared one that does not fit.
+        ContractError: a file of another runtime has no contract, or a declared contract does not fit.
     """
     backend = own_backend(path)
     if backend is not None and backend.contract is not None:
@@ -83,20 +83,20 @@ def opened(
 def wanted_size(
     contract: FaceContract | None, size: tuple[int, int] | None
 ) -> tuple[int, int] | None:
-    """Height and width as the user says them, by themselves or in a contract."""
+    """Height and width that the user gives, as ``size`` or in a contract; None where neither."""
     return size if contract is None else (contract.height, contract.width)
 
 
 def find_contract(
     facts: OnnxFacts, path: Path, contract: FaceContract | None, preprocess: str | None
 ) -> tuple[FaceContract, list[str]]:
-    """Declared by the user, stored in the file, read off the graph's constants, or assumed.
+    """A file's contract: declared by the user, stored in the file, measured in the graph, or assumed.
 
     Returns:
-        The contract, and sentences about how it and the input were found.
+        The contract, and sentences on how contract and input were found.
 
     Raises:
-        ContractError: a declared contract does not fit, or a stored one cannot be read.
+        ContractError: a declared contract does not fit the file, or a stored one cannot be read.
     """
     said = list(facts.notes)
     base = FaceContract(

@@ -1,8 +1,8 @@
-"""The field's checkpoints: every way of naming tensors that is known, and the backbone behind it.
+"""The known dialects of checkpoints, each with its backbone.
 
-A dialect knows a tensor name that only its checkpoints have (whatever stands in front of it is the
-prefix of a wrapper: ``module.``, ``model.``, ``backbone.``), renames tensors to our backbones' names,
-and reads sizes off their shapes.
+A dialect knows a tensor's name that only its checkpoints have. What stands in front of this name is the
+prefix of a wrapper (``module.``, ``model.``, ``backbone.``). A dialect renames tensors to our backbones'
+names and reads sizes from their shapes.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Reader of dlib's own serialization, for the face-recognition ResNet (dlib_face_recognition_*.dat).
 
-The file nests layers: first the version numbers of every layer from the loss down to the input,
-then the payload of every layer from the input up to the loss. dlib packs an integer as a control
-byte (high bit: sign, low four bits: number of bytes) and little-endian bytes; a float as an integer
-mantissa and exponent; a tensor as version, four sizes and raw little-endian float32. Every byte is
-read and checked: what is left over, missing or different is an error with its offset.
+The file nests layers. First come the version numbers of all layers from the loss to the input, then the
+payloads of all layers from the input to the loss.
+
+dlib packs an integer as a control byte (high bit: sign, low four bits: number of bytes) and
+little-endian bytes. A float is an integer mantissa and an integer exponent. A tensor is a version, four
+sizes and raw little-endian float32. Every byte is read and checked. A byte left over, missing or
+different is an error with its offset.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass
 class DlibLayer:
-    """One layer with payload: its serialized name, parameters (flat) and integer attributes."""
+    """One layer with a payload: its serialized name, parameters (flat) and integer attributes."""
 
     name: str
     params: Float32
@@ -34,7 +36,7 @@ class DlibLayer:
 
 @dataclass
 class DlibNet:
-    """A parsed network: input constants and layers from the input up to the embedding."""
+    """A parsed network: constants of the input, and layers from the input to the embedding."""
 
     header: tuple[int, ...]
     input_mean: tuple[float, float, float]
@@ -105,7 +107,7 @@ class _Reader:
         return values
 
     def alias(self) -> list[int]:
-        """An alias_tensor: version, four sizes, and the (empty) tensor header it wraps."""
+        """An alias_tensor: version, four sizes, and the empty tensor header that it wraps."""
         self.expect(1, "alias version")
         return [self.integer() for _ in range(4)]
 
@@ -114,7 +116,7 @@ def read_dlib(path: Path) -> DlibNet:
     """Parse a dlib face-recognition file.
 
     Raises:
-        ModelFileError: the file is truncated, foreign, or holds bytes that are not accounted for.
+        ModelFileError: the file is truncated, of another kind, or holds bytes left over.
     """
     reader = _Reader(path.read_bytes(), path)
     reader.expect(1, "loss version")
@@ -128,7 +130,7 @@ def read_dlib(path: Path) -> DlibNet:
         header.append(version)
         if version not in (_ADD_LAYER, _TAG_OR_SKIP, 3):
             raise reader.fail(f"layer version {version} is not known")
-        if version == 3:  # the lowest layer, which holds the input layer itself
+        if version == 3:  # the lowest layer, which holds the input layer
             break
     mean, size = _input_layer(reader)
     payloads = sum(1 for version in header if version != _TAG_OR_SKIP)
@@ -157,9 +159,9 @@ def _layer(reader: _Reader) -> DlibLayer:
     if name not in _DETAILS:
         raise reader.fail(f"layer {name!r} is not one of {sorted(_DETAILS)}")
     layer = _DETAILS[name](reader, name)
-    for _ in range(3):  # set up, gradient stale, in-place: state of training, unused
+    for _ in range(3):  # training state, unused: set up, gradient stale, in place
         reader.boolean()
-    for _ in range(3):  # gradient, cached output, parameter gradient: empty once cleaned
+    for _ in range(3):  # gradient, cached output, parameter gradient: empty in a cleaned file
         if reader.tensor().size:
             raise reader.fail(f"layer {name!r} carries cached training tensors")
     return layer

@@ -1,9 +1,9 @@
 """dlib's face-recognition ResNet (29 convolutions) as a canonical graph.
 
-The layer sequence of ``dnn_face_recognition_ex``: 7x7/2 convolution, 3x3/2 max pooling, 14 residual
-blocks of two 3x3 convolutions each followed by a per-channel affine, global average pooling, and a
-fully connected layer without bias to 128 values. A block that halves the size has no padding in its
-first convolution, averages its shortcut 2x2 and adds tensors of different size by appending zeros.
+The layers of ``dnn_face_recognition_ex``: 7x7/2 convolution, 3x3/2 max pooling, 14 residual blocks,
+global average pooling, and a fully connected layer without bias to 128 values. A block has two 3x3
+convolutions, each followed by a per-channel affine. A block that halves the size has no padding in its
+first convolution and averages its shortcut 2x2. It adds tensors of different sizes by appending zeros.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from efquantface.graph.checking import check_runs
 from efquantface.graph.graph import INPUT, GraphBuilder
 from efquantface.importers.dlib_format import DlibLayer, DlibNet, read_dlib
 
-_INPUT_STD = 256.0  # dlib divides the mean-free pixel by 256
+_INPUT_STD = 256.0  # dlib subtracts the mean and divides by 256
 LICENCE = "CC0 (dlib_face_recognition_resnet_model_v1, Davis King)"
 
 
@@ -50,7 +50,7 @@ def load_dlib_resnet(path: Path) -> tuple[fx.GraphModule, FaceContract]:
 
 
 class _Assembler:
-    """Walks the layers from the input up, checking that each is the one the network has there."""
+    """Reads the layers from the input on, and checks that each is the one of dlib's network."""
 
     def __init__(self, net: DlibNet, path: Path) -> None:
         self.layers, self.path, self.next = net.layers, path, 0
@@ -58,7 +58,7 @@ class _Assembler:
         self.at = self.builder.add(
             "normalize", ops.Normalize(net.input_mean, (_INPUT_STD,) * 3), INPUT
         )
-        # channels, size of the tensor at ``self.at``: dlib's add pads by these
+        # channels and size of the tensor at ``self.at``; dlib's add pads by these
         self.channels, self.size = 3, net.input_size[0]
 
     def assemble(self) -> fx.GraphModule:
@@ -98,7 +98,7 @@ class _Assembler:
         return self.layers[self.next - 1]
 
     def convolution(self, name: str) -> None:
-        """A convolution and the affine after it."""
+        """A convolution and the affine behind it."""
         layer = self.pop("con_4")
         a = {k: int(v) for k, v in layer.attrs.items()}
         if a["in_channels"] != self.channels:
@@ -131,7 +131,7 @@ class _Assembler:
         self.size = (self.size - a["nr"]) // a["stride_y"] + 1
 
     def block(self, name: str) -> None:
-        """A residual block; where average pooling follows, its shortcut is averaged."""
+        """A residual block. Its shortcut is averaged where average pooling follows."""
         shortcut, shortcut_channels, shortcut_size = self.at, self.channels, self.size
         self.convolution(f"{name}_conv1")
         self.relu(f"{name}_relu1")

@@ -1,4 +1,4 @@
-"""Model files of other frameworks: recognized, and refused with the way back to a file that works."""
+"""Model files of other frameworks: recognized, and refused with what to do instead."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _ONNX = "give the float network that it was made from, as ONNX or as its PyTorch
 class _Format:
     name: str
     suffixes: tuple[str, ...]
-    magic: tuple[bytes, int] | None  # bytes, and where they stand
+    magic: tuple[bytes, int] | None  # bytes, and their offset
     way_back: str
-    beside: str = ""  # suffix of a file that has to stand beside it
+    beside: str = ""  # suffix of a file that must lie beside it
 
 
 _FORMATS = (
@@ -51,9 +51,9 @@ _FORMATS = (
 
 
 def foreign_format(path: Path) -> str | None:
-    """What a file of another framework is, and what to do; None where it is not one.
+    """What kind of file of another framework this is, and what to do; None for any other file.
 
-    A ``.bin`` is ncnn's only where a ``.param`` of its name stands beside it.
+    A ``.bin`` is ncnn's only if a ``.param`` of the same name lies beside it.
     """
     with path.open("rb") as stream:
         head = stream.read(16)

@@ -38,12 +38,12 @@ _IR_HEAD = {
 
 
 def ir_name(name: str) -> str:
-    """AdaFace's names, its one list of blocks still numbered through (``body.N``)."""
+    """AdaFace's names to ours. Blocks keep the numbers of their one list (``body.N``)."""
     return _named(name, _UNITS)
 
 
 def five_unit_name(name: str) -> str:
-    """Names of InsightFace_Pytorch, whose blocks have no BatchNorm between convolution and PReLU."""
+    """InsightFace_Pytorch's names to ours. Blocks have no BatchNorm between convolution and PReLU."""
     return _named(name, _FIVE_UNITS)
 
 
@@ -61,7 +61,7 @@ def _named(name: str, units: dict[str, str]) -> str:
 
 
 def ir(tensors: Tensors) -> nn.Module:
-    """The network of one list of blocks."""
+    """The network of a checkpoint with one list of blocks."""
     total = count(tensors, r"body\.(\d+)\.")
     if total:  # not renumbered
         raise NotRecognized(f"{total} blocks; known are {[sum(b) for b in DEPTHS.values()]}")
@@ -69,7 +69,7 @@ def ir(tensors: Tensors) -> nn.Module:
 
 
 def renumbered(tensors: Tensors) -> dict[str, Tensor]:
-    """``body.N`` as ``layerS.B``; also :func:`with_affine`."""
+    """Tensors of ``body.N`` renamed to ``layerS.B``; :func:`with_affine` is applied, too."""
     total = count(tensors, r"body\.(\d+)\.")
     depth = next((d for d, blocks in DEPTHS.items() if sum(blocks) == total), None)
     places = [

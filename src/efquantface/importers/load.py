@@ -1,4 +1,4 @@
-"""Whatever a user calls a model - a file, the name of a default, an ``nn.Module`` - as a FaceModel."""
+"""Anything that a user can give as a model (file, name of a default, ``nn.Module``), as a FaceModel."""
 
 from __future__ import annotations
 
@@ -34,21 +34,23 @@ def load_model(
     preprocess: str | None = None,
     size: tuple[int, int] | None = None,
 ) -> FaceModel:
-    """Load a network from a file, from the name of a default part, or from a module.
+    """Load a network from a file, by the name of a default, or from a module.
 
     Args:
         model: an ``.onnx`` file, a PyTorch or safetensors checkpoint of a known backbone, an
             efquantface ``.safetensors``, a run's directory, a pack of networks (folder or zip),
             dlib's ``.dat``, the name of a default (see ``efq models list``), or an ``nn.Module``.
-        contract: required for an ``nn.Module``; overrides what a file says otherwise.
+        contract: required for an ``nn.Module``; takes precedence over a file's own.
         preprocess: one of ``insightface``, ``adaface``, ``imagenet``, ``raw``, for files that do
             not say how pixels are normalized.
         size: height and width of crops, for ONNX files that leave them open.
 
     Raises:
-        ModelFileError: the file is missing, damaged, foreign or not a face-recognition network.
-        NotRecognizingError: a detector, or a pack without one recognizer.
-        ContractError: an ``nn.Module`` without a contract, or crops of a size that a file does not take.
+        ModelFileError: the file is missing, damaged, of another framework, or no face-recognition
+            network.
+        NotRecognizingError: the file is a detector, or a pack has no recognizer or several.
+        ContractError: an ``nn.Module`` has no contract, or the file takes crops of another size.
+        UnsupportedOperatorError: operators have no canonical form.
     """
     if isinstance(model, FaceModel):
         return model
@@ -97,7 +99,7 @@ def _from_onnx(
 def _from_checkpoint(
     path: Path, contract: FaceContract | None, preprocess: str | None
 ) -> FaceModel:
-    """A backbone recognized by its tensors' names, with the preprocessing of its family."""
+    """A backbone recognized by its tensors' names, with the preprocessing of its dialect."""
     found = recognize(path)
     size = found.dialect.size
     readings = found.dialect.readings(found.prefix)
@@ -118,7 +120,7 @@ def _from_checkpoint(
 
 
 def _pack_notes(model: str | Path) -> list[str]:
-    """What a pack of networks holds; nothing for a single file."""
+    """What a pack of networks holds, one line per file; empty for a single file."""
     path = Path(model)
     return (
         [f"in {path.name}: {line}" for line in open_pack(path).described] if is_pack(path) else []
@@ -126,6 +128,6 @@ def _pack_notes(model: str | Path) -> list[str]:
 
 
 def _over_pixels(graph: fx.GraphModule, contract: FaceContract) -> fx.GraphModule:
-    """The graph with its contract's normalization in front, folded into what is there."""
+    """The graph with its contract's normalization in front, merged with one that is there."""
     graph = prepend_normalize(graph, contract.mean, contract.std)
     return canonicalize(graph, contract.height, contract.width)

@@ -1,7 +1,7 @@
-"""What a network looks like from what goes in and comes out. Needs onnx only.
+"""What a network looks like, judged by its inputs and outputs. Needs onnx only.
 
-Packs of face analysis hold detectors, landmark and attribute networks beside the recognizer, and
-classifiers end in a value a person: none of these gives an embedding.
+Packs for face analysis hold detectors, landmark networks and attribute networks beside the recognizer.
+Classifiers end in one value per person. None of these gives an embedding.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import onnx
 from efquantface.errors import NotRecognizingError
 from efquantface.importers.onnx.proto import LEAST_EMBEDDING, stored_names
 
-_MOST = 4096  # values of an embedding; more are a value a class
-_MANY = 5  # outputs, as no recognizer has
-_CLASSES = frozenset({2622})  # of VGG-Face's classifier
-# two or three coordinates a point: 68, 98, 106 and 468 points, and InsightFace's 1k3d68
+_MOST = 4096  # values of an embedding, at most; more are one per class
+_MANY = 5  # outputs, more than recognizers have
+_CLASSES = frozenset({2622})  # VGG-Face's classifier
+# two or three coordinates per point: 68, 98, 106 and 468 points, and InsightFace's 1k3d68
 _LANDMARKS = {136: 68, 196: 98, 204: 68, 212: 106, 936: 468, 1404: 468, 3309: 68}
 _FEW = {
     1: "a score (quality, age or liveness)",
@@ -32,7 +32,7 @@ _WHOLE = "give the recognition network of the same pack"
 
 
 def looks_like(model: onnx.ModelProto) -> str:
-    """What a network is for, in a few words; ``RECOGNITION`` where nothing speaks against it."""
+    """What a network is for, in a few words; ``RECOGNITION`` where nothing contradicts it."""
     stored = stored_names(model)
     inputs = [i for i in model.graph.input if i.name not in stored]
     if len(inputs) != 1 or len(inputs[0].type.tensor_type.shape.dim) not in (0, 4):
@@ -43,11 +43,11 @@ def looks_like(model: onnx.ModelProto) -> str:
     said = [v for v in given if v is not None or len(given) >= _MANY]
     if len(said) == len(given) > 1 and not any(LEAST_EMBEDDING <= (v or 0) <= _MOST for v in said):
         return DETECTOR
-    return RECOGNITION  # as far as the file says it; the rest is seen once it is read
+    return RECOGNITION  # as far as the file declares it; more is known when it is read
 
 
 def _values(output: onnx.ValueInfoProto) -> int | None:
-    """Values for a face of an output, 0 where it is no vector, None where that is not said."""
+    """Values per face of an output; 0 where it is no vector, None where the file does not declare it."""
     if not output.type.tensor_type.HasField("shape"):
         return None
     dims = [d.dim_value for d in output.type.tensor_type.shape.dim]
@@ -58,7 +58,7 @@ def _values(output: onnx.ValueInfoProto) -> int | None:
 
 
 def what_gives(values: int) -> str:
-    """What gives so many values a face.
+    """What kind of network gives so many values per face.
 
     >>> what_gives(212), what_gives(8631), what_gives(512)
     ('106 landmarks', 'a classifier of 8,631 people', 'recognition')
@@ -73,10 +73,10 @@ def what_gives(values: int) -> str:
 
 
 def refuse_detectors(model: onnx.ModelProto, path: Path) -> None:
-    """Stop where a file's outputs are a detector's.
+    """Refuse a file whose outputs are a detector's.
 
     Raises:
-        NotRecognizingError: saying so.
+        NotRecognizingError: the file looks like a detector.
     """
     if looks_like(model) == DETECTOR:
         names = ", ".join(repr(o.name) for o in model.graph.output[:4])
@@ -87,7 +87,7 @@ def refuse_detectors(model: onnx.ModelProto, path: Path) -> None:
 
 
 def no_embedding(values: int) -> str | None:
-    """What gives another number of values than embeddings have, as a sentence; None for embeddings."""
+    """Why so many values per face are no embedding, as a sentence; None where they can be one."""
     look = what_gives(values)
     if look == RECOGNITION:
         return None

@@ -23,7 +23,7 @@ _FOAMLIU_BLOCKS = (  # features.N
 
 
 def mbf_name(name: str) -> str:
-    """arcface_torch's names: everything is a numbered layer of layers."""
+    """arcface_torch's names to ours. Its layers and their layers are numbered."""
     match = re.match(r"(layers\.(\d)|conv_sep|features)\.((?:layers\.\d+\.)+)(\w+)$", name)
     if match is None or (match[2] is not None and int(match[2]) >= len(_MBF_PLACES)):
         return name
@@ -60,7 +60,7 @@ _evolve_inner = rules(
 
 
 def evolve_name(name: str) -> str:
-    """The names of InsightFace_Pytorch, face.evoLVe and QuantFace."""
+    """The names of InsightFace_Pytorch, face.evoLVe and QuantFace to ours."""
     renamed = _evolve_inner(_evolve_places(name))
     return re.sub(r"\.prelu\.(\w+)$", r".act.\1", renamed)
 
@@ -89,7 +89,7 @@ _foamliu_head = rules(
 
 
 def foamliu_name(name: str) -> str:
-    """foamliu's names: blocks numbered through (``features.N``)."""
+    """foamliu's names to ours. Its blocks have one numbering (``features.N``)."""
     match = re.match(r"features\.(\d+)(\..+)", name)
     if match and int(match[1]) < len(_FOAMLIU_BLOCKS):
         return _FOAMLIU_BLOCKS[int(match[1])] + _foamliu_inner(match[2])
@@ -97,7 +97,7 @@ def foamliu_name(name: str) -> str:
 
 
 def mobilefacenet_from(tensors: Tensors, act: str, stem_act: str) -> nn.Module:
-    """The variant that our names and shapes describe; ``act`` where no slopes are stored."""
+    """The variant that our names and shapes describe. Activations without stored slopes are ``act``."""
     width = tensors["stem.conv.weight"].shape[0]
     stages = [count(tensors, rf"stage{n}\.(\d+)\.") for n in (1, 2, 3)]
     stem_blocks = count(tensors, r"stem_dw\.(\d+)\.")

@@ -1,4 +1,4 @@
-"""Any ``nn.Module`` to a canonical graph: traced with ``torch.fx``, or exported to ONNX in memory."""
+"""From any ``nn.Module`` to a canonical graph: traced by ``torch.fx``, or exported to ONNX in memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WRAPPERS = {
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The network inside wrappers that only say how it runs (``DataParallel``, ``torch.compile``)."""
+    """The network inside wrappers that only change how it runs (``DataParallel``, ``torch.compile``)."""
     while type(module).__name__ in _WRAPPERS:
         inner = getattr(module, _WRAPPERS[type(module).__name__])
         assert isinstance(inner, nn.Module)
@@ -39,15 +39,15 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def module_graph(module: nn.Module, contract: FaceContract) -> tuple[fx.GraphModule, list[str]]:
-    """A module as a canonical graph over its own normalized input, and a note where it was exported.
+    """A module as a canonical graph over its own normalized input, and notes for the user.
 
-    What ``torch.fx`` cannot trace, or what has no place in the vocabulary as it stands there, goes
-    through ``torch.onnx.export``. The module itself is not changed.
+    A module that ``torch.fx`` cannot trace, or whose trace has no canonical form, goes through
+    ``torch.onnx.export``; a note says so. The module itself is not changed.
 
     Raises:
-        ModelFileError: it gives another shape than the contract says, or holds values that are not
-            finite.
-        UnsupportedOperatorError: neither way leads to a graph; both reasons are named.
+        ModelFileError: the module gives another shape than the contract says, or holds values that are
+            not finite.
+        UnsupportedOperatorError: both ways fail; both reasons are named.
     """
     plain = _on_cpu(unwrapped(module))
     try:
@@ -56,7 +56,7 @@ def module_graph(module: nn.Module, contract: FaceContract) -> tuple[fx.GraphMod
         reason = str(error)
     what = type(plain).__name__
     problem = ""
-    for dynamic in (True, False):  # with a batch of one written in, more folds to constants
+    for dynamic in (True, False):  # with a fixed batch of 1 more nodes fold to constants
         try:
             graph = _exported(plain, contract, dynamic)
         except UnsupportedOperatorError as error:
@@ -70,7 +70,7 @@ def module_graph(module: nn.Module, contract: FaceContract) -> tuple[fx.GraphMod
 
 
 def _on_cpu(module: nn.Module) -> nn.Module:
-    """The module, or a copy in float32 on the CPU where it is elsewhere."""
+    """The module, or a float32 copy on the CPU where it is on another device or of another type."""
     values = [*module.parameters(), *module.buffers()]
     floats = [v for v in values if v.is_floating_point()]
     if all(v.device.type == "cpu" for v in values) and all(
@@ -84,8 +84,8 @@ def _exported(module: nn.Module, contract: FaceContract, dynamic: bool) -> fx.Gr
     """The graph of the module's ONNX form.
 
     Raises:
-        UnsupportedOperatorError: it cannot be exported, or its form cannot be imported.
-        ModelFileError: it gives another shape than the contract says.
+        UnsupportedOperatorError: the module cannot be exported, or its ONNX form cannot be imported.
+        ModelFileError: the module gives another shape than the contract says.
     """
     what = type(module).__name__
     example = torch.zeros(1, 3, contract.height, contract.width)
@@ -106,13 +106,13 @@ def _exported(module: nn.Module, contract: FaceContract, dynamic: bool) -> fx.Gr
                     output_names=names,
                     dynamic_axes=dict.fromkeys(["input", *names], axes) if dynamic else None,
                 )
-        except Exception as error:  # the exporter runs the user's own forward
+        except Exception as error:  # the exporter runs the user's forward
             raise UnsupportedOperatorError(
                 f"{what}: torch.onnx.export fails ({_first_line(error)})"
             ) from None
         proto = load_proto(target)
     wanted = [o for o in proto.graph.output if width(o) == contract.embedding_size]
-    if len(wanted) == 1:  # what else the module gives is left alone
+    if len(wanted) == 1:  # other results of the module are ignored
         del proto.graph.output[:]
         proto.graph.output.extend(wanted)
     try:
@@ -134,7 +134,7 @@ def _outputs(module: nn.Module, example: Tensor, what: str) -> int:
     try:
         with torch.no_grad():
             given = module(example)
-    except Exception as error:  # the user's own forward
+    except Exception as error:  # the user's forward raises anything
         size = f"{example.shape[3]}x{example.shape[2]}"
         raise UnsupportedOperatorError(
             f"{what}: does not run on a crop of {size}, the contract's size ({_first_line(error)})"
@@ -148,7 +148,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter's own log, which tells users of its next version, is not ours to show."""
+    """Hide the exporter's log, which is about its next version."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""How a repository names its tensors, as data: a signature, a renaming, a backbone, a preprocessing."""
+"""Dialects as data: a signature, a renaming, a backbone, a preprocessing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Tensors = Mapping[str, Tensor]
 
 
 class NotRecognized(Exception):
-    """The tensors begin like a dialect's and go on otherwise; the text says how."""
+    """Tensors have a dialect's signature but are otherwise not its own; the text says why."""
 
 
 def with_affine(tensors: Tensors) -> dict[str, Tensor]:
-    """The tensors, and the scale and shift that a last BatchNorm of ``affine=False`` leaves out."""
+    """The tensors, with ones and zeros as scale and shift of a last BatchNorm of ``affine=False``."""
     result = dict(tensors)
     for norm in ("features", "bn"):
         if f"{norm}.running_mean" in result and f"{norm}.weight" not in result:
@@ -29,20 +29,20 @@ def with_affine(tensors: Tensors) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Dialect:
-    """One way of naming.
+    """One way of naming a backbone's tensors.
 
     Attributes:
-        name: what it is called in messages.
-        signature: a tensor that every checkpoint of it has.
-        rename: a tensor's name in our backbone, or the same name where it has none.
-        prepare: renamed tensors as our backbone holds them.
+        name: of the dialect, for messages.
+        signature: a tensor that all its checkpoints have.
+        rename: from a tensor's name to our backbone's; other names are not changed.
+        prepare: from renamed tensors to those of our backbone.
         build: the backbone for renamed tensors; raises :class:`NotRecognized` or ``KeyError``.
-        preprocess: how these networks usually want their pixels (``contract.PREPROCESS``), the
-            likeliest first where networks of these names differ; faces decide.
-        by_prefix: the same where the names begin with a wrapper of another repository.
+        preprocess: normalizations of these networks (``contract.PREPROCESS``), the likeliest first.
+            Where there are several, faces decide.
+        by_prefix: the same for names with the prefix of another repository's wrapper.
         size: height and width of a crop.
-        template: landmark template of a crop (``contract.TEMPLATES``).
-        unused: pattern of the names that training alone needs; empty for none.
+        template: alignment template of a crop (``contract.TEMPLATES``).
+        unused: pattern of names that only training needs; empty for none.
     """
 
     name: str
@@ -57,12 +57,12 @@ class Dialect:
     prepare: Callable[[Tensors], dict[str, Tensor]] = with_affine
 
     def readings(self, prefix: str) -> tuple[str, ...]:
-        """The preprocessings of checkpoints with this prefix, the likeliest first."""
+        """Normalizations of checkpoints with this prefix, the likeliest first."""
         return next((how for start, how in self.by_prefix if prefix == start), self.preprocess)
 
 
 def rules(*given: tuple[str, str]) -> Callable[[str], str]:
-    """Rename by the first rule (pattern of the whole beginning, replacement) that fits."""
+    """A renaming by the first rule (pattern of the name's beginning, replacement) that matches."""
     compiled = [(re.compile(pattern), replacement) for pattern, replacement in given]
 
     def rename(name: str) -> str:
@@ -76,11 +76,11 @@ def rules(*given: tuple[str, str]) -> Callable[[str], str]:
 
 
 def count(tensors: Tensors, pattern: str) -> int:
-    """How many different first groups of ``pattern`` the names have."""
+    """How many different values the first group of ``pattern`` has in the names."""
     found = {m.group(1) for m in (re.match(pattern, name) for name in tensors) if m}
     return len(found)
 
 
 def same_name(name: str) -> str:
-    """For checkpoints in our own names."""
+    """The renaming of checkpoints with our own names: none."""
     return name

@@ -1,4 +1,4 @@
-"""Packs of networks, folders or zip files like InsightFace's buffalo_l: the recognizer in them."""
+"""Packs of networks (folders or zip files, such as InsightFace's buffalo_l), and their recognizer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Pack:
 
     Attributes:
         recognizer: the one file that recognizes faces.
-        described: what each file is, a line each.
+        described: one line per file that says what it is.
     """
 
     recognizer: Path
@@ -29,27 +29,27 @@ class Pack:
 
 
 def is_pack(path: Path) -> bool:
-    """A folder with ONNX files in it, or a zip file of that name."""
+    """Whether a path is a folder with ONNX files or a file that ends in .zip."""
     if path.is_dir():
         return any(True for _ in path.glob("*.onnx")) or any(True for _ in path.glob("*/*.onnx"))
     return path.suffix.lower() == ".zip" and path.is_file()
 
 
 def open_pack(path: Path) -> Pack:
-    """Look at every network of a pack, and take the one that recognizes faces.
+    """Look at all networks of a pack and take the recognizer.
 
-    That of a zip file is unpacked into the cache.
+    The recognizer of a zip file is unpacked into the cache.
 
     Raises:
-        NotRecognizingError: none of them does, or several; each is named for what it looks like.
-        ModelFileError: a zip file that cannot be read.
+        NotRecognizingError: no network recognizes faces, or several do; all are listed.
+        ModelFileError: the zip file cannot be read.
     """
     return _open(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=4)
 def _open(path: Path, changed: int) -> Pack:
-    """Once for a state of the pack: it holds hundreds of megabytes."""
+    """Read once per state of the pack, which has hundreds of megabytes."""
     if path.is_dir():
         files = sorted([*path.glob("*.onnx"), *path.glob("*/*.onnx")])
         looks = {str(f.relative_to(path)): _look(f.read_bytes()) for f in files}
@@ -62,14 +62,14 @@ def _open(path: Path, changed: int) -> Pack:
             return Pack(_unpacked(archive, _recognizer(path, looks), path), _lines(looks))
     except EfqError:
         raise
-    except Exception as error:  # zipfile and what it unpacks with raise many kinds
+    except Exception as error:  # zipfile and its decompressors raise many kinds
         raise ModelFileError(
             f"{path}: not a readable zip file ({error}); download it again"
         ) from None
 
 
 def _look(data: bytes) -> str:
-    import onnx  # whether a path is a pack is asked before anything heavy is imported
+    import onnx  # heavy; :func:`is_pack` works without it
     from google.protobuf.message import DecodeError
 
     from efquantface.importers.looks import looks_like
@@ -100,7 +100,7 @@ def _recognizer(path: Path, looks: dict[str, str]) -> str:
 
 
 def _unpacked(archive: zipfile.ZipFile, name: str, path: Path) -> Path:
-    """The recognizer in the cache, with files of its name beside it (weights outside of the file)."""
+    """The recognizer in the cache, with the files of its name that hold its weights."""
     folder = cache_dir() / "packs" / file_sha256(path)[:16]
     inside, stem = PurePosixPath(name).parent, PurePosixPath(name).stem
     for member in archive.infolist():

@@ -29,9 +29,9 @@ class Recognized:
 
     Attributes:
         module: in evaluation mode.
-        dialect: the way of naming it was recognized by.
-        prefix: what stood in front of all names.
-        notes: what was left out.
+        dialect: the dialect of its names.
+        prefix: of all names.
+        notes: what was left out, in sentences.
     """
 
     module: nn.Module
@@ -44,8 +44,8 @@ def recognize(path: Path) -> Recognized:
     """Load a checkpoint into the backbone that its tensors' names and shapes describe.
 
     Raises:
-        ModelFileError: the file cannot be read, its names are of no known network, or tensors are
-            missing, unexpected or of another shape; all of them are named.
+        ModelFileError: the file cannot be read, or no dialect has its names. Or tensors are missing,
+            unexpected or of another shape; the first of each kind are named.
     """
     dictionaries = read_dictionaries(path)
     place, dialect, prefix = _dialect(dictionaries, path)
@@ -80,7 +80,7 @@ def recognize(path: Path) -> Recognized:
 
 
 def _dialect(dictionaries: Mapping[str, Tensors], path: Path) -> tuple[str, Dialect, str]:
-    """The first dictionary that speaks a dialect, the dialect, and the prefix of its names."""
+    """The place of the first dictionary with a dialect's names, the dialect, and the names' prefix."""
     for place, tensors in dictionaries.items():
         for dialect in DIALECTS:
             for name in tensors:
@@ -96,7 +96,7 @@ def _dialect(dictionaries: Mapping[str, Tensors], path: Path) -> tuple[str, Dial
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Load all weights, or name everything that does not fit."""
+    """Load all weights, or raise an error that names what does not fit."""
     wanted = {k: v for k, v in module.state_dict().items() if not k.endswith(_BOOKKEEPING)}
     shaped = {
         k: v.reshape(wanted[k].shape) if k in wanted and _same_values(v, wanted[k]) else v
@@ -121,7 +121,7 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
 
 
 def _same_values(have: Tensor, want: Tensor) -> bool:
-    """A 1x1 convolution's weight for a linear layer, slopes with axes of length 1."""
+    """Whether only axes of length 1 differ: a 1x1 convolution's weight for a linear layer, slopes."""
     return have.numel() == want.numel() and [s for s in have.shape if s != 1] == [
         s for s in want.shape if s != 1
     ]

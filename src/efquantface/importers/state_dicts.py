@@ -18,7 +18,7 @@ from efquantface.text import utf8_name
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".pkl", ".safetensors")
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "backbone", "net", "network", "encoder")
-# what training checkpoints hold beside tensors, and what only carries values
+# types that training checkpoints hold beside tensors
 _PLAIN: list[Any] = [
     Namespace,
     np.dtype,
@@ -26,17 +26,17 @@ _PLAIN: list[Any] = [
     np.dtypes.Float64DType,
     np.dtypes.Int64DType,
 ]
-_FEW = 4  # fewer tensors are no network
+_FEW = 4  # tensors of a network, at least
 
 
 def read_dictionaries(path: Path) -> dict[str, dict[str, Tensor]]:
-    """All dictionaries of tensors in a checkpoint, by their places in it, the likeliest first.
+    """All dictionaries of tensors in a checkpoint, by their place in it, the likeliest first.
 
-    Tensors are float32 where they are floating point, and on the CPU. Training checkpoints hold
-    several: the network, a head, what the optimizer keeps. A file of one has the place ``""``.
+    Floating-point tensors are float32; all are on the CPU. Training checkpoints hold several
+    dictionaries: the network, a head, the optimizer's state. The place of a file's only one is ``""``.
 
     Raises:
-        ModelFileError: the file is damaged, holds a pickled module or a TorchScript program, or no
+        ModelFileError: the file is damaged, is a pickled module or a TorchScript program, or holds no
             state dict.
     """
     if path.suffix == ".safetensors":
@@ -80,11 +80,11 @@ def _is_torchscript(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False  # what it is instead, is said by whoever reads it
+        return False  # the reader of the file says what it is
 
 
 def _dictionaries(stored: Any, place: str = "", depth: int = 3) -> dict[str, dict[str, Tensor]]:
-    """Dictionaries of tensors in what was stored, the usual wrappers first."""
+    """Dictionaries of tensors in a stored object, the usual wrappers first."""
     if isinstance(stored, list | tuple):  # (epoch, weights)
         stored = dict(enumerate(stored))
     if not isinstance(stored, Mapping):

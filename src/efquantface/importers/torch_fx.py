@@ -1,4 +1,4 @@
-"""An ``nn.Module`` to a canonical graph, by tracing it with ``torch.fx``."""
+"""From an ``nn.Module`` to a canonical graph, by tracing it with ``torch.fx``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CANONICAL = frozenset(ops.OPERATORS.values())
 
 
 class _Tracer(fx.Tracer):
-    """Traces through containers and user classes down to PyTorch's own layers."""
+    """Traces through containers and users' classes to PyTorch's own layers."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return _is_canonical(m) or (
@@ -31,7 +31,7 @@ class _Tracer(fx.Tracer):
 
 
 def _is_canonical(module: nn.Module) -> bool:
-    """Whether a module is in the vocabulary already, or says itself what it is there."""
+    """Whether a module is one of our operators, or gives its canonical form itself."""
     return type(module) in _CANONICAL or hasattr(module, "canonical")
 
 
@@ -43,8 +43,8 @@ def import_module(module: nn.Module, contract: FaceContract) -> fx.GraphModule:
     Raises:
         ModelFileError: the module gives another shape than the contract says, or holds values that are
             not finite.
-        UnsupportedOperatorError: the module cannot be traced, or has operations without a canonical
-            form; all of them are named.
+        UnsupportedOperatorError: the module cannot be traced, or operations have no canonical form; all
+            are named.
     """
     what = type(module).__name__
     for name, value in module.state_dict().items():
@@ -53,12 +53,12 @@ def import_module(module: nn.Module, contract: FaceContract) -> fx.GraphModule:
     try:
         with evaluating(module):
             traced = _Tracer().trace(module)
-    except Exception as error:  # tracing runs the user's own forward
+    except Exception as error:  # tracing runs the user's forward
         raise UnsupportedOperatorError(f"{what} cannot be traced ({error})") from None
     example = torch.zeros(1, 3, contract.height, contract.width)
     context = Context(GraphBuilder(), {INPUT: example})
     values: dict[fx.Node, str] = {}
-    sizes: set[fx.Node] = set()  # what only feeds the arguments of a reshape
+    sizes: set[fx.Node] = set()  # nodes that only compute arguments of a reshape
     problems: list[str] = []
     output = ""
     for node in traced.nodes:
@@ -70,7 +70,7 @@ def import_module(module: nn.Module, contract: FaceContract) -> fx.GraphModule:
             elif _is_size(node, values, sizes):
                 sizes.add(node)
             elif any(a not in values and a not in sizes for a in node.all_input_nodes):
-                continue  # follows a node that has been reported already
+                continue  # it reads a node that is reported already
             elif node.op == "call_module":
                 child = module.get_submodule(str(node.target))
                 values[node] = _module(context, node, child, values)
@@ -96,7 +96,7 @@ def import_module(module: nn.Module, contract: FaceContract) -> fx.GraphModule:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and back to what each part was in."""
+    """A context in which the module is in evaluation mode; each part's own mode comes back."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
@@ -107,12 +107,12 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _called(node: fx.Node) -> str:
-    """An operation by a name that users know."""
+    """The name of an operation, for messages."""
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "?")
 
 
 def _is_size(node: fx.Node, values: dict[fx.Node, str], sizes: set[fx.Node]) -> bool:
-    """Whether a node is a shape, an entry of one, or computed from entries only."""
+    """Whether a node is a shape, an entry of a shape, or computed from such entries only."""
     inputs = node.all_input_nodes
     if node.op not in ("call_function", "call_method") or not inputs:
         return False
@@ -279,7 +279,7 @@ def _call(context: Context, node: fx.Node, values: dict[fx.Node, str]) -> str:
 
 
 def _reshape(context: Context, node: fx.Node, source: str, shape: tuple[int, ...]) -> str:
-    """Anything that ends as (N, features); checked against what the call would give."""
+    """A reshape that ends as (N, features); its shape is compared with the call's own."""
     features = Tensor.numel(context.examples[source])
     wanted = node.args[1:]
     if len(wanted) == 1 and isinstance(wanted[0], tuple | list):

@@ -26,7 +26,8 @@ from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.recipe import Recipe
 
-READING, EMBEDDING, PRUNING = "reading", "teacher's embeddings", "pruning"
+READING, EMBEDDING, CHOOSING = "reading", "teacher's embeddings", "choosing"
+PRUNING = "pruning"
 START, TRAINING, EXPORT = "ranges and rounding", "fine-tuning", "export"
 EVALUATION, SPEED, REPORT = "evaluation", "speed", "report"
 
@@ -40,8 +41,10 @@ _REPORT_SECONDS = 3.0
 
 def stages(recipe: Recipe) -> tuple[str, ...]:
     """The stages of a run, in order."""
-    names = (READING, EMBEDDING, PRUNING, START, TRAINING, EXPORT, EVALUATION, SPEED, REPORT)
+    made = (PRUNING, START, TRAINING, EXPORT, EVALUATION, SPEED, REPORT)
+    names = (READING, EMBEDDING, CHOOSING, *made)
     left_out = {
+        CHOOSING: recipe.target is None,
         PRUNING: recipe.prune is None,
         START: not recipe.quantizes,
         TRAINING: not recipe.training.epochs,

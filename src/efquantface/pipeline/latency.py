@@ -7,125 +7,141 @@ counts better than others. So candidates are exported as they would be delivered
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from efquantface.embedding.benchmark import benchmark
-from efquantface.embedding.embedder import Embedder
 from efquantface.errors import RecipeError
-from efquantface.export.onnx_writer import to_onnx
+from efquantface.graph.macs import macs
 from efquantface.graph.model import FaceModel
+from efquantface.pipeline.clock import Measure
 from efquantface.prune.goal import Latency
 from efquantface.prune.prune import Pruned, prune, scores_of
-from efquantface.quantize.placement import quantize
-from efquantface.quantize.ranges import set_ranges
-from efquantface.quantize.scheme import Scheme
-from efquantface.runtime.sessions import onnxruntime_session, run_onnxruntime
+from efquantface.prune.shorter import Shorter
 
-_ROUNDS = 25
 _TRIES = 7
 _MOST = 0.97  # more than any floor leaves
 _NEAR = 0.97  # of the goal: no need to look for a network that takes longer
-_CROPS = 4
-
-
-Measure = Callable[[FaceModel], float]
-
-
-class Clock:
-    """Ms of one crop on one thread, in ONNX Runtime, of a float model's student.
-
-    The first model is timed by itself. Later ones are timed in turns with it and stand to it by
-    the median of their ratios, so that other work on the machine slows both.
-    """
-
-    def __init__(self, scheme: Scheme | None, crops: Tensor) -> None:
-        """``scheme``: None where students stay float; ``crops`` (N,3,H,W): ranges are set on them."""
-        self.scheme, self.crops = scheme, crops
-        self.first: tuple[Embedder, float] | None = None
-
-    def __call__(self, model: FaceModel) -> float:
-        if self.scheme is not None:
-            model = quantize(model, self.scheme)
-            set_ranges(model.graph, [self.crops])
-        session = onnxruntime_session(to_onnx(model).SerializeToString(), 1, "cpu")
-        embedder = Embedder(model.contract, "student", "onnxruntime", run_onnxruntime(session))
-        if self.first is None:
-            (timing,) = benchmark([("first", embedder)], batches=(1,), rounds=3 * _ROUNDS)
-            self.first = embedder, timing.median_ms
-            return timing.median_ms
-        first, ms = self.first
-        models = [("first", first), ("student", embedder)]
-        return ms / benchmark(models, batches=(1,), rounds=_ROUNDS)[1].ratio
 
 
 def prune_to(
     model: FaceModel,
     batches: list[Tensor],
     goal: float,
-    scheme: Scheme | None,
+    measure: Measure,
     *,
-    importance: str = "taylor",
-    round_to: int = 8,
-    seed: int = 0,
     say: Callable[[str], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda *_: None,
-    measure: Measure | None = None,
+    **options: Any,
 ) -> tuple[Pruned, Latency]:
-    """Prune as little as brings the student to ``goal`` ms.
+    """Prune as little as brings the student to ``goal`` ms, channels alone.
 
     Args:
-        model, batches, importance, round_to, seed, progress: as for
-            :func:`~efquantface.prune.prune.prune`.
+        model, batches, progress: as for :func:`~efquantface.prune.prune.prune`.
         goal: ms for one crop on one thread.
-        scheme: bits of the student; None where it stays float.
+        measure: ms of a float model's student (:class:`~efquantface.pipeline.clock.Clock`), asked for
+            ``model`` first.
         say: told of every candidate.
-        measure: ms of a float model's student, asked for ``model`` first; a :class:`Clock` where None.
+        options: ``importance``, ``round_to`` and ``seed`` of ``prune``.
 
     Raises:
         RecipeError: the network is that fast already, or the smallest one is not.
     """
-    timed = measure or Clock(scheme, batches[0][:_CROPS])
-    before = timed(model)
-    say(f"not pruned: {before:.2f} ms a crop on one thread, the goal is {goal:g} ms")
-    if before <= goal:
+    before = time_before(model, goal, measure, say)
+    importance, seed = options.get("importance", "taylor"), options.get("seed", 0)
+    options["scores"] = scores_of(model, batches, importance, seed=seed)
+    share = least_share(model, batches, goal, measure, say=say, **options)
+    made, after = reach(model, batches, goal, share, measure, say=say, progress=progress, **options)
+    return made, Latency(goal, before, after)
+
+
+def time_before(
+    model: FaceModel, goal: float | None, measure: Measure, say: Callable[[str], None]
+) -> float:
+    """Ms of the network as it is.
+
+    Raises:
+        RecipeError: they meet the goal.
+    """
+    before = measure(model)
+    asked = "" if goal is None else f", the goal is {goal:g} ms"
+    say(f"not pruned: {before:.2f} ms a crop on one thread{asked}")
+    if goal is not None and before <= goal:
         raise RecipeError(f"--prune {goal:g}ms: {before:.2f} ms already, nothing has to be pruned")
-    first = scores_of(model, batches, importance, seed=seed)
+    return before
+
+
+def least_share(
+    model: FaceModel,
+    batches: list[Tensor],
+    goal: float,
+    measure: Measure,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    **options: Any,
+) -> float:
+    """The least share of multiply-accumulates without which the student takes ``goal`` ms.
+
+    Args:
+        options: of :func:`~efquantface.prune.prune.prune`.
+
+    Raises:
+        RecipeError: no share does.
+    """
+    shorter: Shorter | None = options.get("shorter")
+    least = 0.0
+    if shorter is not None:
+        size = (model.contract.height, model.contract.width)
+        least = 1 - float(macs(shorter.model.graph, *size)) / float(macs(model.graph, *size))
+        if measure(shorter.model) <= goal:
+            return least
 
     def candidate(share: float) -> float:
         """Time with this share removed; NaN where floors do not allow it."""
         try:
-            made = prune(
-                model, batches, share, importance=importance, round_to=round_to,
-                rounds=1, recover=False, seed=seed, scores=first,
-            )  # fmt: skip
+            once = {**options, "rounds": 1, "recover": False}
+            made = prune(model, batches, share, **once)
         except RecipeError:
             return float("nan")
-        found = timed(made.model)
+        found = measure(made.model)
         say(f"{made.share:.0%} of multiply-accumulates removed: {found:.2f} ms")
         return found
 
-    share = _search(candidate, goal, before)
+    return _search(candidate, goal, measure(model), least)
+
+
+def reach(
+    model: FaceModel,
+    batches: list[Tensor],
+    goal: float,
+    share: float,
+    measure: Measure,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    **options: Any,
+) -> tuple[Pruned, float]:
+    """Prune by ``share``, and by more where that is not fast enough yet; gives the ms, too.
+
+    Raises:
+        RecipeError: no share is.
+    """
     while True:
-        pruned = prune(
-            model, batches, share, importance=importance, round_to=round_to, seed=seed,
-            progress=progress, scores=first,
-        )  # fmt: skip
-        after = timed(pruned.model)
+        pruned = prune(model, batches, share, **options)
+        after = measure(pruned.model)
         say(f"pruned {pruned.share:.0%}: {after:.2f} ms")
         if after <= goal:
-            return pruned, Latency(goal, before, after)
+            return pruned, after
         # other channels went in the second round, or the machine was busy: a little more
         share += 0.02
         if share >= _MOST:
             raise RecipeError(f"--prune {goal:g}ms: got to {after:.2f} ms, not further")
 
 
-def _search(candidate: Callable[[float], float], goal: float, before: float) -> float:
+def _search(candidate: Callable[[float], float], goal: float, before: float, least: float) -> float:
     """The least share that meets the goal, by halving the interval it lies in."""
-    low, high = 0.0, _MOST
-    fastest, reached = before, 0.0
+    low, high = least, _MOST
+    fastest, reached = before, least
     met: float | None = None
     for _ in range(_TRIES):
         share = (low + high) / 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -20,8 +21,11 @@ from efquantface.files import write_text
 from efquantface.graph.checkpoint import save_checkpoint
 from efquantface.graph.model import FaceModel
 from efquantface.pipeline import estimate
+from efquantface.pipeline.choose import with_choice
+from efquantface.pipeline.clock import Clock, Timings
 from efquantface.pipeline.compare import compare, time_files, without_vnni
 from efquantface.pipeline.deliver import export_student, restore_length
+from efquantface.pipeline.depth import prune_by_time
 from efquantface.pipeline.handed_on import shared_start
 from efquantface.pipeline.inputs import Inputs
 from efquantface.pipeline.latency import prune_to
@@ -35,6 +39,7 @@ from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import layer_errors
 from efquantface.quantize.scheme import Scheme
 from efquantface.recipe import Recipe
+from efquantface.report import sentences
 from efquantface.report.card import model_card
 from efquantface.report.page import write_report
 from efquantface.report.provenance import Provenance
@@ -68,10 +73,11 @@ class CompressResult:
 
 def work(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
     """The method, top to bottom."""
+    with run.console.stage(estimate.EMBEDDING):
+        bank = teacher_bank(run, inputs)
+    run, choice = with_choice(run, inputs, bank)
     recipe, console, files = run.recipe, run.console, run.directory
     teacher, faces = inputs.teacher, inputs.faces
-    with console.stage(estimate.EMBEDDING):
-        bank = teacher_bank(run, inputs)
     pruned: Pruned | None = None
     latency: Latency | None = None
 
@@ -118,6 +124,7 @@ def work(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
         without_vnni=saturated,
         speed=speed,
         choices=start.choices,
+        choice=choice,
         pruned=pruned,
         latency=latency,
         reconstructed=recipe.reconstructs,
@@ -125,6 +132,8 @@ def work(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
         caveat=caveat,
         provenance=Provenance.of(recipe, inputs.digests, environment()["packages"], files.onnx),
     )
+    for line in sentences.target(results):
+        console.log(line)
     with console.stage(estimate.REPORT):
         _report(run, inputs, results)
     return CompressResult(files, student, results, parity)
@@ -150,22 +159,36 @@ def _prune(
     recipe, console, goal, latency = run.recipe, run.console, run.recipe.prune_goal, None
     if goal is None:
         return None, None
-    with console.stage(estimate.PRUNING), console.bar("pruning channels") as advance:
+    with console.stage(estimate.PRUNING), console.bar("pruning") as advance:
         options: dict[str, Any] = {
             "importance": recipe.importance,
-            "round_to": recipe.round_to,
+            "round_to": recipe.channels_round_to,
             "seed": recipe.seed,
             "progress": advance,
         }
-        if goal.ms is None:
-            assert goal.share is not None
+        if goal.share is not None and not recipe.prunes_by_time:
             pruned = prune(model, batches, goal.share, **options)
         else:
-            scheme = recipe.scheme if recipe.quantizes else None
-            pruned, latency = prune_to(model, batches, goal.ms, scheme, say=console.log, **options)
+            clock = Clock(recipe.scheme if recipe.quantizes else None, _timings(run))
+            options["say"] = console.log
+            if recipe.prunes_by_time:
+                pruned, latency = prune_by_time(model, batches, goal, clock, **options)
+            else:
+                assert goal.ms is not None
+                pruned, latency = prune_to(model, batches, goal.ms, clock, **options)
     for line in pruned.describe():
         console.log(line)
     return pruned, latency
+
+
+def _timings(run: Run) -> Timings:
+    """Those of a run that is gone on with, or that the recipe names, to begin with."""
+    known: dict[str, float] = {}
+    if run.recipe.timings is not None:
+        known |= Timings.read(Path(run.recipe.timings))
+    if run.resume and run.directory.timings.is_file():
+        known |= Timings.read(run.directory.timings)
+    return Timings(run.directory.timings, known)
 
 
 def _start(run: Run, model: FaceModel, batches: list[Tensor]) -> Start:

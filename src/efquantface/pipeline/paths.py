@@ -32,6 +32,8 @@ def check_inputs(recipe: Recipe) -> None:
     check_model_and_faces(recipe.teacher, recipe.faces)
     if recipe.exclude is not None:
         check_file(recipe.exclude, "--exclude")
+    if recipe.timings is not None:
+        check_file(recipe.timings, "--timings")
     if recipe.evaluation.group_by is not None:
         check_file(recipe.evaluation.group_by, "--group-by")
     for text in recipe.evaluation.eval:

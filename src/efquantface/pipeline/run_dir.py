@@ -63,9 +63,19 @@ class RunDir:
         return self.path / "inputs.json"
 
     @property
+    def choice(self) -> Path:
+        """What was tried for a target, and what was chosen; a resumed run goes on with it."""
+        return self.path / "choice.json"
+
+    @property
     def bank(self) -> Path:
         """The teacher's embeddings while a run goes on, where memory and cache do not hold them."""
         return self.path / "teacher.npy"
+
+    @property
+    def timings(self) -> Path:
+        """Ms of the networks that a choice by time was made among."""
+        return self.path / "timings.json"
 
     @property
     def environment(self) -> Path:
@@ -191,8 +201,11 @@ class RunDir:
     def write_pinned(self, recipe: Recipe, scheme: Scheme) -> None:
         """Write pinned.yaml: the recipe with the bits that a budget chose, layer by layer."""
         layers = {pattern: str(bits) for pattern, bits in scheme.layers}
-        pinned = recipe.model_copy(update={"budget": None, "layers": layers})
-        write_text(self.path / "pinned.yaml", pinned.to_yaml())
+        self.pin(recipe.model_copy(update={"budget": None, "layers": layers}))
+
+    def pin(self, recipe: Recipe) -> None:
+        """Write pinned.yaml: a recipe in which nothing is left to choose."""
+        write_text(self.path / "pinned.yaml", recipe.to_yaml())
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write metrics.json whole."""
@@ -227,7 +240,10 @@ class Run:
         return max(default_threads() // self.ranks.local_count, 1)
 
 
-_STARTED = {"recipe.yaml", "env.json", "inputs.json", "log.txt", "pinned.yaml"}
+_STARTED = {
+    *("recipe.yaml", "timings.json", "env.json", "inputs.json", "log.txt"),
+    *("pinned.yaml", "choice.json"),
+}
 _MAY_CHANGE = (
     *("threads", "devices", "faces_gb", "report_faces", "benchmark", "evaluation", "training"),
 )

@@ -1,4 +1,4 @@
-"""Prunes a float network to a share of its multiply-accumulates."""
+"""Prunes a float network to a share of its multiply-accumulates: channels, and whole blocks first."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from efquantface.prune.allocate import Cost, choose
 from efquantface.prune.channels import ChannelGroup, Channels
 from efquantface.prune.importance import IMPORTANCES, magnitude, taylor
 from efquantface.prune.refit import refit
+from efquantface.prune.shortcuts import without_zero_channels
+from efquantface.prune.shorter import Shorter
 
 _ROUNDS = 8  # scores of the channels that stay change with those that went, and so do the fits
 
@@ -30,6 +32,7 @@ class Pruned:
         macs_before, macs: multiply-accumulates of a crop.
         layers: (name, output channels before, after) of each layer, in order.
         whole: layers whose channels stay, with the reason.
+        blocks: residual blocks that are gone; their layers have no channels after.
     """
 
     model: FaceModel
@@ -37,6 +40,7 @@ class Pruned:
     macs: float
     layers: list[tuple[str, int, int]]
     whole: dict[str, str]
+    blocks: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
@@ -50,15 +54,19 @@ class Pruned:
             "macs": self.macs,
             "layers": self.layers,
             "whole": self.whole,
+            "blocks": list(self.blocks),
         }
 
     def describe(self) -> list[str]:
         """Lines for the log."""
-        fewer = sum(after < before for _, before, after in self.layers)
+        fewer = sum(0 < after < before for _, before, after in self.layers)
         lines = [
             f"pruned {self.share:.0%} of {self.macs_before / 1e6:,.0f} million "
             f"multiply-accumulates: {fewer} of {len(self.layers)} layers have fewer channels"
         ]
+        if self.blocks:
+            some = "block" if len(self.blocks) == 1 else "blocks"
+            lines.append(f"{len(self.blocks)} residual {some} removed: {', '.join(self.blocks)}")
         reasons: dict[str, list[str]] = {}
         for name, why in self.whole.items():
             reasons.setdefault(why, []).append(name)
@@ -80,6 +88,7 @@ def prune(
     recover: bool = True,
     seed: int = 0,
     scores: dict[str, Tensor] | None = None,
+    shorter: Shorter | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Pruned:
     """A copy of a float model without the channels that its embedding misses least.
@@ -94,7 +103,8 @@ def prune(
         rounds: removed in so many steps, scores found anew each time.
         recover: fit the layers that read removed channels to the teacher's outputs, in closed form.
         seed: of random directions and positions.
-        scores: :func:`scores_of` the model, where they are known.
+        scores: :func:`scores_of` the model, or of ``shorter``, where they are known.
+        shorter: the model without some blocks; what is missing to the share goes by channels.
         progress: called with (done, total).
 
     Raises:
@@ -104,16 +114,18 @@ def prune(
     if not 0 < share < 1:
         raise RecipeError(f"--prune {share:g}: the share of multiply-accumulates to remove, 0 to 1")
     size = (model.contract.height, model.contract.width)
-    channels = _channels(model)
+    whole = without_zero_channels(model.graph, *size)
+    channels = _channels(model if shorter is None else shorter.model)
     sizes = {group.name: group.size for group in channels.groups}
     before = float(macs(model.graph, *size))
-    graph, left = channels.original, before
-    groups = channels.groups
-    for turn in range(rounds):
+    graph, groups = channels.original, channels.groups
+    left = before if shorter is None else float(macs(graph, *size))
+    lost = 1 - left / before
+    for turn in range(rounds if share > lost else 0):
         known = scores if turn == 0 else None
         score = known or _score(graph, groups, batches, importance, seed)
         cost = Cost.of(graph, groups, size)
-        goal = before * (1 - share * (turn + 1) / rounds)
+        goal = before * (1 - lost - (share - lost) * (turn + 1) / rounds)
         removed = choose(score, cost, goal, round_to=round_to, floor=floor, sizes=sizes)
         for group in groups:
             channels.remove(group, removed[group.name])
@@ -121,13 +133,15 @@ def prune(
         graph = channels.finish()
         left = cost.total({group.name: group.size for group in groups})
         if recover:
-            refit(graph, channels.original, batches, channels.kept, seed=seed)
+            stands_for = None if shorter is None else shorter.stands_for
+            refit(graph, whole, batches, channels.kept, stands_for=stands_for, seed=seed)
             channels.take(graph)
         progress(turn + 1, rounds)
-    sizes_of = _sizes(channels.original, graph)
-    had = {name: count for name, count, now in sizes_of if now < count}
+    sizes_of = _sizes(whole, graph)
+    had = {name: count for name, count, now in sizes_of if 0 < now < count}
     pruned = dataclasses.replace(model, graph=graph, notes=list(model.notes), channels=had)
-    return Pruned(pruned, before, left, sizes_of, channels.whole)
+    blocks = () if shorter is None else shorter.blocks
+    return Pruned(pruned, before, left, sizes_of, channels.whole, blocks)
 
 
 def scores_of(
@@ -168,7 +182,7 @@ def _sizes(graph: nn.Module, pruned: nn.Module) -> list[tuple[str, int, int]]:
     after = dict(pruned.named_modules())
     found = []
     for name, module in graph.named_modules():
-        before, left = outputs_of(module), outputs_of(after[name]) if name in after else None
+        before, left = outputs_of(module), outputs_of(after[name]) if name in after else 0
         if before is not None and left is not None:
             found.append((name, before, left))
     return found

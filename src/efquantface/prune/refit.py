@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from efquantface.graph import ops
 from efquantface.graph.fitting import Stepper, fit
-from efquantface.graph.graph import name_of
+from efquantface.graph.graph import module_nodes, module_of, name_of
 
 _CROPS = 192
 
@@ -24,6 +24,7 @@ def refit(
     batches: list[Tensor],
     kept: dict[str, list[int]],
     *,
+    stands_for: dict[str, str] | None = None,
     seed: int = 0,
 ) -> None:
     """Fit the layers of ``pruned`` in place.
@@ -32,21 +33,64 @@ def refit(
         pruned, teacher: float graphs with the same names.
         batches: pixels (N,3,H,W).
         kept: of every layer that lost outputs, the teacher's numbers of those it has left.
+        stands_for: of a network without some blocks (:class:`~efquantface.prune.blocks.Shallower`).
+            Then a layer in front of a sum makes up for what the sum's other operand lacks.
         seed: of the positions that layers are fitted on.
     """
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.cat(batches)[:_CROPS].float()
     ours, theirs = Stepper(pruned, pixels), Stepper(teacher, pixels)
+    wants = _wants(pruned, teacher, stands_for)
     while (at := ours.step()) is not None:
         node, module = at
         if isinstance(module, ops.Conv2d | ops.Linear):
-            wanted = theirs.until(name_of(node))
+            name, other = wants[node]
+            wanted = theirs.until(name)
             numbers = kept.get(name_of(node))
             if numbers is not None:
                 axis = 1 if isinstance(module, ops.Conv2d) else -1
                 wanted = wanted.index_select(axis, torch.tensor(numbers))
+            if other is not None:
+                wanted = wanted - ours.values[other]
             _fit(module, ours.inputs(node)[0], wanted, generator)
         ours.finish(node, module)
+
+
+def _wants(
+    pruned: fx.GraphModule, teacher: fx.GraphModule, stands_for: dict[str, str] | None
+) -> dict[fx.Node, tuple[str, fx.Node | None]]:
+    """Of each layer: which of the teacher's values it is fitted to, and what is subtracted from it.
+
+    The teacher's values pass by once, so their order is kept: where a layer's would come behind that
+    of a later layer, the layer is fitted to its own.
+    """
+    order = {name_of(node): place for place, node in enumerate(teacher.graph.nodes)}
+    places = {node: place for place, node in enumerate(pruned.graph.nodes)}
+    found: dict[fx.Node, tuple[str, fx.Node | None]] = {}
+    limit = len(order)
+    for node, module in reversed(module_nodes(pruned)):
+        if not isinstance(module, ops.Conv2d | ops.Linear):
+            continue
+        name, other = name_of(node), None
+        if stands_for is not None:
+            value, operand = _sum_behind(pruned, node) or (node, None)
+            wanted = stands_for.get(name_of(value), name_of(value))
+            if order[wanted] < limit and (operand is None or places[operand] < places[node]):
+                name, other = wanted, operand
+        limit = order[name]
+        found[node] = name, other
+    return found
+
+
+def _sum_behind(gm: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+    """The sum that alone reads a layer, and its other operand."""
+    if len(node.users) != 1:
+        return None
+    (user,) = node.users
+    others = [n for n in user.all_input_nodes if n is not node]
+    if not isinstance(module_of(gm, user), ops.Add) or len(others) != 1:
+        return None
+    return user, others[0]
 
 
 def _fit(

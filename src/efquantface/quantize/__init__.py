@@ -1,1 +1,1 @@
-"""Quantization: scheme, fake quantizers, placement and ranges."""
+"""Quantization: scheme, fake quantizers, placement, ranges and rounding."""

@@ -1,10 +1,10 @@
-"""Channels of similar range where float islands meet integer layers.
+"""Channels of similar range at the borders between islands and integer layers.
 
-Transformer-like backbones carry a residual stream in which few channels are a hundred times larger
-than the rest; one scale for all channels would round the others away. Where a value crosses from float
-to codes or back, a scale per channel costs one multiplication in float, or none: a LayerNorm in front
-takes it into its own weight (Xiao et al. 2023, "SmoothQuant", eq. 3, applied to convolutions as
-well), and a convolution whose result is read in float may give every channel its own range.
+In transformer-like backbones a few channels of the residual stream are a hundred times larger than
+the rest. One scale for all channels would round the others to zero. At a border, a scale per channel
+costs one multiplication in float, or none: a LayerNorm in front takes it into its own weight (Xiao et
+al. 2023, "SmoothQuant", eq. 3, here for convolutions as well). A convolution whose result is read in
+float may have a range per channel.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from efquantface.quantize.codes import codes_in
 from efquantface.quantize.ending import ending
 from efquantface.quantize.equalize import channel_ranges
 
-_DENSE_POWER = 0.5  # the rest of the spread goes to the weights
-_LEAST = 1e-3  # of the largest channel's range
+_DENSE_POWER = 0.5  # exponent; the weights take the rest of the spread
+_LEAST = 1e-3  # of the largest channel's range, at least
 
 
 @dataclass(frozen=True)
 class _Border:
-    """A layer on the edge of an island, and the value that crosses (its channels by their axis)."""
+    """A layer at a border, and the axis of the channels of the value that crosses it."""
 
     layer: ops.Conv2d | ops.Linear
     node: fx.Node
-    into: bool  # the layer reads float; otherwise its result is read in float
+    into: bool  # whether the layer reads float; otherwise its result is read in float
 
     @property
     def value(self) -> tuple[str, int]:
-        """Name of the value that crosses, and the axis of its channels."""
+        """Name of the value that crosses the border, and the axis of its channels."""
         crossing = self.node.args[0] if self.into else self.node
         assert isinstance(crossing, fx.Node)
         return name_of(crossing), 1 if isinstance(self.layer, ops.Conv2d) else -1
@@ -56,9 +56,9 @@ def equalize_borders(
     batches: list[Tensor],
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> int:
-    """Scale channels at the borders of islands of a float graph, in place; returns their number.
+    """Scale channels at the borders of a float graph in place; returns the number of borders.
 
-    The embedding stays the same up to float rounding; a graph without islands is left alone.
+    The embedding stays the same up to float rounding. A graph without islands is not changed.
 
     Args:
         gm: canonical float graph.
@@ -76,7 +76,7 @@ def equalize_borders(
     ranges = channel_ranges(gm, batches, wanted, "equalizing borders", progress)
     for value, border in [
         (border.value, border) for border in borders
-    ]:  # sources are about to move
+    ]:  # the scales change their sources
         largest = ranges[value]
         share = (largest / largest.max().clamp(min=1e-12)).clamp(min=_LEAST)
         if border.into:
@@ -88,7 +88,7 @@ def equalize_borders(
 
 
 def _affines_to_float(gm: fx.GraphModule, sizes: dict[str, tuple[int, ...]]) -> None:
-    """A factor and an offset in float, where nothing but islands read an affine's channels."""
+    """Replace an affine by a factor and an offset in float, where only islands read it."""
     codes = codes_in(gm, {name: len(shape) for name, shape in sizes.items()})
     end = ending(gm, sizes)
     for node, module in module_nodes(gm):
@@ -106,7 +106,7 @@ def _affines_to_float(gm: fx.GraphModule, sizes: dict[str, tuple[int, ...]]) -> 
 
 
 def _only_in_float(gm: fx.GraphModule, user: fx.Node, codes: set[fx.Node]) -> bool:
-    """Whether ``user``, and all that it hands codes on to, computes in float."""
+    """Whether ``user`` and all readers that it hands codes on to compute in float."""
     module = module_of(gm, user)
     if user.op == "output" or user not in codes:
         return user.op != "output" and not isinstance(module, ops.Linear)
@@ -114,7 +114,7 @@ def _only_in_float(gm: fx.GraphModule, user: fx.Node, codes: set[fx.Node]) -> bo
 
 
 def _find(gm: fx.GraphModule, codes: set[fx.Node], last: set[fx.Node]) -> list[_Border]:
-    """Borders; layers in ``last`` give the embedding, in float anyway."""
+    """All borders. Layers in ``last`` have none: they give the embedding, in float."""
     found = []
     for node, module in module_nodes(gm):
         if not isinstance(module, ops.Conv2d | ops.Linear):
@@ -132,7 +132,7 @@ def _find(gm: fx.GraphModule, codes: set[fx.Node], last: set[fx.Node]) -> list[_
 
 
 def _read_in_float(gm: fx.GraphModule, user: fx.Node, codes: set[fx.Node]) -> bool:
-    """Whether ``user``, or what it hands codes on to, computes in float."""
+    """Whether ``user`` or a reader that it hands codes on to computes in float."""
     module = module_of(gm, user)
     if user.op == "output":
         return False
@@ -181,7 +181,7 @@ def _scale(factor: Tensor, layer: ops.Conv2d | ops.Linear) -> ops.Scale:
 
 
 def _norm_before(gm: fx.GraphModule, node: fx.Node, channels: int) -> ops.LayerNorm | None:
-    """The LayerNorm that only this layer reads, perhaps through a transposition."""
+    """The LayerNorm that only this layer reads, directly or through a transposition; else None."""
     at = node.args[0]
     while isinstance(at, fx.Node) and len(at.users) == 1:
         module: Any = module_of(gm, at)

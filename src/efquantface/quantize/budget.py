@@ -1,4 +1,4 @@
-"""A file size that bits are chosen for, as it is written."""
+"""A budget as users write it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(%|B|KB|MB)", re.IGNORECASE)
 
 
 def parse_budget(text: str, full: float) -> float:
-    """Bytes that ``600KB``, ``2MB`` or ``60%`` (of the 8-bit student's file) stand for.
+    """The bytes of a budget: ``600KB``, ``2MB`` or ``60%`` (of ``full``, the 8-bit student's file).
 
     Raises:
-        RecipeError: the text is something else.
+        RecipeError: the text is no size and no share.
     """
     match = _BUDGET.fullmatch(text.strip())
     if match is None or not float(match[1]):

@@ -1,4 +1,4 @@
-"""Which values of a float graph will be integer codes once it is quantized, and which stay float."""
+"""Which values of a float graph become codes when it is quantized, and which stay float."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _ALWAYS = ops.Conv2d | ops.Affine | ops.Normalize | InputQuantizer
 def codes_in(gm: fx.GraphModule, ranks: dict[str, int]) -> set[fx.Node]:
     """Nodes of a float graph whose values become codes.
 
-    Convolutions and per-channel affines compute in integers and give codes, as do additions,
-    products and averages of codes. A linear layer over the last axis of a map gives float, and all
-    that is computed from float is float until a layer with weights reads it.
+    Convolutions and per-channel affines compute in integers and give codes. So do additions, products
+    and averages of codes. A linear layer over the last axis of a map gives float. What is computed from
+    float stays float, until a layer with weights reads it.
 
     Args:
-        gm: canonical graph, its normalization perhaps replaced by the input quantizer already.
-        ranks: number of axes of each node's value, by name.
+        gm: canonical graph; its first operator is the normalization or the input quantizer.
+        ranks: number of axes of each node's value, by the node's name.
     """
     found: set[fx.Node] = set()
     for node in gm.graph.nodes:
@@ -35,7 +35,7 @@ def codes_in(gm: fx.GraphModule, ranks: dict[str, int]) -> set[fx.Node]:
 
 
 def gives_codes(module: nn.Module | None, rank: int, inputs_are: bool) -> bool:
-    """Whether a float operator's value of ``rank`` axes becomes codes, by whether its inputs do."""
+    """Whether a float operator's value of ``rank`` axes becomes codes, if its inputs do or do not."""
     if isinstance(module, ops.Linear):
         return rank <= 2
     if ops.moves_codes(module) or isinstance(module, _IF_INPUTS_ARE):

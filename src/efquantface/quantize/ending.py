@@ -1,7 +1,7 @@
-"""The end of a network: what is computed behind its last layers with weights, on one vector a face.
+"""The end of a network: what follows its last layers with weights, on one vector per face.
 
-It stays in float. There is nothing to gain from integers there, and codes would cost the embedding
-precision. On maps (convolution, PReLU, pooling to a vector) layers compute in integers as elsewhere.
+It stays in float. Integers would save nothing there and would cost precision of the embedding. On maps
+(convolution, PReLU, pooling to a vector) layers compute in integers as elsewhere.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _KEEPS_RATIO = (
 def ending(gm: fx.GraphModule, sizes: Mapping[str, tuple[int, ...]]) -> list[fx.Node]:
     """Nodes that give float and that no layer with weights reads, in the order of execution.
 
-    Linear layers are among them where their result is the embedding, or becomes it without another
-    layer with weights; convolutions are not, since integer kernels want codes behind them.
+    Linear layers are among them if no other layer with weights stands between their result and the
+    embedding. Convolutions are not: integer kernels need codes behind them.
 
     Args:
-        gm: canonical graph, float.
-        sizes: shape of each node's value for one crop, by name.
+        gm: canonical float graph.
+        sizes: shape of each node's value for one crop, by the node's name.
     """
     found: set[fx.Node] = set()
     for node in reversed(gm.graph.nodes):
@@ -52,17 +52,17 @@ def _is_vector(shape: tuple[int, ...]) -> bool:
 
 
 def rescale_embedding(gm: fx.GraphModule, factor: float) -> bool:
-    """Multiply a student's embedding by ``factor`` without changing a code, where its end allows it.
+    """Multiply a student's embedding by ``factor`` without changing a code, where its end allows that.
 
-    Scales of the last layers, and of quantizers behind them, are multiplied. What does not hand on a
-    factor (a norm, a sigmoid) leaves all as it was.
+    The scales of the last layers and of quantizers behind them are multiplied. Nothing is changed where
+    an operator behind them does not hand on a factor (a norm, a sigmoid).
 
     Args:
         gm: quantized; changed in place.
         factor: positive.
 
     Returns:
-        Whether it was done.
+        Whether the embedding was multiplied.
     """
     layers = _last_layers(gm)
     for layer in layers:
@@ -73,7 +73,7 @@ def rescale_embedding(gm: fx.GraphModule, factor: float) -> bool:
 def _last_layers(
     gm: fx.GraphModule,
 ) -> list[QuantConv2d | QuantLinear | ActivationQuantizer]:
-    """What a factor of the embedding can be put into; nothing where something is in the way."""
+    """The modules that can take a factor of the embedding; empty where the end does not hand it on."""
     found = list[QuantConv2d | QuantLinear | ActivationQuantizer]()
     seen, pending = set[fx.Node](), [output_node(gm)]
     while pending:
@@ -95,7 +95,7 @@ def _last_layers(
 
 
 def _keeps_ratio(module: nn.Module | None) -> bool:
-    """Whether a positive factor in front of a module is the same factor behind it."""
+    """Whether a module hands on a positive factor."""
     if isinstance(module, ops.Clamp):
         return {module.low, module.high} <= {None, 0.0}
     if isinstance(module, QuantAffine):

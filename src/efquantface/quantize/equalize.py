@@ -1,17 +1,16 @@
-"""Cross-layer equalization that understands PReLU and ReLU6: channels of one tensor get similar ranges.
+"""Cross-layer equalization, also across PReLU and ReLU6: channels of one tensor get similar ranges.
 
-PReLU and ReLU commute with a positive factor per channel, so a channel can be divided by ``r`` in
-the layer that makes it and multiplied by ``r`` in the layer that reads it without changing the
-embedding (Nagel et al. 2019, section 4.1). Per-tensor activation ranges gain where one channel
-dwarfs the others. For a depthwise reader it is free: its weights have one scale a channel anyway.
-A dense reader pays with the spread of its weights over input channels, so there only the square
-root of the range is evened out.
+PReLU and ReLU commute with a positive factor per channel. So a channel can be divided by ``r`` in the
+layer that gives it and multiplied by ``r`` in the layer that reads it, and the embedding stays the same
+(Nagel et al. 2019, section 4.1). Per-tensor ranges gain where one channel is far larger than the others.
+A depthwise reader loses nothing: its weights have one scale per channel. A dense reader's weights spread
+more over input channels, so there only the square root of the range is evened out.
 
-A ReLU6 does not commute, but its 6 need only be above what a channel reaches: a channel scaled up to the
-largest of its tensor stops no earlier than at its own largest value of the given pixels.
+A ReLU6 does not commute. But its 6 only has to be above what a channel reaches: a channel that is scaled
+up to the largest of its tensor is not cut below its own largest value on the given pixels.
 
-A factor may be negative, too: ``PReLU_a(x) = -a PReLU_1/a(-x)`` for a slope ``a > 1``. With no slope
-above one the integer form of a PReLU has an operator less (:func:`split_prelu`).
+A factor may be negative, too: ``PReLU_a(x) = -a PReLU_1/a(-x)`` for a slope ``a > 1``. Without slopes
+above 1 the integer form of a PReLU has one operator less (:func:`split_prelu`).
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from efquantface.graph import ops
 from efquantface.graph.graph import module_nodes, module_of, name_of, shapes
 
 _DENSE_POWER = 0.5
-_MAX_FACTOR = 1e3  # channels that are (nearly) always zero are not blown up further
-_MAX_CAPPED_FACTOR = 16.0  # behind ReLU6 they could not come back
+_MAX_FACTOR = 1e3  # at most, for channels that are nearly always zero
+_MAX_CAPPED_FACTOR = 16.0  # the same behind ReLU6, which would cut such channels
 
 
 @dataclass(frozen=True)
@@ -36,17 +35,17 @@ class _Chain:
     tensors: tuple[str, ...]  # names of the values that scale with the maker's channels
     reader: ops.Conv2d | ops.Linear
     spread: int  # reader inputs per channel (a flattened map)
-    bends: tuple[nn.Module, ...]  # what is not linear between maker and reader
+    bends: tuple[nn.Module, ...]  # modules between maker and reader that are not linear
 
     @property
     def prelu(self) -> ops.PReLU | None:
-        """The PReLU, where nothing else between the layers would mind a negative factor."""
+        """The PReLU between both layers, if nothing else between them forbids a negative factor."""
         (only,) = self.bends if len(self.bends) == 1 else (None,)
         return only if isinstance(only, ops.PReLU) else None
 
     @property
     def capped(self) -> bool:
-        """Whether the channels stop at a value, as those of a ReLU6 do."""
+        """Whether the channels have an upper limit, as in a ReLU6."""
         return any(isinstance(b, ops.Clamp) and b.high is not None for b in self.bends)
 
 
@@ -56,10 +55,10 @@ def equalize(
     batches: list[Tensor],
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> int:
-    """Equalize a float canonical graph in place; returns how many layer pairs were changed.
+    """Equalize a float canonical graph in place; returns how many pairs of layers were changed.
 
-    The embedding of ``batches`` (pixels (N,3,H,W)) stays the same up to float rounding, and with it
-    that of all pixels unless channels of a ReLU6 rise beyond their largest value of the batches.
+    The embeddings of ``batches`` (pixels (N,3,H,W)) stay the same up to float rounding. So do those of
+    other pixels, unless channels of a ReLU6 exceed their largest value on the batches.
     """
     sizes = shapes(gm, *batches[0].shape[2:])
     chains = _find_chains(gm, {name: len(shape) for name, shape in sizes.items()})
@@ -86,7 +85,7 @@ def _rescale(chain: _Chain, channel: Tensor) -> None:
 
 
 def _turn_steep_channels(chain: _Chain) -> None:
-    """The other sign for channels whose slope is above one, which then is its inverse."""
+    """Change the sign of channels with a slope above 1; the slope becomes its inverse."""
     prelu = chain.prelu
     if prelu is None:
         return
@@ -97,14 +96,14 @@ def _turn_steep_channels(chain: _Chain) -> None:
 
 
 def _scale_outputs(maker: ops.Conv2d | ops.Linear | ops.Affine, factor: Tensor) -> None:
-    """Multiply the channels (C,) that a layer makes."""
+    """Multiply a layer's output channels by ``factor`` (C,)."""
     maker.weight.mul_(factor.view(-1, *(1,) * (maker.weight.dim() - 1)))
     assert maker.bias is not None
     maker.bias.mul_(factor)
 
 
 def _scale_inputs(reader: ops.Conv2d | ops.Linear, factor: Tensor, spread: int) -> None:
-    """Let a layer read its input channels times ``factor`` (C,)."""
+    """Multiply a layer's weights of its input channels by ``factor`` (C,)."""
     if _is_depthwise(reader):
         reader.weight.mul_(factor.view(-1, 1, 1, 1))
     elif isinstance(reader, ops.Conv2d):
@@ -118,9 +117,9 @@ def _is_depthwise(layer: nn.Module) -> bool:
 
 
 def _find_chains(gm: fx.GraphModule, ranks: dict[str, int]) -> list[_Chain]:
-    """maker -> (PReLU | ReLU | pooling | flatten)* -> reader, each with one reader only.
+    """Chains maker -> (PReLU | ReLU | pooling | flatten)* -> reader, in which each has one reader.
 
-    A linear layer over the last axis of a map makes no channels.
+    A linear layer over the last axis of a map is no maker.
     """
     chains = []
     for node, maker in module_nodes(gm):
@@ -137,7 +136,7 @@ def _find_chains(gm: fx.GraphModule, ranks: dict[str, int]) -> list[_Chain]:
                 tensors.append(name_of(at))
                 bends.append(module)
             elif isinstance(module, ops.Clamp) and module.low == 0:
-                tensors = [name_of(at)]  # a quantizer takes it in: no code is made in front of it
+                tensors = [name_of(at)]  # its quantizer absorbs it: no codes in front of it
                 bends.append(module)
             elif isinstance(module, ops.Flatten):
                 spread = -1  # known only from the reader
@@ -164,9 +163,14 @@ def channel_ranges(
     what: str,
     progress: Callable[[str, int, int], None],
 ) -> dict[tuple[str, int], Tensor]:
-    """Largest absolute value (C,) of the channels of wanted (name, axis of channels), over batches.
+    """Largest absolute values (C,) of channels over all batches.
 
-    ``what`` names the work in the calls of ``progress``.
+    Args:
+        gm: canonical float graph.
+        batches: pixels (N,3,H,W).
+        wanted: (name of a value, axis of its channels).
+        what: name of the work for ``progress``.
+        progress: called with (what, done, total).
     """
     found: dict[tuple[str, int], Tensor] = {}
 

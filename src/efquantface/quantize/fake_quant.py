@@ -1,9 +1,9 @@
-"""Fake quantizers: integer arithmetic played in float, with gradients for the scales (LSQ).
+"""Fake quantizers: integer arithmetic simulated in float, with gradients for the scales (LSQ).
 
-On the CPU kernels compute them (:mod:`efquantface.quantize.native`); elsewhere plain operators do,
-which ``torch.compile`` fuses with what surrounds them. Scales are stored as logarithms, so that an
-optimizer moves them by ratios and they stay positive. The gradients are LSQ's (Esser et al. 2020, eq.
-3): for ``q = round(x / s)`` inside the range ``dy/ds = q - x / s``, outside the clipped code.
+On the CPU kernels compute them (:mod:`efquantface.quantize.native`). Elsewhere PyTorch's operators do,
+which ``torch.compile`` fuses with their neighbours. Scales are stored as logarithms: an optimizer
+changes them by ratios, and they stay positive. The gradients are LSQ's (Esser et al. 2020, eq. 3).
+Inside the range ``dy/ds = q - x / s`` with ``q = round(x / s)``; outside it is the clipped code.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ TINY = 1e-12
 
 
 def round_through(x: Tensor) -> Tensor:
-    """Round half to even, as the runtimes do; the gradient passes unchanged."""
+    """Round half to even, as the runtimes do. The gradient passes unchanged."""
     return x + (x.round() - x).detach()
 
 
 class _FakeQuantize(torch.autograd.Function):
     """``(clamp(round(x / s) + z, qmin, qmax) - z) * s`` with LSQ's gradients, written out.
 
-    For codes inside the range ``dy/dx = 1``, ``dy/ds = q - z - x / s``, ``dy/dz = 0``; for clipped
-    ones ``0``, ``q - z`` and ``-s``. Written out, the compiled backward pass is one kernel with two
-    sums, three times as fast as what autograd derives from the forward pass.
+    For codes inside the range ``dy/dx = 1``, ``dy/ds = q - z - x / s`` and ``dy/dz = 0``. For clipped
+    codes these are ``0``, ``q - z`` and ``-s``. Written out, the compiled backward pass is one kernel
+    with two sums, three times as fast as the one that autograd derives.
     """
 
     @staticmethod
@@ -60,18 +60,18 @@ class _FakeQuantize(torch.autograd.Function):
 class ActivationQuantizer(ops.Operator):
     """Fake quantizer of one tensor: ``(clamp(round(x / s) + z, qmin, qmax) - z) * s``.
 
-    It also stands for a ReLU or ReLU6 in front of it: with ``qmin`` at the zero point and its
-    range limited to ``max_value``, the clamp of the codes is exactly the activation.
+    It also computes a ReLU or ReLU6 in front of it: with ``qmin`` at the zero point and the range
+    limited to ``max_value``, clamping the codes is exactly the activation.
 
     Args:
         bits: 2 to 8.
-        rectified: the tensor is a ReLU's, so no code stands for a negative value.
+        rectified: it computes a ReLU, so no code stands for a negative value.
         max_value: upper limit of the activation (6 for ReLU6), or None.
-        symmetric: codes are signed, -2^(b-1) to 2^(b-1) - 1, with zero point 0; otherwise unsigned,
-            0 to 2^b - 1, with a trained zero point.
+        symmetric: codes are signed, -2^(b-1) to 2^(b-1) - 1, with zero point 0. Otherwise they are
+            unsigned, 0 to 2^b - 1, with a trained zero point.
 
     Attributes:
-        qmin, qmax: the codes used, integers.
+        qmin, qmax: the smallest and the largest code, integers.
     """
 
     kind = "quantizer"
@@ -91,7 +91,7 @@ class ActivationQuantizer(ops.Operator):
         self.qmin: int = -half if symmetric and not rectified else 0
         self.qmax: int = half - 1 if symmetric else 2 * half - 1
         self.log_scale = nn.Parameter(torch.zeros(()))
-        # share of the range below zero; the zero point is its nearest code
+        # share of the range below zero; the zero point is the code nearest to it
         self.zero_share = nn.Parameter(torch.zeros(()), requires_grad=not (rectified or symmetric))
         self.enabled = True
 
@@ -112,9 +112,9 @@ class ActivationQuantizer(ops.Operator):
         return max(-self.qmin, self.qmax)
 
     def set_range(self, low: float, high: float) -> None:
-        """Make ``qmin`` and ``qmax`` stand for about ``low`` and ``high``.
+        """Let ``qmin`` and ``qmax`` stand for about ``low`` and ``high``.
 
-        Zero is always a code; symmetric codes reach as far as the larger of both ends asks.
+        Zero is always a code. Symmetric codes span the larger of both ends.
         """
         low, high = (0.0 if self.rectified else min(low, 0.0)), max(high, 0.0)
         if self.symmetric:
@@ -152,7 +152,7 @@ class ActivationQuantizer(ops.Operator):
         return quantized
 
     def now(self) -> native.Codes:
-        """Scale, zero point and codes as they stand."""
+        """The current scale, zero point and codes."""
         return native.Codes(self.scale(), self.zero_point(), self.qmin, self.qmax)
 
     @torch.no_grad()
@@ -169,24 +169,24 @@ class ActivationQuantizer(ops.Operator):
 
     @torch.no_grad()
     def qparams(self) -> tuple[float, int]:
-        """(scale, zero point) as they are written to a file."""
+        """(scale, zero point), as files hold them."""
         return float(self.scale()), int(self.zero_point())
 
 
 class InputQuantizer(ops.Operator):
-    """The fixed quantizer of the pixels; nothing in it is learned.
+    """The fixed quantizer of the pixels. Nothing in it is trained.
 
-    With a normalization that is the same for all channels the codes are the pixels themselves, and
-    ``(code - zero_point) * scale`` misses ``(pixel - mean) / std`` by the constant
-    ``(mean - zero_point) / std``, which the first layer's bias absorbs - exactly inside, and with
-    half a grey level's error in the padded border where the mean is 127.5. Otherwise the
-    normalized input is quantized, its zero point standing for the padding value.
+    Where all channels have the same normalization, the codes are the pixels themselves. Then
+    ``(code - zero_point) * scale`` differs from ``(pixel - mean) / std`` by the constant
+    ``(mean - zero_point) / std``. The first layer's bias absorbs it: exactly inside, and with an error
+    of half a pixel value in the padded border if the mean is 127.5. Otherwise the normalized input is
+    quantized, and its zero point stands for the padding value.
 
     Args:
-        mean, std: the normalization in grey levels, one value a channel.
+        mean, std: the normalization in pixel values, one value per channel.
         scale, zero_point: of unsigned codes.
-        pixels: True where the codes are the pixels.
-        symmetric: the file holds signed codes with zero point 0: ours minus ``zero_point``, 128.
+        pixels: whether the codes are the pixels.
+        symmetric: the file holds signed codes with zero point 0: ours minus ``zero_point`` (128).
     """
 
     kind = "input_quantizer"
@@ -237,5 +237,5 @@ class InputQuantizer(ops.Operator):
         return (codes.clamp(0, 255) - self.zero_point_value) * self.scale_value
 
     def qparams(self) -> tuple[float, int]:
-        """(scale, zero point) of the first layer's input, as they are written to a file."""
+        """(scale, zero point) of the first layer's input, as files hold them."""
         return self.scale_value, 0 if self.symmetric else self.zero_point_value

@@ -1,7 +1,7 @@
-"""A float network in the form that the trainer takes, and back: layers as in a student, unquantized.
+"""From a float network to the form that the trainer takes, and back: a student's layers, not quantized.
 
-Weights are trained in units of their channel's largest weight, as in quantized students, so that one
-learning rate fits all channels of all networks.
+Weights are trained in units of their channel's largest weight, as in quantized students. So one learning
+rate fits all channels of all networks.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from efquantface.quantize import native
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 from efquantface.quantize.placement import quantized_layer
 
-_BITS = 8  # of layers that are switched off; only their form matters
+_BITS = 8  # of layers that are switched off; the number has no effect
 
 
 class TrainedPReLU(ops.PReLU):
-    """A PReLU with a training step of one pass over memory."""
+    """A PReLU that trains with one pass over memory."""
 
     def forward(self, x: Tensor) -> Tensor:
         return native.leaky(x, self.slope) if native.applies(x) else super().forward(x)
 
 
 def trainable(model: FaceModel) -> FaceModel:
-    """A copy of a float model whose layers train as a student's do, quantizers switched off."""
+    """A copy of a float model whose layers train as a student's do, with quantizers switched off."""
     gm = copy.deepcopy(model.graph)
     for node, module in module_nodes(gm):
         layer: QuantConv2d | QuantLinear | QuantAffine
@@ -53,7 +53,7 @@ def trainable(model: FaceModel) -> FaceModel:
 
 @torch.no_grad()
 def plain(model: FaceModel) -> FaceModel:
-    """The float model that a trained one of :func:`trainable` stands for."""
+    """The float model of a trained model of :func:`trainable`."""
     gm = copy.deepcopy(model.graph).cpu()
     for node, module in module_nodes(gm):
         name = str(node.target)

@@ -1,7 +1,7 @@
-"""The graph that trains on the CPU: chains of quantizers and per-channel products in one kernel each.
+"""The graph that trains on the CPU: one kernel for each chain of quantizers and per-channel products.
 
-Written out in operators, a PReLU in integers moves its tensor through memory many more times a
-training step than it has to: once each for input, output and their gradients.
+A kernel moves a PReLU in integers through memory once each for input, output and their gradients. Single
+operators would do so many times per training step.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from efquantface.quantize.layers import QuantAffine
 
 
 class FusedAffine(nn.Module):
-    """A per-channel affine and the quantizer behind it; the modules are shared, not copied."""
+    """A per-channel affine and the quantizer behind it. The modules are shared, not copied."""
 
     def __init__(self, affine: QuantAffine, quantizer: ActivationQuantizer) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class FusedAffine(nn.Module):
 
 
 class FusedPReLU(nn.Module):
-    """The parts of a PReLU in integers; the modules are shared, not copied."""
+    """The parts of a PReLU in integers. The modules are shared, not copied."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class FusedPReLU(nn.Module):
 
 
 def fused(gm: fx.GraphModule) -> fx.GraphModule:
-    """The same modules, and so the same parameters, in a graph with fewer and larger steps."""
+    """The same modules and parameters in a graph with fewer, larger operators."""
     graph = fx.Graph()
     graph.output(graph.graph_copy(gm.graph, {}))
     view = fx.GraphModule(gm, graph)
@@ -73,7 +73,7 @@ def fused(gm: fx.GraphModule) -> fx.GraphModule:
 
 
 def _fuse_prelu(view: fx.GraphModule, node: fx.Node, total: ActivationQuantizer) -> None:
-    """Fuse what ends in ``node``, where it is the quantizer of a PReLU's sum."""
+    """Fuse a PReLU in integers if ``node`` is the quantizer of its sum."""
     add = _only_source(view, node, ops.Add)
     if add is None or len(add.args) != 2:
         return
@@ -108,7 +108,7 @@ def _fuse_affine(view: fx.GraphModule, node: fx.Node, quantizer: ActivationQuant
 
 
 def _only_source(view: fx.GraphModule, node: fx.Node, kind: type[nn.Module]) -> fx.Node | None:
-    """What ``node`` reads first, if that is of ``kind`` and nobody else reads it."""
+    """The first input of ``node`` if its module is of ``kind`` and it has no other reader; else None."""
     source = node.args[0]
     if isinstance(source, fx.Node) and len(source.users) == 1:
         return source if isinstance(module_of(view, source), kind) else None
@@ -116,7 +116,7 @@ def _only_source(view: fx.GraphModule, node: fx.Node, kind: type[nn.Module]) -> 
 
 
 def _replace(view: fx.GraphModule, source: object, nodes: list[fx.Node], module: nn.Module) -> None:
-    """Put ``module`` in the place of ``nodes``, the last of the chain first."""
+    """Replace ``nodes``, the last of the chain first, by ``module``."""
     assert isinstance(source, fx.Node)
     name = add_module(view, f"{nodes[0].target}_fused", module)
     with view.graph.inserting_after(nodes[0]):

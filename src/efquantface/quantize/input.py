@@ -1,4 +1,4 @@
-"""The fixed quantizer of the pixels, and the first convolution that takes in the normalization."""
+"""The fixed quantizer of the pixels, and the first convolutions, which absorb the normalization."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def place_input(gm: fx.GraphModule, symmetric: bool) -> None:
         low, high = float((-mean / std).min()), float(((255 - mean) / std).max())
         low, high = min(low, 0.0), max(high, 0.0)
         scale = (high - low) / 255
-        # where zero lies between two codes every pixel does, and rounds one way or the other
+        # if zero lay between two codes, so would every pixel, and each would round at random
         if symmetric or abs(-low / scale % 1 - 0.5) < _BETWEEN:
             scale = max(-low, high) / 127
         zero_point, pixels = 128 if symmetric else round(-low / scale), False
@@ -47,10 +47,10 @@ def place_input(gm: fx.GraphModule, symmetric: bool) -> None:
 def _readers(
     gm: fx.GraphModule, first: fx.Node
 ) -> tuple[list[tuple[nn.Module | None, list[int]]], bool]:
-    """What reads the normalized image, through parts, mirror images and channels in another order.
+    """The modules that read the normalized image, also through parts, mirror images and moved channels.
 
-    Each comes with the channels of the image that it reads. The second value tells whether one of them
-    reads it through zeros around.
+    Each comes with the channels of the image that it reads. The second value is whether one of them
+    reads the image with zeros around it.
     """
     found: list[tuple[nn.Module | None, list[int]]] = []
     padded = False
@@ -77,7 +77,10 @@ def _readers(
 def _absorb_normalization(
     conv: ops.Conv2d, mean: torch.Tensor, std: torch.Tensor, scale: float, zero_point: int
 ) -> None:
-    """``conv((p - mean) / std) = conv'((p - zero_point) * scale)`` away from a zero-padded border."""
+    """Let ``conv`` compute from ``(p - zero_point) * scale`` what it computed from ``(p - mean) / std``.
+
+    That is exact, but for a border with zero padding.
+    """
     weight = conv.weight.double()
     assert conv.bias is not None
     shift = ((zero_point - mean) / std).view(1, -1, 1, 1)

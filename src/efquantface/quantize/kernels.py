@@ -1,13 +1,12 @@
 """The quantizers' arithmetic in one pass over memory, compiled at first use (numba).
 
-Training spends its time here if each step of a formula reads and writes whole tensors. Every kernel
-goes over its tensor once, and adds up the gradients of scales, zero points and slopes on the way. Sums
-are taken over fixed runs of rows and then in order, so that results do not depend on the number of
-threads.
+If each step of a formula read and wrote whole tensors, training would spend most of its time here. Each
+kernel reads its tensor once and sums the gradients of scales, zero points and slopes on the way. It sums
+fixed runs of rows, and then the runs in order. So results do not depend on the number of threads.
 
-A quantizer is one row of parameters ``[scale, 1 / scale, zero point, qmin, qmax]`` as float32. Its
-formula is ``y = (clamp(round(x / s) + z, qmin, qmax) - z) * s``, and its gradients are LSQ's (see
-:mod:`efquantface.quantize.fake_quant`). NaN stays NaN.
+A quantizer is one row of float32 parameters: ``[scale, 1 / scale, zero point, qmin, qmax]``. Its formula
+is ``y = (clamp(round(x / s) + z, qmin, qmax) - z) * s``. Its gradients are LSQ's
+(:mod:`efquantface.quantize.fake_quant`). NaN stays NaN.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ Floats = npt.NDArray[np.float32]
 Sums = npt.NDArray[np.float64]
 _Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 
-# OpenMP is what torch runs on; the TBB that OpenVINO brings along prints a line at every fork
+# torch runs on OpenMP, too; OpenVINO's TBB would print a line at every fork
 cast(Any, numba.config).THREADING_LAYER_PRIORITY = ["omp", "workqueue", "tbb"]
-RUN = 256  # rows that are summed up together
+RUN = 256  # rows that are summed together
 _ZERO = np.float32(0)
 
 
 def _compiled(kernel: _Kernel) -> _Kernel:
-    """Compiled for this machine at first use; sums may be reordered to use vectors.
+    """The kernel, compiled for this machine at first use. Sums may be reordered for vectors.
 
-    What was compiled is kept on disk, unless neither the package's folder nor a cache can be written.
+    The compiled code is kept on disk, in the package's folder or a cache, if one of them is writable.
     """
     options: dict[str, Any] = {"parallel": True, "error_model": "numpy"}
     compiler = numba.njit(fastmath={"contract", "nsz", "reassoc"}, **options)
@@ -44,14 +43,14 @@ def _compiled(kernel: _Kernel) -> _Kernel:
 
 
 def use_threads(count: int) -> None:
-    """Let kernels run on ``count`` threads, as far as this process may."""
+    """Let kernels run on ``count`` threads, or on as many as numba allows."""
     most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     numba.set_num_threads(max(1, min(count, most)))
 
 
 @_compiled
 def quantize(x: Floats, y: Floats, q: Floats) -> None:
-    """``y = Q(x)`` for (rows, columns)."""
+    """``y = Q(x)`` for float32 (rows, columns)."""
     scale, inverse, zero_point, qmin, qmax = q[0], q[1], q[2], q[3], q[4]
     rows, columns = x.shape
     for i in numba.prange(rows):
@@ -62,9 +61,9 @@ def quantize(x: Floats, y: Floats, q: Floats) -> None:
 
 @_compiled
 def quantize_backward(x: Floats, grad: Floats, out: Floats, q: Floats, sums: Sums) -> None:
-    """Gradients of :func:`quantize`: of ``x`` to ``out``, of scale and zero point to ``sums`` (runs, 2).
+    """Gradients of :func:`quantize`: of ``x`` in ``out``, of scale and zero point in ``sums`` (runs, 2).
 
-    The second sum is the gradient that clipped values lose; times ``-scale`` it is the zero point's.
+    The second sum is of the gradients of clipped values. Times ``-scale`` it is the zero point's.
     """
     inverse, zero_point, qmin, qmax = q[1], q[2], q[3], q[4]
     rows, columns = x.shape
@@ -109,7 +108,7 @@ def scaled_backward(
     by_weight: Floats,
     by_bias: Floats,
 ) -> None:
-    """Gradients of :func:`scaled`; of weight and bias to (runs, channels)."""
+    """Gradients of :func:`scaled`; those of weight and bias are (runs, channels)."""
     inverse, zero_point, qmin, qmax = q[1], q[2], q[3], q[4]
     rows, channels = x.shape
     for run in numba.prange(len(sums)):
@@ -145,7 +144,7 @@ def leaky(x: Floats, y: Floats, slope: Floats) -> None:
 
 @_compiled
 def leaky_backward(x: Floats, grad: Floats, out: Floats, slope: Floats, by_slope: Floats) -> None:
-    """Gradients of :func:`leaky`; of the slope to (runs, channels)."""
+    """Gradients of :func:`leaky`; that of the slope is (runs, channels)."""
     rows, channels = x.shape
     for run in numba.prange(len(by_slope)):
         run_slope = np.zeros(channels, np.float32)
@@ -161,7 +160,7 @@ def leaky_backward(x: Floats, grad: Floats, out: Floats, slope: Floats, by_slope
 def prelu(x: Floats, y: Floats, weight: Floats, bias: Floats, q: Floats, limit: np.float32) -> None:
     """A PReLU in integers for (rows, channels): ``y = Q2(a + Q1(min(a, limit) * weight + bias))``.
 
-    ``a = Q0(x)``; the rows of ``q`` (3,5) are the quantizers of its input, product and sum. ``limit`` is
+    ``a = Q0(x)``. The rows of ``q`` (3,5) are the quantizers of input, product and sum. ``limit`` is
     zero, or infinity where the product's codes end at its zero point.
     """
     rows, channels = x.shape
@@ -190,7 +189,7 @@ def prelu_backward(
     by_bias: Floats,
     limit: np.float32,
 ) -> None:
-    """Gradients of :func:`prelu`; ``sums`` is (runs, 6), two a quantizer."""
+    """Gradients of :func:`prelu`; ``sums`` is (runs, 6), two per quantizer."""
     rows, channels = x.shape
     s0, i0, z0, qmin0, qmax0 = q[0, 0], q[0, 1], q[0, 2], q[0, 3], q[0, 4]
     s1, i1, z1, qmin1, qmax1 = q[1, 0], q[1, 1], q[1, 2], q[1, 3], q[1, 4]

@@ -1,9 +1,9 @@
-"""Mixed precision: bits per layer for a file size, by what each layer's weights cost the embedding.
+"""Mixed precision: bits per layer for a budget, by what each layer's rounded weights cost the embedding.
 
-Sensitivity is measured, one layer at a time: the mean ``1 - cosine`` between the embeddings of the
-float network and of the same network with only that layer's weights rounded to so many bits. What
-layers cost together is taken as the sum of what they cost alone; the choice that costs least within
-the size is a multiple-choice knapsack, solved exactly (HiGHS, through SciPy).
+The loss of a layer is measured: the mean ``1 - cosine`` between the embeddings of the float network and
+of the same network with only this layer's weights rounded to so many bits. The loss of several layers is
+taken as the sum of their losses. The choice with the least loss within the budget is a multiple-choice
+knapsack, solved exactly (HiGHS, through SciPy).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHOICES = (4, 6, 8)
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """A layer, its number of weights, what each choice of bits costs, and the bits chosen."""
+    """A layer, its number of weights, the loss of each choice of bits, and the chosen bits."""
 
     name: str
     weights: int
@@ -44,12 +44,13 @@ def sensitivities(
     scheme: Scheme,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[LayerChoice]:
-    """What each layer's weights cost at each of ``CHOICES`` bits.
+    """The loss of each layer at each of ``CHOICES`` bits.
 
     Args:
-        gm: float canonical graph; unchanged afterwards.
+        gm: float canonical graph; it is the same afterwards.
         batches: pixels (N,3,H,W).
-        scheme: what activations will be, which limits pairs of weights.
+        scheme: of the activations, whose bits limit pairs of weights.
+        progress: called with (done, total).
     """
     reference = _embed(gm, batches)
     layers = [(n, m) for n, m in module_nodes(gm) if isinstance(m, ops.Conv2d | ops.Linear)]
@@ -70,15 +71,15 @@ def sensitivities(
 def allocate(
     layers: list[LayerChoice], size: Callable[[LayerChoice, int], float], budget: float
 ) -> list[LayerChoice]:
-    """The bits of least summed loss whose summed size is within ``budget``.
+    """The bits with the least sum of losses whose sum of sizes is within ``budget``.
 
     Args:
-        layers: what :func:`sensitivities` found.
-        size: bytes that a layer takes at so many bits.
-        budget: bytes for all layers together.
+        layers: result of :func:`sensitivities`.
+        size: gives the bytes of a layer at so many bits.
+        budget: bytes of all layers together.
 
     Raises:
-        RecipeError: not even the fewest bits fit.
+        RecipeError: the fewest bits do not fit.
     """
     sizes = np.array([[size(layer, bits) for bits in CHOICES] for layer in layers])
     least = sizes.min(axis=1).sum()

@@ -1,10 +1,9 @@
 """Codes of fewer than 8 bits, where convolutions and linear layers read them.
 
-Low bits are for what is multiplied. A tensor that only additions, averages or the parts of a PReLU
-read stays at 8 bits, which costs no multiplication anywhere. A tensor that both read - the sum at
-the head of a residual block - keeps its 8-bit codes for the addition and gets a second, narrow
-quantizer for the convolutions: a scale of one per channel, which is a depthwise 1x1 convolution in
-integers, and a quantizer on it.
+Only layers that multiply gain from fewer bits. A tensor that only additions, averages or the parts of a
+PReLU read keeps 8 bits. A tensor that both read, such as the sum at the head of a residual block, keeps
+8-bit codes for the addition. The convolutions get a second, narrow quantizer: a per-channel scale of 1,
+which is a depthwise 1x1 convolution in integers, and a quantizer behind it.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ _WIDE = 8
 def narrow(
     gm: fx.GraphModule, bits: dict[fx.Node, int], size: tuple[int, int], symmetric: bool
 ) -> None:
-    """Give the codes that layers read their bits; quantizers are placed, all with 8 bits.
+    """Set the bits of the codes that layers read. Quantizers are placed, all with 8 bits.
 
     Args:
         gm: the graph, changed in place.
         bits: of the codes that each convolution and linear layer reads.
         size: height and width of a crop.
-        symmetric: kind of the quantizers that are added.
+        symmetric: whether added quantizers are symmetric.
     """
     if set(bits.values()) == {_WIDE}:
         return
@@ -66,7 +65,7 @@ def narrow(
 
 
 def _bits_read(gm: fx.GraphModule, node: fx.Node, bits: dict[fx.Node, int]) -> int:
-    """The most bits that any reader behind ``node`` wants of the codes it reads or hands on."""
+    """The most bits that a layer reads of the codes that ``node`` reads or hands on."""
     module = module_of(gm, node)
     if ops.moves_codes(module):
         return max(_bits_read(gm, user, bits) for user in node.users)

@@ -1,7 +1,7 @@
 """The kernels of :mod:`efquantface.quantize.kernels` as differentiable operators on the CPU.
 
-Tensors are (N,C), (N,C,H,W) or (N,...,C); maps are kept with channels last, in which rows of channels
-lie next to each other.
+Tensors are (N,C), (N,C,H,W) or (N,...,C), float32. Maps are stored with channels last, so that the
+channels of a place are one row in memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from efquantface.quantize.kernels import Floats, Sums
 
 
 class Codes(NamedTuple):
-    """What a quantizer is at the moment: scale and zero point (scalars), and the codes it uses."""
+    """A quantizer's current scale and zero point (scalars), and its smallest and largest code."""
 
     scale: Tensor
     zero_point: Tensor
@@ -26,7 +26,7 @@ class Codes(NamedTuple):
 
 
 def applies(x: Tensor) -> bool:
-    """Whether the kernels can work on ``x``: float32 on the CPU, outside of a compiler's tracing."""
+    """Whether the kernels can compute ``x``: float32, on the CPU, not traced by a compiler."""
     return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
 
 
@@ -36,12 +36,12 @@ def quantize(x: Tensor, codes: Codes) -> Tensor:
 
 
 def scaled(x: Tensor, weight: Tensor, bias: Tensor, codes: Codes) -> Tensor:
-    """The quantizer ``codes`` of ``x * weight + bias``, weight and bias (C,)."""
+    """``x * weight + bias`` through the quantizer ``codes``; weight and bias are (C,)."""
     return _apply(_Scaled, x, weight, bias, *codes)
 
 
 def leaky(x: Tensor, slope: Tensor) -> Tensor:
-    """``max(x, 0) + slope * min(x, 0)``, slope (C,)."""
+    """``max(x, 0) + slope * min(x, 0)``; the slope is (C,)."""
     return _apply(_Leaky, x, slope)
 
 
@@ -54,21 +54,21 @@ def prelu(
     total: Codes,
     limit: float = 0.0,
 ) -> Tensor:
-    """``total(a + product(min(a, limit) * weight + bias))``, ``a = before(x)``, weight and bias (C,)."""
+    """``total(a + product(min(a, limit) * weight + bias))``, ``a = before(x)``; weight, bias (C,)."""
     return _apply(_PReLU, x, weight, bias, limit, *before, *product, *total)
 
 
 def _apply(function: Any, *args: object) -> Tensor:
     threads = torch.get_num_threads()
     kernels.use_threads(threads)
-    if torch.get_num_threads() != threads:  # numba starts the OpenMP runtime that torch uses, too
+    if torch.get_num_threads() != threads:  # numba shares torch's OpenMP runtime
         torch.set_num_threads(threads)
     result: Tensor = function.apply(*args)
     return result
 
 
 def _dense(x: Tensor) -> Tensor:
-    """The same values in an order that :func:`_rows` can look at."""
+    """The same values in a memory order that :func:`_rows` can read."""
     if x.dim() == 4:
         return x.contiguous(memory_format=torch.channels_last)
     return x.contiguous()
@@ -82,14 +82,14 @@ def _rows(x: Tensor) -> Floats:
 
 
 def _table(*codes: tuple[Any, ...]) -> Floats:
-    """Rows of parameters as the kernels take them."""
+    """Rows of parameters for the kernels."""
     scales = np.array([float(c[0].detach()) for c in codes], np.float32)
     rest = np.array([[float(c[1].detach()), c[2], c[3]] for c in codes], np.float32)
     return np.column_stack([scales, np.float32(1) / scales, rest])
 
 
 def _gradients(sums: Sums, q: Floats) -> list[Tensor | None]:
-    """Of scale and zero point, for each quantizer, with two empty places for its codes."""
+    """Gradients of scale and zero point of each quantizer, and None for its qmin and qmax."""
     total = sums.sum(axis=0)
     found: list[Tensor | None] = []
     for at, scale in enumerate(q[:, 0]):
@@ -176,7 +176,7 @@ class _PReLU(torch.autograd.Function):
 
 
 def _summed(runs: Floats) -> Tensor:
-    """Of (runs, channels), in one order."""
+    """The sum over runs (runs, channels), always in the same order."""
     return torch.from_numpy(runs.sum(axis=0, dtype=np.float64).astype(np.float32))
 
 
@@ -186,7 +186,7 @@ def _vector(x: Tensor) -> Floats:
 
 
 def _channel_gradients(ctx: Any, grad: Tensor, kernel: Any, q: Floats, *more: np.float32) -> Any:
-    """Gradients of x, weight, bias and of each quantizer; ``more`` is given to the kernel last."""
+    """Gradients of x, weight, bias and each quantizer. ``more`` are the kernel's last arguments."""
     x, weight, bias = ctx.saved_tensors
     rows, out = _rows(x), torch.empty_like(x)
     runs = _runs(rows)

@@ -1,17 +1,15 @@
 """Where quantizers stand: on every tensor that an integer kernel reads, as ONNX Runtime fuses them.
 
-ONNX Runtime's CPU provider runs a convolution in integers only where a QuantizeLinear sits directly
-on its output. So each Conv, Linear, per-channel affine, Add and average pool is followed by its
-quantizer; a ReLU or ReLU6 behind it disappears into that quantizer (zero point 0, range limited);
-a PReLU is split into parts that have integer forms, with quantizers of their own for product and
-sum; the product's does the rest of a PReLU without steep slopes. MaxPool, Flatten, padding and
-``min(x, 0)`` hand on codes and need no quantizer. What ends a network on one vector a face stays in
-float (:mod:`ending`), the last linear layer's result first of all.
+ONNX Runtime's CPU provider runs a convolution in integers only with a QuantizeLinear directly on its
+output. So a quantizer follows each convolution, linear layer, per-channel affine, addition and average
+pooling. It absorbs a ReLU or ReLU6 behind the layer (zero point 0, limited range). A PReLU is split into
+parts that have integer forms, with quantizers for product and sum. Without slopes above 1, the product's
+quantizer absorbs the PReLU's limit. MaxPool, Flatten, padding and ``min(x, 0)`` hand on codes and need
+no quantizer. The end of a network stays in float (:mod:`ending`), above all the embedding.
 
-Transformer-like parts are islands: LayerNorm, GELU, softmax and products of two activations compute in
-float, and every layer with weights behind them gets a quantizer in front. A linear layer over the
-last axis of a map gives float itself, which ONNX Runtime fuses (MatMulIntegerToFloat): what follows
-is an island anyway.
+Transformer-like parts are islands: LayerNorm, GELU, softmax and products of two activations stay in
+float. Each layer with weights behind them gets a quantizer in front. A linear layer over the last axis
+of a map gives float, which ONNX Runtime fuses (MatMulIntegerToFloat): an island follows it anyway.
 """
 
 from __future__ import annotations
@@ -47,14 +45,14 @@ _QUANTIZED_OUTPUT = (
     *(ops.Multiply, ops.Sigmoid),
 )
 _READS_CODES = (ops.Conv2d, ops.Linear, ops.Affine)
-_LEAST_SLOPE = 0.01  # unit in which a channel's scale is trained where the scale itself is less
+_LEAST_SLOPE = 0.01  # least unit in which a channel's scale is trained
 
 
 def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
-    """A copy of a float model with quantizers placed; their ranges are still to be set.
+    """A copy of a float model with quantizers, whose ranges are not set yet.
 
     Raises:
-        ModelFileError: the graph holds no layer with weights, or is quantized already.
+        ModelFileError: the graph has no convolution and no linear layer, or is quantized already.
         RecipeError: the scheme names a layer that the network does not have.
     """
     if model.quantized:
@@ -94,7 +92,7 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
 
 
 def limit_pairs(gm: fx.GraphModule) -> None:
-    """Give every layer with weights the limit under which no 16-bit sum can overflow."""
+    """Set each layer's limit for pairs of weights, under which no 16-bit sum can overflow."""
     for node, module in module_nodes(gm):
         if isinstance(module, QuantConv2d | QuantLinear):
             largest = quantizer_before(gm, node).largest_code
@@ -102,17 +100,17 @@ def limit_pairs(gm: fx.GraphModule) -> None:
 
 
 def quantizer_before(gm: fx.GraphModule, node: fx.Node) -> Quantizer:
-    """The quantizer whose codes arrive at ``node``."""
+    """The quantizer whose codes ``node`` reads."""
     source = node.args[0]
     assert isinstance(source, fx.Node)
     return quantizer_of(gm, source)
 
 
 def refresh_biases(gm: fx.GraphModule) -> list[str]:
-    """Tell every layer the scale of its input, which its int32 bias is a multiple of.
+    """Tell each layer the scale of its input, of which its int32 bias is a multiple.
 
-    To be called after input scales have changed (ranges set, an epoch trained). Returns the layers
-    that had nearly dead channels, whose weight scale was raised to keep the bias inside int32.
+    Call it when input scales have changed (ranges set, an epoch trained). Returns the layers with nearly
+    dead channels, whose weight scale was raised so that the bias fits into int32.
     """
     guarded = []
     for node, module in module_nodes(gm):
@@ -125,7 +123,7 @@ def refresh_biases(gm: fx.GraphModule) -> list[str]:
 
 
 def _place_output(gm: fx.GraphModule, node: fx.Node, symmetric: bool) -> None:
-    """A quantizer on ``node``, taking in the ReLU behind it where that is its only reader."""
+    """Place a quantizer on ``node``. It absorbs a ReLU behind it that is its only reader."""
     users = list(node.users)
     activation = module_of(gm, users[0]) if len(users) == 1 else None
     rectified, max_value = False, None
@@ -140,13 +138,13 @@ def _place_output(gm: fx.GraphModule, node: fx.Node, symmetric: bool) -> None:
 def _place_behind_islands(
     gm: fx.GraphModule, symmetric: bool, codes: set[fx.Node], end: list[fx.Node]
 ) -> None:
-    """A quantizer in front of every layer with weights that would read a float tensor."""
+    """Place a quantizer in front of each layer with weights that would read a float tensor."""
     for node, module in module_nodes(gm):
         source = node.args[0]
         if not isinstance(module, _READS_CODES) or not isinstance(source, fx.Node):
             continue
         if isinstance(module, ops.Affine) and node in end:
-            continue  # in float, as all behind the last layer
+            continue  # in float, as the whole end
         if source not in codes and not isinstance(module_of(gm, source), ActivationQuantizer):
             others = [u for u in source.users if not isinstance(module_of(gm, u), _READS_CODES)]
             quantizer = ActivationQuantizer(8, symmetric=symmetric)
@@ -156,7 +154,7 @@ def _place_behind_islands(
 
 
 def _requantize_clamps(gm: fx.GraphModule, symmetric: bool, codes: set[fx.Node]) -> None:
-    """A clamp at a value that need not be a code gets a quantizer of its own."""
+    """Place a quantizer behind each clamp at a value that need not be a code."""
     for node, module in module_nodes(gm):
         if (
             node in codes
@@ -177,7 +175,7 @@ def _quantized_affine(layer: ops.Affine) -> QuantAffine:
 
 
 def quantized_layer(layer: nn.Module, bits: int) -> QuantConv2d | QuantLinear:
-    """A convolution or linear layer in its integer form, its scale still to be set."""
+    """A convolution or linear layer in its integer form, without a scale yet."""
     quantized: QuantConv2d | QuantLinear
     if isinstance(layer, ops.Conv2d):
         quantized = QuantConv2d(**ops.conv_attrs(layer), bits=bits)

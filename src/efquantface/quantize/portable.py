@@ -1,4 +1,4 @@
-"""A student of full range made portable: weights that could overflow 16-bit sums are rounded again."""
+"""Students of full range made portable: weights that could overflow 16-bit sums are rounded again."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from efquantface.quantize.ranges import search_weight_scales
 
 @torch.no_grad()
 def made_portable(student: FaceModel) -> tuple[FaceModel, list[str]]:
-    """A copy whose codes keep the limit of every pair, and the layers that did not.
+    """A copy in which all pairs of codes keep their limit, and the names of the layers changed for it.
 
-    Their scales are searched again for the weights that training left; other layers stay as they are.
+    In these layers, scales are searched again for the trained weights. Other layers are not changed.
     """
     graph = copy.deepcopy(student.graph)
     before = {

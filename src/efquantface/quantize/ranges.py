@@ -1,4 +1,4 @@
-"""Ranges without training: for every quantizer the range that loses least (squared error)."""
+"""Calibration: for each quantizer the range with the least squared error, without training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 from efquantface.quantize.pairs import PairClamp, largest_pairs
 from efquantface.quantize.placement import refresh_biases
 
-_SAMPLES_A_BATCH = 16384  # values kept of each tensor and batch
+_SAMPLES_A_BATCH = 16384  # values that are kept of each tensor and batch
 _MAX_SAMPLES = 131072
 _FRACTIONS = torch.linspace(1.0, 0.1, 46).tolist()  # of the full range
 
@@ -28,11 +28,17 @@ def set_ranges(
 ) -> None:
     """Set the scales of all weights and the ranges of all activations.
 
-    Activation ranges come from the float network's values on ``batches`` of pixels (N,3,H,W):
-    both ends are searched for the least mean squared error. Weight scales are searched per channel.
+    Both ends of an activation range are searched for the least mean squared error on the float network's
+    values. Weight scales are searched per channel.
+
+    Args:
+        gm: quantized graph, changed in place.
+        batches: pixels (N,3,H,W).
+        seed: of the values that are kept.
+        progress: called with (what, done, total).
 
     Raises:
-        TrainingError: an activation of the network is not finite.
+        TrainingError: an activation is not finite.
     """
     samples = _observe(gm, batches, seed, progress)
     quantizers = [
@@ -56,8 +62,8 @@ def search_range(
 ) -> tuple[float, float]:
     """(low, high) with the least mean squared quantization error on ``values`` (1-D).
 
-    Coordinate descent over shrunk ends, starting from the full range, with zero kept a code.
-    Symmetric codes have one end to search. The quantizer tells the kind of its codes only.
+    Coordinate descent over both ends, from the full range inwards. Zero stays a code. Symmetric codes
+    have one end to search. ``quantizer`` only gives the kind of codes.
     """
     low, high = (0.0 if quantizer.rectified else min(low, 0.0)), max(high, 0.0)
     if quantizer.symmetric:
@@ -87,7 +93,7 @@ def search_range(
 
 @torch.no_grad()
 def search_weight_scales(weight: Tensor, limit: int, pair_limit: int | None = None) -> Tensor:
-    """Scales (O,) with the least squared error for each output channel of ``weight`` (O,...).
+    """Scales (O,) with the least squared error of each output channel of ``weight`` (O,...).
 
     Codes stay within +-``limit``, and two of one sign within ``pair_limit`` (:mod:`pairs`).
     """
@@ -127,7 +133,7 @@ def _observe(
     seed: int,
     progress: Callable[[str, int, int], None],
 ) -> dict[str, tuple[Tensor, float, float]]:
-    """Random values and extremes of what arrives at each quantizer, quantizers switched off."""
+    """Random values, smallest and largest, that each quantizer reads, with quantizers switched off."""
     generator = torch.Generator().manual_seed(seed)
     kept: dict[str, list[Tensor]] = {}
     extremes: dict[str, tuple[float, float]] = {}
@@ -172,7 +178,7 @@ def _observe(
 
 
 def enable(gm: fx.GraphModule, on: bool) -> None:
-    """Switch all quantizers on or off; off, the graph computes the float network."""
+    """Switch all quantizers on or off. With all off, the graph computes the float network."""
     for module in gm.modules():
         if isinstance(
             module, ActivationQuantizer | InputQuantizer | QuantAffine | QuantConv2d | QuantLinear
@@ -184,12 +190,12 @@ def enable(gm: fx.GraphModule, on: bool) -> None:
 def layer_errors(
     gm: fx.GraphModule, teacher: fx.GraphModule, pixels: Tensor
 ) -> list[tuple[str, float]]:
-    """Relative squared error of each quantized tensor, accumulated from the input on.
+    """Relative squared error of each quantized tensor, with the errors of all earlier layers.
 
     Args:
         gm: the student.
-        teacher: the float network with the student's quantizers placed and no range set; they are
-            switched off for the comparison.
+        teacher: the float network with the student's quantizers, without ranges. They are switched off
+            for the comparison.
         pixels: (N,3,H,W).
     """
     enable(teacher, False)
@@ -205,7 +211,7 @@ def layer_errors(
 
 
 def _tensors(gm: fx.GraphModule, pixels: Tensor) -> dict[str, Tensor]:
-    """Outputs of all activation quantizers."""
+    """Outputs of all activation quantizers, by name."""
     values: dict[str, Tensor] = {}
     hooks = []
     for node, module in module_nodes(gm):

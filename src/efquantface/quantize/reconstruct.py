@@ -1,11 +1,11 @@
-"""Rounding without training: each layer gives back what the layers before it and its own grid lost.
+"""Reconstruction: each layer corrects the errors of earlier layers and of its own rounding.
 
-Layers are visited in order, student and teacher side by side on a few hundred crops. Where the
-student's layer reads ``x'`` and the teacher's gives ``y = W x + b``, first the real-valued weights
-and bias that come closest to ``y`` from ``x'`` are found (ridge regression towards ``W``); it takes
-in the mean error that bias correction removes (Nagel et al. 2019, section 4.2). Then the weights
-are rounded one input after the other, what each rounding costs being made up for by the inputs not
-rounded yet (Frantar et al. 2023, GPTQ, section 3; the objective is AdaRound's, in closed form).
+Layers are visited in order, in student and teacher, on a few hundred crops. The student's layer reads
+``x'``; the teacher's gives ``y = W x + b``. First, the real-valued weights and bias are found that come
+closest to ``y`` from ``x'`` (ridge regression towards ``W``). This includes bias correction (Nagel et
+al. 2019, section 4.2). Then the weights are rounded, one input after the other. The inputs that are not
+rounded yet compensate each rounding error (Frantar et al. 2023, GPTQ, section 3). The objective is
+AdaRound's, in closed form.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from efquantface.quantize.pairs import Bounds, reserved_bounds
 from efquantface.quantize.placement import quantizer_before
 from efquantface.quantize.ranges import search_weight_scales
 
-# bits; a ridge of 1 was the best of 0.01 to 3 there, 4 and 16 are better at 6 and 8
+# bits; a ridge of 1 was the best of 0.01 to 3 at these, 4 and 16 are better at 6 and 8
 _RIDGE_OF_ONE = 4
-_FEW_INPUTS = 512  # of a channel; rounding at many scales costs their number times the time
-_SHARES = torch.linspace(0.8, 1.05, 11).tolist()  # of the scale with the least error of weights
+_FEW_INPUTS = 512  # of a channel; rounding at many scales takes that many times longer
+_SHARES = torch.linspace(0.8, 1.05, 11).tolist()  # of the scale with the least error of the weights
 
 
 @torch.no_grad()
@@ -38,12 +38,14 @@ def reconstruct(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
-    """Fit and round the student's layers in place; its ranges must be set.
+    """Fit and round the student's layers in place.
 
     Args:
-        student: quantized graph.
-        teacher: the float graph that it was quantized from, its channels scaled alike.
+        student: quantized graph with ranges.
+        teacher: the float graph that it was quantized from, with the same equalization.
         pixels: (N,3,H,W); a hundred crops are enough.
+        seed: of the positions that layers are fitted on.
+        progress: called with (done, total).
     """
     generator = torch.Generator().manual_seed(seed)
     ours, theirs = Stepper(student, pixels.float()), Stepper(teacher, pixels.float())
@@ -63,7 +65,7 @@ def reconstruct(
 def _fit(
     layer: QuantConv2d | QuantLinear, x: Tensor, wanted: Tensor, generator: torch.Generator
 ) -> None:
-    # the finer the grid, the less there is to give back, and the more a fit would follow noise
+    # with more bits there is less to correct, and a fit would follow noise
     found = fit(layer, x, wanted, generator, ridge=2.0 ** (layer.bits - _RIDGE_OF_ONE))
     if found is None:
         return
@@ -72,8 +74,8 @@ def _fit(
         found.weight.reshape(-1, inputs).float(), layer.limit, layer.pair_limit
     )
     chosen = _rounded(found, scales.double().reshape(groups, -1, 1), layer)
-    # training goes on from what was rounded, not from the middle of a code's interval, which all
-    # weights would first have to leave
+    # training starts at the weights that were rounded; from the middle of a code's interval, all
+    # weights would first have to leave it
     latent = chosen.latent.reshape(layer.latent.shape).float()
     layer.set_weight(latent, found.bias(chosen.codes * chosen.scales))
     layer.set_scale(chosen.scales.reshape(-1).float())
@@ -81,14 +83,14 @@ def _fit(
 
 @dataclass(frozen=True)
 class _Rounded:
-    """Weights that were rounded: scales (G,O,1), codes (G,O,K), and what each had become before."""
+    """Rounded weights: scales (G,O,1), codes (G,O,K), and the corrected weights that were rounded."""
 
     scales: Tensor
     codes: Tensor
     latent: Tensor
 
     def of(self, index: Tensor) -> _Rounded:
-        """The outputs (G,O) alone."""
+        """The same for some outputs, by index (G,O)."""
         at = index.unsqueeze(2)
         each = at.expand(-1, -1, self.codes.shape[2])
         return _Rounded(
@@ -97,11 +99,11 @@ class _Rounded:
 
 
 def _rounded(found: Fit, scales: Tensor, layer: QuantConv2d | QuantLinear) -> _Rounded:
-    """Round at ``scales`` (G,O,1), or where pairs are limited at the best of several near them.
+    """Round at ``scales`` (G,O,1). With limited pairs, round at the best of several scales near them.
 
-    The limit makes codes coarser, and the fewer inputs a channel has the more its error is luck: of
-    a few scales one loses clearly less of the channel's output than the mean. With many inputs the
-    luck evens out.
+    The limit makes codes coarser. With few inputs, a channel's error depends much on the scale: one of a
+    few scales loses clearly less of the channel's output than the mean. With many inputs the differences
+    average out.
     """
     if layer.pair_limit is None or found.weight.shape[2] > _FEW_INPUTS:
         low, high = _bounds(found.weight / scales, layer)
@@ -110,19 +112,19 @@ def _rounded(found: Fit, scales: Tensor, layer: QuantConv2d | QuantLinear) -> _R
             latent = torch.clamp(latent, low * scales, high * scales)
         return _Rounded(scales, codes, latent)
     groups, outputs, _ = scales.shape
-    many = torch.cat([scales * share for share in _SHARES], dim=1)  # as if they were outputs
+    many = torch.cat([scales * share for share in _SHARES], dim=1)  # scales as further outputs
     weight = found.weight.repeat(1, len(_SHARES), 1)
     low, high = _bounds(weight / many, layer)
     latent, codes = _round(weight, found.regularized, many, low, high)
     errors = codes * many - weight
     lost = ((errors @ found.gram) * errors).sum(dim=2).view(groups, len(_SHARES), outputs)
     best = lost.argmin(dim=1) * outputs + torch.arange(outputs)
-    # the layer's own limits are those of its largest weights
+    # the layer finds its limits from its largest weights, so these stay within them
     return _Rounded(many, codes, torch.clamp(latent, low * many, high * many)).of(best)
 
 
 def _bounds(codes: Tensor, layer: QuantConv2d | QuantLinear) -> Bounds:
-    """(low, high) of the codes (G,O,K), before they are rounded."""
+    """(low, high) for the codes (G,O,K), known before they are rounded."""
     high = torch.full_like(codes, layer.limit)
     if layer.pair_limit is None:
         return -high, high
@@ -133,16 +135,16 @@ def _bounds(codes: Tensor, layer: QuantConv2d | QuantLinear) -> Bounds:
 def _round(
     weight: Tensor, gram: Tensor, scales: Tensor, low: Tensor, high: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Round ``weight`` (G,O,K), handing errors on along the inverse Hessian's Cholesky factor.
+    """Round ``weight``, and hand errors on along the Cholesky factor of the inverse Hessian.
 
     Args:
-        weight: of groups, their outputs and inputs.
-        gram: (G,K,K) of the inputs.
+        weight: (G,O,K), by group, output and input.
+        gram: covariance (G,K,K) of the inputs.
         scales: (G,O,1) of the codes.
-        low, high: (G,O,K), what codes are clamped to.
+        low, high: (G,O,K), limits of the codes.
 
     Returns:
-        What each weight had become when its turn came, and its code.
+        The corrected weights that were rounded, and their codes, each (G,O,K).
     """
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
     factor = torch.linalg.cholesky(inverse, upper=True)

@@ -1,4 +1,4 @@
-"""What is quantized how: a frozen description, free of any module."""
+"""The scheme: bits and kinds of codes, as plain data."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from fnmatch import fnmatchcase
 
 from efquantface.errors import RecipeError
 
-INT16 = 32767  # where the sums of some kernels end
+INT16 = 32767  # 16-bit sums saturate here
 _PATTERN = re.compile(r"w([2-8])a([2-8])")
-_WEIGHTS = re.compile(r"(?:int)?([2-8])(?:[ -]?bits?)?")  # activations keep 8 bits
+_WEIGHTS = re.compile(r"(?:int)?([2-8])(?:[ -]?bits?)?")  # weights only; activations keep 8 bits
 
 
 @dataclass(frozen=True)
 class Bits:
-    """Bits of a layer's weights and of the codes it reads, 2 to 8 each."""
+    """Bits of a layer's weights and of the codes that it reads, 2 to 8 each."""
 
     weight: int = 8
     activation: int = 8
 
     @classmethod
     def parse(cls, text: str) -> Bits:
-        """``w8a8`` and its relatives; ``8``, ``int8`` or ``8bit`` alone is of the weights.
+        """Read ``w8a8`` and the like. ``8``, ``int8`` or ``8bit`` alone means the weights.
 
         Raises:
-            RecipeError: for anything else.
+            RecipeError: the text is something else.
         """
         given = text.strip().lower()
         if match := _PATTERN.fullmatch(given):
@@ -42,21 +42,23 @@ class Bits:
 
 @dataclass(frozen=True)
 class Scheme:
-    """Bits of every layer, and the kind of activation codes.
+    """Bits of each layer, and the kind of activation codes.
 
-    Weights are symmetric per output channel, activations per tensor, the network's input always 8
-    bits (pixels are 8 bits), biases 32 bits, the embedding float. The activation bits are those of
-    the codes that convolutions and linear layers read; what only additions, averages and the parts
-    of a PReLU read keeps 8 bits, as does the scale per channel of a PReLU or BatchNorm.
+    Weights are symmetric with one scale per output channel. Activations have one scale per tensor. The
+    network's input has 8 bits, as pixels do. Biases have 32 bits; the embedding is float.
+
+    Activation bits are those of the codes that convolutions and linear layers read. Codes that only
+    additions, averages and the parts of a PReLU read keep 8 bits. So does the per-channel scale of a
+    PReLU or BatchNorm.
 
     Attributes:
         bits: of layers that ``layers`` does not name.
-        layers: (shell pattern of layer names, bits); the last pattern that matches decides.
-        wide_ends: the first and the last layer keep 8 bits, whatever ``bits`` says.
-        symmetric: activation codes are signed with zero point 0 (TensorRT, ncnn, many NPUs) instead of
-            unsigned with a zero point.
-        full_range: weights of 8 bits use all codes, also where the 16-bit sums of x86 processors
-            without VNNI can overflow (:mod:`pairs`).
+        layers: (shell pattern of layer names, bits); the last matching pattern decides.
+        wide_ends: the first and the last layer keep 8 bits, unless ``layers`` names them.
+        symmetric: activation codes are signed with zero point 0 (for TensorRT, ncnn, many NPUs).
+            Otherwise they are unsigned with a zero point.
+        full_range: weights of 8 bits use all codes. Then 16-bit sums can overflow on x86 processors
+            without VNNI (:mod:`pairs`).
     """
 
     bits: Bits = field(default_factory=Bits)
@@ -67,11 +69,11 @@ class Scheme:
 
     @classmethod
     def parse(cls, text: str) -> Scheme:
-        """The same bits for all layers."""
+        """A scheme with the same bits for all layers."""
         return cls(Bits.parse(text))
 
     def of(self, layer: str, end: bool = False) -> Bits:
-        """Bits of one layer, by name; ``end`` marks the first and the last."""
+        """Bits of the layer called ``layer``. ``end`` is true for the first and the last layer."""
         found = Bits() if end and self.wide_ends else self.bits
         for pattern, bits in self.layers:
             if fnmatchcase(layer, pattern):
@@ -79,7 +81,7 @@ class Scheme:
         return found
 
     def check_names(self, names: list[str]) -> None:
-        """Every pattern must name a layer.
+        """Check that each pattern names a layer.
 
         Raises:
             RecipeError: a pattern matches none of ``names``.

@@ -1,4 +1,4 @@
-"""Optimizations that are kept only where they change nothing: none may end a run, or its network."""
+"""Optimizations that are kept only if embeddings stay the same. A failing one ends no run."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import Tensor, fx
 Progress = Callable[[str, int, int], None]
 Optimization = Callable[[fx.GraphModule, list[Tensor], Progress], int]
 
-_SAME = 1e-3  # of an embedding's length
+_SAME = 1e-3  # of an embedding's length, at most
 
 
 @torch.no_grad()
 def tried(
     optimization: Optimization, gm: fx.GraphModule, batches: list[Tensor], progress: Progress
 ) -> tuple[fx.GraphModule, str]:
-    """An optimized graph, or the one that was given where the optimization does not apply.
+    """An optimized copy of a graph, or the graph itself where the optimization does not apply.
 
     Args:
-        optimization: changes a float graph in place and keeps its embeddings.
+        optimization: changes a float graph in place and should keep its embeddings.
         gm: not changed.
         batches: pixels (N,3,H,W).
-        progress: of the optimization.
+        progress: handed to the optimization.
 
     Returns:
-        A graph, and why it is the one that was given; empty where it is not.
+        The graph, and the reason if it is ``gm`` itself; an empty reason if it is optimized.
     """
     device = next(gm.parameters()).device
     pixels = batches[0].to(device).float()

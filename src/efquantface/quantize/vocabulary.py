@@ -1,4 +1,4 @@
-"""The operators of float networks and of students: what a checkpoint of ours may hold."""
+"""The operators of float networks and students, which our checkpoints may hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MODEL_CARD.md: what a student is, in the format of model hubs (YAML in front, then Markdown)."""
+"""MODEL_CARD.md: describes a student in the format of model hubs (YAML, then Markdown)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _TAGS = ("face-recognition", "face-verification", "onnx")
 
 
 def model_card(results: Results) -> str:
-    """The card of a run.
+    """The text of a run's model card.
 
     Args:
-        results: of the run; its provenance has to be there.
+        results: of the run, with its provenance.
     """
     verdict, made = results.verdict, results.provenance
     assert made is not None

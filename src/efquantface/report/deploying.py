@@ -1,4 +1,4 @@
-"""Code that loads a student without this package: plain ONNX Runtime, InsightFace."""
+"""Code that loads a student without this package, in plain ONNX Runtime or InsightFace."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def onnxruntime_code(contract: FaceContract) -> list[str]:
 
 
 def insightface_code(contract: FaceContract) -> list[str]:
-    """Lines of Python that compare two crops in InsightFace; none where it normalizes otherwise."""
+    """Lines of Python that compare two crops in InsightFace; none for another normalization."""
     if contract.color != "RGB":
         return []
     if not contract.is_raw_pixels and (contract.mean, contract.std) != (_INSIGHTFACE, _INSIGHTFACE):
@@ -45,7 +45,7 @@ def insightface_code(contract: FaceContract) -> list[str]:
 
 
 def _number(values: tuple[float, float, float]) -> str:
-    """One number where all three are the same."""
+    """Python for three values: one number where all are the same."""
     if len(set(values)) == 1:
         return f"{values[0]:g}"
     return f"np.float32([{', '.join(f'{value:g}' for value in values)}])"

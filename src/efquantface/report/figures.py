@@ -19,7 +19,7 @@ from efquantface.prune.prune import Pruned
 from efquantface.quantize.mixed import CHOICES, LayerChoice
 from efquantface.text import plain
 
-TEACHER, STUDENT, QUIET = "#6c7a84", "#0b8ca3", "#adb5bd"  # on white and on black
+TEACHER, STUDENT, QUIET = "#6c7a84", "#0b8ca3", "#adb5bd"  # readable on white and on black
 _INK = "#010203"  # of text and axes; the page replaces it
 _INKED: dict[Any, str] = dict.fromkeys(
     ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK
@@ -28,7 +28,7 @@ _COLOURS = {"teacher": TEACHER, "student": STUDENT}
 
 
 def roc(protocol: ProtocolResult) -> str:
-    """TAR against FAR, logarithmic, teacher and student."""
+    """TAR against FAR (logarithmic) of teacher and student."""
 
     def draw(axes: Axes) -> None:
         for name, (far, tar) in protocol.curves.roc.items():
@@ -46,7 +46,7 @@ def roc(protocol: ProtocolResult) -> str:
 
 
 def histograms(protocol: ProtocolResult) -> str:
-    """Similarities of genuine and impostor pairs, student filled, teacher as a line."""
+    """Histograms of cosines of genuine and impostor pairs: student filled, teacher as a line."""
 
     def draw(axes: Axes) -> None:
         edges = [-1 + 2 * i / 100 for i in range(101)]
@@ -89,7 +89,7 @@ def training(history: History) -> str:
 
 
 def pruned(result: Pruned) -> str:
-    """Output channels of each layer, before and after pruning."""
+    """Output channels of each layer, of the teacher and of what pruning left."""
 
     def draw(axes: Axes) -> None:
         places = range(len(result.layers))
@@ -118,7 +118,7 @@ def layers(errors: list[tuple[str, float]]) -> str:
 
 
 def allocation(choices: list[LayerChoice]) -> str:
-    """Bits that a budget gave each layer, and how many weights the layer has (width)."""
+    """Bits that a budget gave each layer; a bar's width is the layer's number of weights."""
 
     def draw(axes: Axes) -> None:
         left = 0
@@ -153,5 +153,5 @@ def _figure(draw: Callable[[Axes], None], title: str, width: float = 4.6) -> str
     )
     plt.close(figure)
     text = stream.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")  # dark pages, too
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")  # also for dark pages
     return text.replace("<svg ", f'<svg role="img" aria-label="{escape(plain(title))}" ', 1)

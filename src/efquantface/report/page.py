@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page without scripts or outside files."""
+"""The report: one self-contained HTML page, without scripts or other files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _STYLE = Path(__file__).with_name("style.css")
 
 
 def _plain(value: object) -> object:
-    """What the page shows; names are spelt out where they would turn text around or break it."""
+    """A value as the page shows it; control characters in names are escaped."""
     return value if isinstance(value, Markup) or not isinstance(value, str) else plain(value)
 
 
@@ -44,10 +44,13 @@ def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ())
     """Write the page.
 
     Args:
-        path: where to.
-        results: what it shows.
+        path: the file.
+        results: of the run.
         faces_of: evaluation sets whose changed pairs are shown as faces; none by default, since
-            reports are passed on.
+            reports are shared.
+
+    Raises:
+        WriteError: it cannot be written.
     """
     environment = Environment(
         loader=PackageLoader("efquantface.report", "."),
@@ -88,6 +91,7 @@ def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ())
         exact_sums=sentences.exact_sums(results),
         names={"teacher": TEACHER, "best": BEST_FLOAT, "student": STUDENT},
         gains=sentences.gains(speed, integers=quantized) if speed else [],
+        kept_promise=sentences.target(results),
         training=figures.training(results.history) if len(results.history.held_out) > 1 else "",
         layers=figures.layers(results.layer_errors) if results.layer_errors else "",
         pruned=figures.pruned(results.pruned) if results.pruned else "",
@@ -98,7 +102,7 @@ def write_report(path: Path, results: Results, faces_of: Sequence[EvalSet] = ())
 
 
 def _bits(results: Results) -> str:
-    """W8A8, and the budget that it was fitted into."""
+    """What was made, for the title: bits, budget, and the share pruned."""
     bits, budget = str(results.recipe["bits"]).upper(), results.recipe["budget"]
     what = f"{bits} within {budget}" if budget else bits
     if results.pruned is None:

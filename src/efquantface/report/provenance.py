@@ -1,4 +1,4 @@
-"""What made a student: command, date, versions and digests; without the folders of one machine."""
+"""What made a student: command, date, versions and digests, without paths of folders."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _DIGITS = 16  # of a digest
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a student comes from.
+    """What made a student.
 
     Attributes:
-        command: as it is repeated, in a folder that has the files.
+        command: repeats the run in a folder that has the files.
         date: YYYY-MM-DD, when the run ended.
         versions: of the packages that numbers depend on.
-        teacher, faces, student: first 16 hexadecimal digits of SHA-256: of the teacher's file, of the
-            crops and identities, of the exported file.
+        teacher, faces, student: first 16 hexadecimal digits of the SHA-256 of the teacher's file, of the
+            crops and identities, and of the exported file.
         licence: the teacher's licence note; empty where none was given.
     """
 
@@ -47,7 +47,7 @@ class Provenance:
         packages: Mapping[str, str | None],
         student: Path,
     ) -> Provenance:
-        """Of a run.
+        """The provenance of a run that ends now.
 
         Args:
             recipe: its settings.
@@ -89,12 +89,17 @@ def command(recipe: Recipe) -> str:
 
 
 def as_yaml(recipe: Mapping[str, Any]) -> str:
-    """A recipe as YAML, as ``--recipe`` takes it."""
+    """A recipe as YAML for ``--recipe``; absolute paths keep their last name only."""
     return yaml.safe_dump(_without_folders(dict(recipe)), sort_keys=False, allow_unicode=True)
 
 
 def without_folders(word: str) -> str:
-    """A word; of an absolute path in it only the last name is left."""
+    """A word; an absolute path in it keeps its last name only.
+
+    Example:
+        >>> without_folders("lfw=/data/lfw"), without_folders("faces/train.rec")
+        ('lfw=lfw', 'faces/train.rec')
+    """
     name, equals, path = word.rpartition("=")
     return f"{name}{equals}{Path(path).name}" if Path(path).is_absolute() else word
 

@@ -1,4 +1,4 @@
-"""All results of a run in one place: what metrics.json, the table and the report are made from."""
+"""All results of a run in one place; metrics.json, the table and the report are made from them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # tables of evaluations need no PyTorch
     from efquantface.prune.goal import Latency
     from efquantface.prune.prune import Pruned
     from efquantface.quantize.mixed import LayerChoice
+    from efquantface.target.choice import Choice
 
 TEACHER, BEST_FLOAT, STUDENT = "teacher", "best float form", "student"  # what is timed
 FILE = "student.onnx"
@@ -28,7 +29,7 @@ FILE = "student.onnx"
 
 @dataclass(frozen=True)
 class Sizes:
-    """File sizes in bytes and parameters; the teacher's is the user's file where it is ONNX."""
+    """File sizes in bytes, and the teacher's number of parameters."""
 
     teacher_bytes: int
     student_bytes: int
@@ -36,7 +37,7 @@ class Sizes:
 
     @classmethod
     def measure(cls, teacher: FaceModel, student: FaceModel, exported: Path) -> Sizes:
-        """Measure; a teacher that is no ONNX file counts as its float ONNX form."""
+        """Measure the files; a teacher that is no ONNX file counts as its float ONNX form."""
         from efquantface.export.onnx_writer import to_onnx
 
         if teacher.source is not None and teacher.source.suffix == ".onnx":
@@ -47,32 +48,34 @@ class Sizes:
 
     @property
     def ratio(self) -> float:
-        """Student's size over teacher's."""
+        """The student's size divided by the teacher's."""
         return self.student_bytes / self.teacher_bytes
 
 
 @dataclass(frozen=True, repr=False)
 class Results:
-    """Everything that a run found out.
+    """All results of a run.
 
     Attributes:
         recipe: all settings, as plain data.
-        contract: what the teacher, and so the student, expects of its crops.
-        teacher: its file's name.
-        protocols: what evaluation found, protocol by protocol.
-        lengths: the student's embedding lengths beside the teacher's, by set.
-        parity: the exported file beside the student in PyTorch.
-        layer_errors: relative squared error of each quantized tensor, by name.
+        contract: the crops that teacher and student expect.
+        teacher: the name of its file.
+        sizes: of teacher and student.
+        protocols: one result per protocol.
+        lengths: by set, how the student's embedding lengths compare with the teacher's.
+        history: losses of the training.
+        parity: the exported file compared with the student in PyTorch.
+        layer_errors: (name, relative squared error) of each quantized tensor.
         images_used: for training, or for setting ranges where nothing was trained.
-        skipped: images that could not be used, and why.
-        without_vnni: what a student that is not portable loses there; None for others.
-        speed: of teacher, its best float form and student; None without a benchmark.
-        choices: the bits that a budget gave each layer.
-        reconstructed: whether weights were rounded against the teacher.
-        teacher_check: the teacher's graph beside the user's own file; None where that cannot run.
-        title, caveat: for the head of table and report.
-        processor: on which all this was measured: its name and kind.
-        provenance: what made the student; None outside of a run.
+        skipped: (name, reason) of images that could not be used.
+        without_vnni: loss of a student that is not portable, on processors without VNNI; None for
+        others. speed: of teacher, its best float form and student; None without a benchmark. choices:
+        the bits that a budget gave each layer. choice: the ways that were tried for a target; None
+        without one. pruned: the channels removed; None without pruning. latency: the asked and the
+        measured latency; None where none was asked for. reconstructed: whether weights were rounded
+        against the teacher. title, caveat: at the head of table and report. processor: name and kind of
+        the processor of all measurements. teacher_check: the teacher's graph compared with the user's
+        own file; None where that cannot run. provenance: what made the student; None outside of a run.
 
     Example:
         >>> results
@@ -95,6 +98,7 @@ class Results:
     without_vnni: WithoutVnni | None = None
     speed: Speed | None = None
     choices: list[LayerChoice] = field(default_factory=list)
+    choice: Choice | None = None
     pruned: Pruned | None = None
     latency: Latency | None = None
     reconstructed: bool = False
@@ -112,11 +116,11 @@ class Results:
 
     @property
     def verdict(self) -> Verdict:
-        """What a reader decides by."""
+        """May the student replace the teacher, by a stated rule."""
         return judge(self.protocols)
 
     def records(self) -> list[dict[str, Any]]:
-        """One flat dictionary a metric, as :meth:`Evaluation.records`."""
+        """One flat dictionary per metric, as :meth:`Evaluation.records`."""
         return self.protocols.records()
 
     def to_frame(self) -> Any:
@@ -139,6 +143,7 @@ class Results:
             "images_used": self.images_used,
             "skipped_faces": [list(item) for item in self.skipped],
             "bits_chosen": {c.name: c.bits for c in self.choices},
+            "choice": None if self.choice is None else self.choice.as_dict(),
             "portable": self.parity.portable,
             "without_vnni": None if self.without_vnni is None else asdict(self.without_vnni),
             "pruned": None if self.pruned is None else self.pruned.as_dict(),
@@ -156,7 +161,7 @@ def percent(value: float) -> str:
 
 
 def formatted(metric: Metric, value: float | None) -> str:
-    """A metric's value as it is read: percentages; cosines, lengths and ratios as they are."""
+    """A metric's value as text: shares in percent; cosines, lengths and ratios as numbers."""
     if value is None:
         return ""
     if metric.name.startswith(("cosine", "threshold")):
@@ -167,5 +172,5 @@ def formatted(metric: Metric, value: float | None) -> str:
 
 
 def formatted_interval(interval: tuple[float, float] | None) -> str:
-    """A 95 % interval in percent."""
+    """A 95 % interval in percent; empty for None."""
     return "" if interval is None else f"[{percent(interval[0])}, {percent(interval[1])}]"

@@ -1,4 +1,4 @@
-"""Sentences that stand above and below tables: where a file is right, and where little is gained."""
+"""Sentences around tables: whether a file is portable, and where it is hardly faster."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from efquantface.runtime.processor import WITHOUT_VNNI
 if TYPE_CHECKING:  # tables of evaluations need no PyTorch
     from efquantface.export.without_vnni import WithoutVnni
 
-_LITTLE = 1.2  # times as fast as the best float form
+_LITTLE = 1.2  # a student below so many times the speed of the best float form gains little
 
 
 def portability(results: Results) -> list[str]:
-    """Whether the file is portable, and what one that is not loses where; none for float students."""
+    """Whether the file is portable, and what it loses where it is not; empty for float students."""
     if results.recipe["bits"] == FLOAT:
         return []
     if results.parity.portable:
@@ -27,18 +27,31 @@ def portability(results: Results) -> list[str]:
     said = [f"portable: no, {wrong} ({cosine})."]
     if results.without_vnni is not None:
         said.append(_lost(results.without_vnni))
-    return [*said, "Opened so, it is right there, too:"]
+    return [*said, "Opened with these lines, it is right there, too:"]
 
 
 def exact_sums(results: Results) -> list[str]:
-    """Three lines of Python that open a file that is not portable rightly; none for others."""
+    """Three lines of Python that open a file that is not portable correctly; empty for others."""
     if results.parity.portable:
         return []
     return [line.replace("FILE", FILE) for line in EXACT_SUMS]
 
 
+def target(results: Results) -> list[str]:
+    """The predicted and the measured loss of the chosen way; empty without a target."""
+    choice = results.choice
+    if choice is None:
+        return []
+    said = [f"Predicted loss of {choice.chosen.way.name}: {choice.chosen.loss:.2f} points."]
+    for protocol in results.protocols:
+        for metric in protocol.metrics:
+            if metric.name == f"TAR@FAR={choice.far:g}" and metric.loss is not None:
+                said.append(f"Measured on {protocol.protocol}: {percent(metric.loss)} points.")
+    return said
+
+
 def _lost(found: WithoutVnni) -> str:
-    """The numbers with and without VNNI, and which of them were emulated."""
+    """A sentence with the numbers with and without VNNI, and which of them are emulated."""
     with_it, without = found.cosines
     said = (
         f"On {found.crops:,} held-out faces: cosine to the teacher {with_it:.4f} with VNNI, "
@@ -55,7 +68,7 @@ def _lost(found: WithoutVnni) -> str:
 
 
 def gains(speed: Speed, *, integers: bool) -> list[str]:
-    """Where a fleet gains little speed.
+    """Sentences on processors where the student is hardly faster than the best float form.
 
     Args:
         speed: of teacher, best float form and student.
@@ -66,11 +79,11 @@ def gains(speed: Speed, *, integers: bool) -> list[str]:
     said = []
     if little:
         said.append(
-            f"Little is gained on processors like this one: the student is {' and '.join(little)} as "
-            "fast as the best float form, which efq export --float writes and which loses nothing."
+            f"Little is gained on processors like this one. The student is {' and '.join(little)} as "
+            "fast as the best float form. efq export --float writes that form, and it loses nothing."
         )
     if integers and speed.kind == WITHOUT_VNNI:
-        said.append("This processor has no VNNI, with which integers gain more.")
+        said.append("This processor has no VNNI. With VNNI, integers gain more.")
     elif integers:
         said.append(
             "x86 processors without VNNI gain less from integers; measure there: "

@@ -1,4 +1,4 @@
-"""Tables for the terminal. They fit 100 columns; all numbers and notes are in JSON and the report."""
+"""Tables for the terminal, 100 columns wide. All numbers and notes are in the JSON and the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PERCENT = "shares in percent, with 95 % intervals"
 
 
 def terminal_table(results: Results) -> Group:
-    """Where the file is right, the verdict, teacher beside student: size, speed, every protocol."""
+    """Portability, the verdict, and teacher and student side by side: size, speed, protocols."""
     verdict = results.verdict
     said = [verdict.headline, verdict.threshold, verdict.galleries]
     head = [Text(line) for line in sentences.portability(results)]
@@ -54,7 +54,7 @@ def terminal_table(results: Results) -> Group:
 def evaluation_table(
     results: Sequence[ProtocolResult], model: str, against: str | None = None
 ) -> Group:
-    """Metrics of one model, or of teacher and student with the loss between them."""
+    """Metrics of one model, or of teacher and student with the loss."""
     names = [f"teacher {_last(model)}, student {_last(against)}" if against else _last(model)]
     return Group(
         Text(plain(f"{names[0]}: {PERCENT}")), *_protocols(results, two=against is not None)
@@ -62,11 +62,11 @@ def evaluation_table(
 
 
 def speed_table(speed: Speed, against: Sequence[str] = ()) -> Group:
-    """Milliseconds, faces a second and ratios, and on what they were measured.
+    """Milliseconds, faces per second, ratios, the processor and its load.
 
     Args:
-        speed: of two models or more, or of one.
-        against: models that ratios are to; the first where none is named.
+        speed: of one or more models.
+        against: the models of the ratios' denominators; the first model where none is given.
     """
     threads = "one thread" if speed.threads == 1 else f"{speed.threads} threads"
     title = f"speed, {threads}, models timed in turns"
@@ -136,12 +136,12 @@ def _single(title: str) -> Table:
 
 
 def _blank(width: int) -> Text:
-    """A heading that makes its column as wide in every table, as far as there is room."""
+    """An empty heading that gives its column the same width in every table, if there is room."""
     return Text(" " * width, no_wrap=True, overflow="crop")
 
 
 def _row(table: Table, *cells: str) -> None:
-    """A row of plain text: what looks like markup is none."""
+    """Add a row of plain text; markup in it is not interpreted."""
     table.add_row(*(Text(plain(cell)) for cell in cells))
 
 

@@ -1,6 +1,6 @@
-"""The verdict: may the student replace the teacher, with which threshold, and where.
+"""The verdict: may the student replace the teacher, at which FARs and with which thresholds.
 
-It is computed from the protocol with the most impostor pairs, FAR by FAR, by one rule (:data:`RULE`).
+It follows from the protocol with the most impostor pairs, FAR by FAR, by one rule (:data:`RULE`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from efquantface.evaluation.result import Metric, Mixed, ProtocolResult
 Level = Literal["yes", "partly", "no", "unknown"]
 Answer = Literal["yes", "no", "open"]
 
-MARGIN = 0.005  # of TAR
-_WIDE = 2 * MARGIN
-_MORE = 1.5  # times the FAR that was asked, of mixed pairs
+MARGIN = 0.005  # loss of TAR that is accepted
+_WIDE = 2 * MARGIN  # the loss's interval has to end below it
+_MORE = 1.5  # how many times the asked FAR mixed pairs may have
 _TAR, _THRESHOLD = "TAR@FAR=", "threshold at FAR="
 
 RULE = (
@@ -32,14 +32,15 @@ GALLERY_RULE = (
 
 @dataclass(frozen=True)
 class AtFar:
-    """What is said of one FAR.
+    """The verdict at one FAR.
 
     Attributes:
-        loss, interval: of TAR; the interval is the loss itself where none was made.
+        far: a share of impostor pairs.
+        loss, interval: of TAR; without an interval, both ends are the loss.
         replaces: by :data:`RULE`.
         teacher, student: thresholds.
-        gallery: whether the teacher's gallery may stay, by :data:`GALLERY_RULE`; None where galleries
-            were not searched.
+        gallery: whether the teacher's gallery may stay, by :data:`GALLERY_RULE`; None where mixed
+            galleries were not scored.
     """
 
     far: float
@@ -53,12 +54,14 @@ class AtFar:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a reader decides by.
+    """Whether the student may replace the teacher.
 
     Attributes:
-        level: ``yes`` at every FAR, ``partly``, ``no`` at none, ``unknown`` where no FAR was measured.
-        judged: the protocol, and what was compared.
-        rows: FAR by FAR, the largest first.
+        level: ``yes`` at every FAR, ``partly`` at some, ``no`` at none, ``unknown`` where it cannot be
+            told.
+        headline: the verdict, in a sentence.
+        judged: the protocol, and its numbers of pairs.
+        rows: one entry per FAR, the largest first.
     """
 
     level: Level
@@ -73,7 +76,7 @@ class Verdict:
 
     @property
     def threshold(self) -> str:
-        """Which threshold to deploy, in a sentence."""
+        """The thresholds to deploy, in a sentence; empty where there are none."""
         shown = [
             f"{row.student:.3f} at FAR {row.far:g} (teacher {row.teacher:.3f})"
             for row in self.rows
@@ -83,7 +86,7 @@ class Verdict:
 
     @property
     def galleries(self) -> str:
-        """Whether galleries must be embedded again, in a sentence."""
+        """Whether galleries must be embedded again, in a sentence; empty where not measured."""
         known = [row for row in self.rows if row.gallery is not None]
         if not known:
             return ""
@@ -103,10 +106,10 @@ class Verdict:
 
 
 def judge(protocols: Sequence[ProtocolResult]) -> Verdict:
-    """The verdict of a run's protocols.
+    """The verdict on a run's protocols, by :data:`RULE` and :data:`GALLERY_RULE`.
 
     Args:
-        protocols: with teacher and student.
+        protocols: results of teacher and student.
     """
     judged = max(
         (p for p in protocols if _at_fars(p)), key=lambda p: p.counts["impostor"], default=None
@@ -175,7 +178,7 @@ def _summed(rows: tuple[AtFar, ...]) -> tuple[Level, str]:
 
 
 def _fars(rows: Sequence[AtFar]) -> str:
-    """FAR 0.01, 0.001 and 0.0001."""
+    """In words, as ``FAR 0.01, 0.001 and 0.0001``."""
     names = [f"{row.far:g}" for row in rows]
     *first, last = names
     return f"FAR {', '.join(first)} and {last}" if first else f"FAR {last}"

@@ -1,6 +1,6 @@
-"""Which runtime opens a file, and what each one needs. Imports nothing but the standard library.
+"""The runtimes that open model files. No runtime is imported until it is used.
 
-A backend is a line in ``BACKENDS``. PyTorch is none of them: it reads what importers read.
+A backend is a line in ``BACKENDS``. PyTorch is not one of them: it runs what importers read.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Backend:
     """A runtime for files.
 
     Attributes:
-        name: what ``--backend`` calls it.
-        endings: of the files that it opens; the first is opened by nothing else unless asked for.
-        run: a file's path, threads (all cores where None), the device and the output's name in the
-            contract, to the function from normalized crops (N,3,H,W) to embeddings (N,D).
-        contract: how such a file says its contract; None where importers read it off the graph.
+        name: as in ``--backend``.
+        endings: of the files that it opens. It is the default runtime for the first.
+        run: takes a file's path, threads (None for all cores), the device and the output's name in the
+            contract. Returns a function from normalized crops float32 (N,3,H,W) to embeddings (N,D).
+        contract: reads the contract of such a file; None where importers read it from the graph.
     """
 
     name: str
@@ -61,7 +61,7 @@ def _litert(path: Path, threads: int | None, device: str, output: str) -> Run:
 
 
 def contract_beside(path: Path) -> Path:
-    """The file that holds the contract of an OpenVINO file, which keeps none itself."""
+    """The file with the contract of an OpenVINO file, which cannot hold one."""
     return path.with_suffix(".contract.json")
 
 
@@ -69,7 +69,7 @@ def _beside(path: Path) -> FaceContract:
     beside = contract_beside(path)
     if not beside.is_file():
         raise ContractError(
-            f"{path}: OpenVINO files keep no contract; {beside.name} is missing beside it"
+            f"{path}: OpenVINO files hold no contract; {beside.name} is missing beside it"
         )
     return FaceContract.read(beside)
 
@@ -93,7 +93,7 @@ ENDINGS = tuple(dict.fromkeys(ending for b in BACKENDS.values() for ending in b.
 
 
 def own_backend(path: Path) -> Backend | None:
-    """The runtime that opens a file unless another is asked for; None for a checkpoint."""
+    """The default runtime of a file; None for a checkpoint."""
     return next((b for b in BACKENDS.values() if path.suffix == b.endings[0]), None)
 
 
@@ -105,7 +105,7 @@ def backend_for(path: Path, wanted: str = AUTO) -> Backend | None:
         wanted: one of ``NAMES``.
 
     Raises:
-        RuntimeMissingError: the wanted one does not open such a file.
+        RuntimeMissingError: the wanted runtime does not open such a file.
     """
     own = own_backend(path)
     if wanted == AUTO or own is None:
@@ -118,7 +118,7 @@ def backend_for(path: Path, wanted: str = AUTO) -> Backend | None:
 
 
 def not_exported(wanted: str) -> RuntimeMissingError:
-    """The error where a runtime is asked for that opens no checkpoint."""
+    """The error for a checkpoint and a runtime that opens none."""
     return RuntimeMissingError(
         f"--backend {wanted} takes {BACKENDS[wanted].takes} files; export the model first"
     )

@@ -1,22 +1,22 @@
-"""Was the machine busy with other work while something was measured?"""
+"""Measures whether other work kept the machine busy during a measurement."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from types import TracebackType
 
-_BUSY = 0.1  # share of all cores; less is what any system does beside
+_BUSY = 0.1  # share of all cores; an idle system takes less
 
 
 @dataclass(frozen=True)
 class Load:
-    """What the machine's cores did over a measurement.
+    """The load of the machine's cores over a measurement.
 
     Attributes:
-        cores: logical ones, of the whole machine.
-        average: processes that wanted a core, over the last minute before the end.
+        cores: logical cores of the machine.
+        average: load average of the last minute.
         own: share of all cores that this process took, 0 to 1.
-        others: share that everything else took, 0 to 1; on virtual machines also what the host took.
+        others: share that everything else took, 0 to 1; on virtual machines this includes the host.
     """
 
     cores: int
@@ -26,7 +26,7 @@ class Load:
 
     @property
     def busy(self) -> bool:
-        """Whether others took so much that milliseconds say little."""
+        """Whether other processes took so much that milliseconds mean little."""
         return self.others > _BUSY
 
     def describe(self) -> str:
@@ -39,7 +39,7 @@ class Load:
 
 
 class Watch:
-    """Around a measurement: ``load`` is there once it has ended.
+    """A context around a measurement; ``load`` is set at its end.
 
     Example:
         >>> with Watch() as watch:
@@ -54,7 +54,7 @@ class Watch:
         import psutil
 
         self._process = psutil.Process()
-        psutil.cpu_percent()  # the next call tells what was since this one
+        psutil.cpu_percent()  # the next call measures from here on
         self._process.cpu_percent()
         return self
 

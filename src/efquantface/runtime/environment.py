@@ -1,4 +1,4 @@
-"""What a number depends on: versions, processor, threads, runtimes and providers."""
+"""The environment that numbers depend on: versions, processor, threads, runtimes, providers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Versions, processor and how it adds, threads, runtimes; plain data for ``env.json``."""
+    """Versions, processor and its integer sums, threads, runtimes; plain data for ``env.json``."""
     import onnxruntime as ort
 
     return {
@@ -53,7 +53,7 @@ def _version(package: str) -> str | None:
 
 
 def _torch() -> dict[str, str | None]:
-    """What PyTorch finds, None where it is not installed."""
+    """The CPU's capability and the GPU in PyTorch; None where it is not installed."""
     try:
         import torch
     except ImportError:

@@ -1,4 +1,4 @@
-"""How a file wants its crops: the order of axes, grey or in colour, the type of its values."""
+"""Feeds crops in a file's own form: order of axes, grey or colour, type of values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-LUMA = (0.299, 0.587, 0.114)  # of red, green, blue (ITU-R BT.601), as OpenCV and Pillow take it
+LUMA = (0.299, 0.587, 0.114)  # of red, green, blue (ITU-R BT.601), as in OpenCV and Pillow
 _CHANNELS = (1, 3)
 _TYPES = {
     "tensor(float)": np.float32,
@@ -21,11 +21,12 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Layout:
-    """What an input of four axes says of its crops; None where it leaves something open.
+    """The form of an input of four axes.
 
     Attributes:
+        batch, height, width: None where the file leaves them open.
         channels: 3, or 1 where the network takes grey crops.
-        last: channels come last, as in TensorFlow's files.
+        last: whether channels come last, as in TensorFlow's files.
     """
 
     batch: int | None
@@ -41,9 +42,9 @@ class Layout:
 
 
 def layout_of(shape: Sequence[int | str | None]) -> Layout | None:
-    """The layout of an input's shape, sizes that are no positive number left open.
+    """The layout of an input's shape; sizes that are no positive number count as open.
 
-    None where it is no image: another number of axes, or of channels.
+    None where it is no image, since it has another number of axes or channels.
     """
     sizes = [size if isinstance(size, int) and size > 0 else None for size in shape]
     if len(sizes) != 4:
@@ -59,13 +60,15 @@ def layout_of(shape: Sequence[int | str | None]) -> Layout | None:
 
 
 def fed(x: npt.NDArray[np.float32], layout: Layout, element: str) -> npt.NDArray[np.generic]:
-    """Crops (N,3,H,W) as an input takes them.
+    """Crops in the input's layout and dtype.
 
     Args:
-        x: float32, in the contract's terms. Grey is made of the first three channels as red, green and
+        x: float32 (N,3,H,W), normalized as in the contract. For grey, the channels count as red, green
+        and
             blue.
         layout: of the input.
-        element: ONNX Runtime's name of its type, ``tensor(float)`` for example.
+        element: ONNX Runtime's name of its type, for example ``tensor(float)``. Integers are rounded and
+            clipped to 0..255.
     """
     found = x
     if layout.channels == 1:

@@ -1,4 +1,4 @@
-"""``.tflite`` files in LiteRT behind one call: float32 crops in, float32 embeddings out."""
+"""Runs ``.tflite`` files in LiteRT: float32 crops in, float32 embeddings out."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Array = npt.NDArray[Any]
 
 
 def run_litert(path: Path, threads: int | None = None, device: str = "cpu") -> Run:
-    """A function from normalized crops (N,3,H,W) to the file's embeddings (N,D), for any N.
+    """A function from normalized crops float32 (N,3,H,W) to embeddings float32 (N,D), for any N.
 
     Raises:
-        RuntimeMissingError: LiteRT is not installed, or another device than the processor is wanted.
-        ModelFileError: the file is damaged, another program's, or refused by LiteRT.
+        RuntimeMissingError: LiteRT is not installed, or ``device`` is not ``cpu``.
+        ModelFileError: the file is damaged, was written by another program, or is refused by LiteRT.
     """
     if device != "cpu":
         raise RuntimeMissingError(f"LiteRT runs on --device cpu here, not {device}")
@@ -33,10 +33,10 @@ class Interpreter:
     """A file in LiteRT.
 
     Args:
-        data: the file, already checked (:func:`read_checked`).
+        data: the file, checked by :func:`read_checked`.
         where: its name, for errors.
-        threads: all available cores where None.
-        builtin: LiteRT's own kernels in place of XNNPACK's, which clients get unless they ask.
+        threads: None takes all cores.
+        builtin: use LiteRT's own kernels, not XNNPACK's, which are the default for clients.
 
     Raises:
         RuntimeMissingError: LiteRT is not installed.
@@ -68,7 +68,7 @@ class Interpreter:
         self._batch = 1
 
     def __call__(self, x: Float32) -> list[Array]:
-        """All outputs for normalized crops (N,3,H,W)."""
+        """All outputs for normalized crops float32 (N,3,H,W)."""
         crops = np.ascontiguousarray(x.transpose(0, 2, 3, 1), np.float32)
         if len(crops) != self._batch:
             self._made.resize_tensor_input(self._source, crops.shape)
@@ -92,5 +92,5 @@ class Interpreter:
 
 
 def _line(error: Exception) -> str:
-    """What went wrong, in one line."""
+    """An error's text, in one line."""
     return " ".join(str(error).split())[:200]

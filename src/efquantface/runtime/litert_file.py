@@ -1,8 +1,9 @@
-"""Our ``.tflite`` files read without LiteRT: every offset is checked before anything else is done.
+"""Reads our ``.tflite`` files without LiteRT, and checks every offset.
 
-LiteRT reads a file where it lies in memory and trusts it, so a damaged one can end the process. Our own
-files hold few kinds of tables; whatever else a file holds is refused. A digest of the whole file tells
-damage that would still be a readable file.
+LiteRT trusts a file, so a damaged one can crash the process. Our own files hold few kinds of tables; a
+file with others is refused. A digest of the whole file finds damage that leaves it readable.
+
+Source: the flatbuffers format, and LiteRT's ``schema.fbs``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ ITEM_SIZES = {0: 4, 2: 4, 9: 1}  # of float32, int32 and int8, by the schema's n
 FLOAT, INT8 = 0, 9
 _MOST = 1 << 31  # bytes of a tensor
 _DEEPEST = 8  # axes
-# slots that our writer fills, by table
+# slots of each table that our writer fills
 _MODEL, _GRAPH, _TENSOR = {0, 1, 2, 3, 4, 6}, {0, 1, 2, 3}, {0, 1, 2, 3, 4, 8}
 _CODES, _OPERATION, _CODE, _ENTRY = {2, 3, 6}, {0, 1, 2, 3, 4}, {0, 2, 3}, {0, 1}
 
@@ -38,12 +39,12 @@ class StoredTensor:
     """One tensor.
 
     Attributes:
-        name: often empty.
+        name: may be empty.
         shape: for a batch of one.
-        type: the schema's number.
-        scales, zero_points: empty where the tensor holds no codes.
-        axis: that they lie along.
-        data: where a constant's bytes lie in the file, (start, stop); None where it is computed.
+        type: number in the schema.
+        scales, zero_points: one each, or one per channel; empty where the tensor holds no codes.
+        axis: of the channels.
+        data: (start, stop) of a constant's bytes in the file; None for a computed tensor.
     """
 
     name: str
@@ -57,7 +58,7 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class StoredOperation:
-    """One operator: its number in the schema, and tensors by index."""
+    """One operator: its number in the schema, and indices of its tensors."""
 
     code: int
     inputs: tuple[int, ...]
@@ -70,9 +71,9 @@ class StoredModel:
 
     Attributes:
         tensors, operations: in the file's order.
-        ends: the input's tensor and the output's.
-        metadata: where each entry's bytes lie, by name.
-        outputs_field: where the offset of the list of outputs lies.
+        ends: indices of the input's and the output's tensor.
+        metadata: (start, stop) of each entry's bytes, by name.
+        outputs_field: the byte at which the offset of the list of outputs is stored.
     """
 
     tensors: tuple[StoredTensor, ...]
@@ -82,7 +83,7 @@ class StoredModel:
     outputs_field: int
 
     def names(self) -> dict[str, int]:
-        """Tensors that have a name."""
+        """Indices of named tensors, by name."""
         return {tensor.name: index for index, tensor in enumerate(self.tensors) if tensor.name}
 
 
@@ -94,7 +95,7 @@ def parse(data: bytes, where: str) -> StoredModel:
         where: its name, for errors.
 
     Raises:
-        ModelFileError: it is damaged, or another program's.
+        ModelFileError: it is damaged, or another program wrote it.
     """
     try:
         return _Reader(data).model()
@@ -103,10 +104,10 @@ def parse(data: bytes, where: str) -> StoredModel:
 
 
 def read_checked(path: Path) -> tuple[bytes, StoredModel]:
-    """A file's bytes and graph, its digest compared.
+    """A file's bytes and graph, after its digest is checked.
 
     Raises:
-        ModelFileError: it cannot be read, is damaged, or another program's.
+        ModelFileError: it cannot be read, is damaged, or another program wrote it.
     """
     try:
         data = path.read_bytes()
@@ -125,13 +126,13 @@ def read_checked(path: Path) -> tuple[bytes, StoredModel]:
 
 
 def sealed(data: bytes, where: str) -> bytes:
-    """The file with its digest filled in, for which its metadata holds 32 bytes."""
+    """The file with its digest, in the 32 bytes that its metadata holds for it."""
     place = parse(data, where).metadata[DIGEST_KEY]
     return data[: place[0]] + _digest(data, place) + data[place[1] :]
 
 
 def _digest(data: bytes, place: tuple[int, int]) -> bytes:
-    """SHA-256 of the file with zeros in the digest's place."""
+    """SHA-256 of the file, with zeros in place of the digest."""
     found = hashlib.sha256(data[: place[0]])
     found.update(bytes(DIGEST_BYTES))
     found.update(data[place[1] :])
@@ -142,8 +143,8 @@ def litert_contract(path: Path) -> FaceContract:
     """The contract in a file's metadata.
 
     Raises:
-        ModelFileError: the file is damaged, or another program's.
-        ContractError: the contract cannot be read.
+        ModelFileError: the file is damaged, or another program wrote it.
+        ContractError: the contract is missing, cannot be read, or does not fit the file.
     """
     data, model = read_checked(path)
     texts = {}
@@ -168,7 +169,7 @@ def litert_contract(path: Path) -> FaceContract:
 
 
 def with_outputs(data: bytes, model: StoredModel, tensors: tuple[int, ...]) -> bytes:
-    """The same file, whose outputs are the given tensors: a new list behind all the rest."""
+    """The same file with the given tensors as outputs; their list is appended at the end."""
     start = len(data) + -len(data) % 4
     made = bytearray(data.ljust(start, b"\0"))
     made += struct.pack(f"<I{len(tensors)}i", len(tensors), *tensors)
@@ -182,14 +183,14 @@ class _Refused(Exception):
 
 @dataclass(frozen=True)
 class _Table:
-    """A table: where it begins, and where its fields lie by slot."""
+    """A table: its first byte, its size, and the offsets of its fields by slot."""
 
     at: int
     size: int
     fields: dict[int, int]
 
     def place(self, slot: int, size: int) -> int | None:
-        """Where a field of so many bytes lies; None where it is left out."""
+        """The byte at which a field of ``size`` bytes begins; None where it is left out."""
         offset = self.fields.get(slot)
         if offset is None:
             return None
@@ -278,7 +279,7 @@ class _Reader:
         self.scalar(table, 3, "<B")
         return StoredOperation(self.chosen(codes, self.scalar(table, 0, "<I")), inputs, outputs[0])
 
-    # --- what flatbuffers are made of
+    # --- the parts of flatbuffers
 
     def number(self, form: str, at: int) -> int:
         size = struct.calcsize(form)
@@ -288,7 +289,7 @@ class _Reader:
         return found
 
     def table(self, at: int, slots: set[int] | None) -> _Table:
-        """The table at a place; ``slots`` are those that it may have."""
+        """The table at byte ``at``; ``slots`` are those that it may have, None for any."""
         head = at - self.number("<i", at)
         length, size = self.number("<H", head), self.number("<H", head + 2)
         if length < 4 or length % 2 or size < 4 or at + size > len(self.data):
@@ -312,7 +313,7 @@ class _Reader:
         return None if at is None else at + self.number("<I", at)
 
     def vector(self, table: _Table, slot: int, size: int) -> tuple[int, int]:
-        """Where a vector's entries begin, and how many there are."""
+        """The byte at which a vector's entries begin, and their number."""
         at = self.follow(table, slot)
         if at is None:
             return 0, 0

@@ -1,4 +1,4 @@
-"""Which processor this is, and what its integer kernels can do."""
+"""The processor, its instruction sets, and how its integer kernels add."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _FLAGS = (
 _VNNI = ("avx_vnni", "avx512_vnni", "amx_int8")
 _ARM_FLAGS = ("asimd", "asimddp", "i8mm", "sve")
 WITH_VNNI, WITHOUT_VNNI, ARM = "x86 with VNNI", "x86 without VNNI", "ARM"
-_SUMS = {  # how ONNX Runtime's u8 x s8 kernels add there, and what follows
+_SUMS = {  # how ONNX Runtime's u8 x s8 kernels add there, and the consequence
     WITH_VNNI: "sums of 32 bits, any 8-bit file is right",
     WITHOUT_VNNI: "sums of two products in 16 bits, files that are not portable give other embeddings: "
-    "efq inspect FILE tells",
+    "see efq inspect FILE",
     ARM: "sums of 32 bits, any 8-bit file is right",
 }
 
 
 def processor() -> str:
-    """The processor's name as the system tells it."""
+    """The processor's name, as the system gives it."""
     for key, value in _cpuinfo():
         if key in ("model name", "Model"):
             return value
@@ -35,7 +35,7 @@ def processor() -> str:
 
 
 def instruction_sets() -> list[str]:
-    """The instruction sets that matter for integer kernels, of those the processor has."""
+    """The processor's instruction sets that matter for integer kernels."""
     for key, value in _cpuinfo():
         if key in ("flags", "Features"):
             present = set(value.split())
@@ -73,12 +73,10 @@ def kind() -> str:
 
 
 def integer_sums() -> str:
-    """How this processor adds in 8-bit files, and what follows, in words."""
+    """How this processor adds in 8-bit files, and the consequence, in words."""
     found = kind()
     if not found:
-        return (
-            "not known: files that are portable are right on any processor, efq inspect FILE tells"
-        )
+        return "not known: files that are portable are right on any processor, see efq inspect FILE"
     return f"{found}: {_SUMS[found]}"
 
 

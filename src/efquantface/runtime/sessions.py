@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO behind one call: float32 input in, float32 embeddings out."""
+"""Runs files in ONNX Runtime and OpenVINO: float32 crops in, float32 embeddings out."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Run = Callable[[Float32], Float32]
 
 
 def default_threads() -> int:
-    """Cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def has_cuda() -> bool:
-    """Whether this ONNX Runtime runs on CUDA."""
+    """Whether this ONNX Runtime has CUDA."""
     import onnxruntime as ort
 
     return "CUDAExecutionProvider" in ort.get_available_providers()
@@ -38,21 +38,23 @@ def onnxruntime_session(
     exact_sums: bool = False,
     signed_integers: bool = False,
 ) -> Any:
-    """An inference session on the CPU, or on CUDA where ``device`` says so, as any client opens it.
+    """An inference session as any client opens it.
 
-    No option is set that changes a number.
+    By default no option is set that changes a number.
 
     Args:
         model: a file, or serialized bytes.
-        threads: intra-op threads; all available cores where None.
-        optimized: where to write the graph as the runtime optimized it (to count operators).
-        exact_sums: no client's way: sums of 32 bits also on x86 without VNNI, to tell whether a file
-            that overflows there holds the right integers at all.
-        signed_integers: no client's way either: signed codes in integers on x86, too, as processors
-            that want them run them.
+        threads: intra-op threads; None takes all cores.
+        device: ``cpu`` or ``cuda``.
+        optimized: a file to write the runtime's optimized graph to (to count operators).
+        exact_sums: add in 32 bits on x86 without VNNI, too, which clients do not. It tells whether a
+        file
+            that overflows there holds the right integers.
+        signed_integers: compute with signed codes in integers on x86, too, which clients do not. Other
+            processors do so.
 
     Raises:
-        RuntimeMissingError: CUDA was asked for and this onnxruntime has no CUDA provider.
+        RuntimeMissingError: the device is not known, or this onnxruntime has no CUDA provider.
         ModelFileError: ONNX Runtime refuses the file.
     """
     import onnxruntime as ort
@@ -61,7 +63,7 @@ def onnxruntime_session(
     options.intra_op_num_threads = threads or default_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # threads would go on looking for work in a loop, and take a core from whatever runs next
+    # idle threads must not spin, since they would take cores from whatever runs next
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
@@ -88,15 +90,14 @@ def onnxruntime_session(
 
 
 def run_onnxruntime(session: Any, output: str | None = None, *, lenient: bool = False) -> Run:
-    """A function from crops (N,3,H,W) to the file's embeddings; fixed batches are respected.
+    """A function from normalized crops float32 (N,3,H,W) to embeddings float32 (N,D), for any N.
 
-    Crops are fed in the file's own layout and type (:mod:`feeding`).
+    Crops are fed in the file's own layout, type and batch size (:mod:`efquantface.runtime.feeding`).
 
     Args:
         session: of the file.
-        output: which of several outputs is wanted; the first where None.
-        lenient: a file that leaves its batch open and does not run with several crops gets one after
-            the other.
+        output: the name of the output; None, or a name that the file does not have, takes the first.
+        lenient: feed one crop at a time to a file that leaves its batch open and fails with several.
     """
     source = session.get_inputs()[0]
     layout = layout_of(source.shape) or Layout(None, None, None)
@@ -117,7 +118,7 @@ def run_onnxruntime(session: Any, output: str | None = None, *, lenient: bool = 
 
 
 def run_quietly(session: Any, feeds: dict[str, npt.NDArray[Any]]) -> list[Any]:
-    """All outputs of a session; where it fails, the runtime raises and prints nothing."""
+    """All outputs of a session; a failing runtime raises and prints nothing."""
     import onnxruntime as ort
 
     options = ort.RunOptions()
@@ -127,7 +128,7 @@ def run_quietly(session: Any, feeds: dict[str, npt.NDArray[Any]]) -> list[Any]:
 
 
 def _one_by_one_where_needed(call: Run, trial: Run) -> Run:
-    """``call``, or calls of one crop each where ``trial`` shows that the file does not take two."""
+    """``call``, or calls of one crop each where ``trial`` fails with two crops."""
     takes_several: list[bool] = []
 
     def run(x: Float32) -> Float32:
@@ -145,10 +146,10 @@ def _one_by_one_where_needed(call: Run, trial: Run) -> Run:
 
 
 def run_openvino(path: Path, threads: int | None = None, device: str = "cpu") -> Run:
-    """Like :func:`run_onnxruntime`, compiled by OpenVINO (reads ``.xml`` and ``.onnx``).
+    """Like :func:`run_onnxruntime`, in OpenVINO (for ``.xml`` and ``.onnx``).
 
     Raises:
-        RuntimeMissingError: OpenVINO is not installed.
+        RuntimeMissingError: OpenVINO is not installed, or ``device`` is not ``cpu``.
         ModelFileError: OpenVINO refuses the file.
     """
     try:
@@ -180,7 +181,7 @@ def run_openvino(path: Path, threads: int | None = None, device: str = "cpu") ->
 
 
 def _in_batches(call: Run, batch: int) -> Run:
-    """``call``, which takes ``batch`` crops, for any number; the last is repeated where some lack."""
+    """``call``, which takes ``batch`` crops, for any number; the last crop pads an incomplete batch."""
 
     def run(x: Float32) -> Float32:
         parts = []
@@ -196,10 +197,10 @@ def _in_batches(call: Run, batch: int) -> Run:
 
 
 def _rows(result: Any, count: int) -> Float32:
-    """Embeddings (N,D) of ``count`` crops.
+    """A result as embeddings float32 (N,D) of ``count`` crops.
 
     Raises:
-        ValueError: there are others than so many rows.
+        ValueError: it has another number of rows.
     """
     array = np.asarray(result, np.float32)
     if count > 1 and array.shape[:1] != (count,):

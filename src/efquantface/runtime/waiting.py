@@ -1,18 +1,18 @@
-"""Threads that wait for each other give their core away soon.
+"""Makes threads that wait for each other yield their core soon.
 
-OpenMP's threads (PyTorch's, and those of our kernels) wait in a loop at every barrier. Where another
-process needs the core, the thread that is waited for does not run, and all wait on: beside other work,
-ranges and rounding take many times their time (``benchmarks/busy_machine.py``).
+OpenMP's threads (PyTorch's and our kernels') spin at every barrier. When another process holds a core,
+the last thread cannot run, and all others spin. So next to other work, setting ranges and rounding take
+many times as long (``benchmarks/busy_machine.py``).
 """
 
 from __future__ import annotations
 
 import os
 
-_TURNS = "2000"  # of the loop; an idle machine hardly sees it
+_TURNS = "2000"  # turns of the loop; on an idle machine nothing is lost
 
 
 def wait_briefly() -> None:
-    """Tell OpenMP (libgomp), which reads this when PyTorch is imported; what a user set stays."""
+    """Set OpenMP's (libgomp's) spin count, read when PyTorch is imported; a user's setting is kept."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _TURNS)

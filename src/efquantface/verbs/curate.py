@@ -1,4 +1,4 @@
-"""``efq data subset`` and ``efq data check``: choosing and judging images by a teacher's embeddings."""
+"""``efq data subset`` and ``efq data check``: choose and check images by a teacher's embeddings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from efquantface.evaluation.shared import numbered_people, people_in_both
 from efquantface.files import write_text
 from efquantface.rows import unit
 
-_SHEET = 60  # faces on a contact sheet
+_SHEET = 60  # faces on a contact sheet, at most
 
 
 def write_subset(
@@ -45,7 +45,18 @@ def write_subset(
 ) -> int:
     """Choose ``size`` images and write them as a list file that ``efq compress`` takes.
 
-    Returns how many images were chosen from.
+    Args:
+        faces: as :func:`~efquantface.data.faces.open_source` takes them.
+        output: the list file.
+        size: how many images to choose.
+        by: one of :data:`~efquantface.data.ways.WAYS`.
+        teacher, preprocess: the model whose embeddings are covered, for ``coverage``.
+        seed: of the choice.
+        follow_links: see :func:`~efquantface.data.faces.open_source`.
+        force: replace an existing list.
+
+    Returns:
+        How many images the source has.
 
     Raises:
         DataError: the source or the choice cannot be used.
@@ -72,7 +83,13 @@ def write_subset(
 
 @dataclass
 class CheckResult:
-    """What was found, by image: (name, reason), as sentences for the user and as numbers."""
+    """What :func:`check_faces` found.
+
+    Attributes:
+        listed: (name, reason) of each image to leave out.
+        lines: sentences for the user.
+        counts: the same as numbers, by name.
+    """
 
     listed: list[tuple[str, str]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
@@ -96,11 +113,21 @@ def check_faces(
     follow_links: bool = False,
     force: bool = False,
 ) -> CheckResult:
-    """Judge a set of faces, and write the images that training is better off without.
+    """Check a set of faces, and write a list of the images to leave out of training.
 
-    Listed are near-duplicates, images unlike the others of their identity, crops off the template, and
-    all images of people who are in ``against`` (an evaluation set), too. Identities that are one person,
-    and identities that hold two, are counted and named.
+    The list holds near-duplicates, images unlike the others of their identity, crops off the template,
+    and all images of people who are also in ``against``. Identities that are one person, and identities
+    of two people, are counted and named.
+
+    Args:
+        faces: as :func:`~efquantface.data.faces.open_source` takes them.
+        output: the list, for ``efq compress --exclude``.
+        teacher, preprocess: the model whose embeddings decide who is who.
+        against: faces of an evaluation set.
+        sheet: a .jpg of the first 60 images listed.
+        resize: scale crops of another size.
+        follow_links: see :func:`~efquantface.data.faces.open_source`.
+        force: replace existing files.
 
     Raises:
         DataError, ModelFileError: something cannot be read.
@@ -153,7 +180,7 @@ def _judge_people(
     split = ", ".join(f"{names[a]} = {names[b]}" for a, b in found.split[:5])
     merged = ", ".join(names[i] for i in found.merged[:5])
     result.lines += [
-        f"an image counts as its identity's from a cosine of {found.threshold:.3f} on",
+        f"images belong to one identity from a cosine of {found.threshold:.3f} on",
         f"{len(found.split):,} pairs of identities are one person"
         + (f": {split}" if split else ""),
         f"{len(found.merged):,} identities hold two people" + (f": {merged}" if merged else ""),
@@ -222,13 +249,13 @@ def _free(path: Path, force: bool) -> None:
 
 
 def _write(output: Path, root: Path, listed: list[tuple[str, str]]) -> None:
-    lines = ["# images that training is better off without; for: efq compress --exclude"]
+    lines = ["# images to leave out of training; for: efq compress --exclude"]
     lines += [f"{os.path.relpath(root / name, output.parent)}\t{why}" for name, why in listed]
     write_text(output, "\n".join(lines) + "\n")
 
 
 def _contact_sheet(path: Path, faces: FaceSet, index: list[int]) -> None:
-    """Listed faces, ten a row."""
+    """Draw the listed faces, ten per row."""
     shown = [cv2.resize(faces.images[i], (112, 112)) for i in index[:_SHEET]]
     shown += [np.zeros((112, 112, 3), np.uint8)] * (-len(shown) % 10)
     rows = [np.concatenate(shown[i : i + 10], axis=1) for i in range(0, len(shown), 10)]

@@ -1,4 +1,4 @@
-"""The newcomer's run: default teacher, synthetic faces, no data of one's own."""
+"""``efq demo``: a run without any data, of a default teacher on synthetic faces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from efquantface.recipe import Recipe
 
 TITLE = "synthetic faces: shows the pipeline, not real-world accuracy"
 _EVAL_IMAGES = 1000
-_EVAL_SEED = 1_000_003  # other people than those trained on
+_EVAL_SEED = 1_000_003  # makes people who are not trained on
 
 
 def run_demo(
@@ -28,12 +28,15 @@ def run_demo(
     resume: bool = False,
     quiet: bool = False,
 ) -> CompressResult:
-    """Compress dlib's ResNet to W8A8 on synthetic faces, and evaluate it on other ones.
+    """Compress dlib's ResNet to W8A8 on synthetic faces, and evaluate it on other people's faces.
 
     Args:
-        output: the run's directory.
-        images, epochs: to train on, and passes over them.
+        output: the run's folder.
+        images: how many synthetic faces to train on.
+        epochs: passes over them.
+        device: ``cpu``, ``cuda`` or ``cuda:1``.
         force, resume: replace an existing run, or go on with it.
+        quiet: print nothing.
 
     Returns:
         As :func:`~efquantface.compress`.

@@ -1,4 +1,4 @@
-"""A loaded network in lines, and the registry of backbones. Needs PyTorch."""
+"""A loaded network and the registry of backbones, as lines of text. Needs PyTorch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FACES = 400  # enough to tell preprocessings apart
 
 
 def describe_backbones() -> list[str]:
-    """The registry, a line each: parameters, multiply-accumulates, input, embedding size."""
+    """One line per backbone: parameters, multiply-accumulates, input, embedding size."""
     lines = []
     for name, entry in BACKBONES.items():
         c = entry.contract
@@ -38,14 +38,14 @@ def describe_backbones() -> list[str]:
 
 
 def network(model: FaceModel) -> list[str]:
-    """Operators, parameters, multiply-accumulates, contract, and what pruning took."""
+    """Lines on operators, parameters, multiply-accumulates, contract, and channels pruned."""
     c = model.contract
     kinds = Counter(kind_of(module) for _, module in module_nodes(model.graph))
     listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     count = macs(model.graph, c.height, c.width)
     return [
         f"{'quantized student' if model.quantized else 'float network'}: "
-        f"{model.parameters:,} parameters, {count / 1e6:,.0f} million multiply-accumulates a crop",
+        f"{model.parameters:,} parameters, {count / 1e6:,.0f} million multiply-accumulates per crop",
         f"operators after folding: {listed}",
         f"contract: {c.describe()}",
         *(f"  {note}" for note in model.notes),
@@ -64,7 +64,7 @@ def _portable(student: FaceModel) -> str:
 
 
 def _channels(model: FaceModel) -> list[str]:
-    """Which layers lost how many channels to pruning."""
+    """One line per pruned layer: how many of its channels are left."""
     lines = []
     for name, before in model.channels.items():
         left = outputs_of(model.graph.get_submodule(name))
@@ -73,7 +73,7 @@ def _channels(model: FaceModel) -> list[str]:
 
 
 def numbers(model: FaceModel) -> dict[str, Any]:
-    """What :func:`network` says, as plain data."""
+    """The content of :func:`network`, as plain data."""
     c = model.contract
     return {
         "quantized": model.quantized,
@@ -91,7 +91,7 @@ def numbers(model: FaceModel) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer: its kind, its output's shape (C,H,W), how many parameters it has."""
+    """A layer: its kind, the shape of its output, (C,H,W) for maps, and its number of parameters."""
 
     name: str
     kind: str
@@ -99,13 +99,13 @@ class Layer:
     parameters: int
 
     def line(self) -> str:
-        """For a user."""
+        """One line of text."""
         size = "x".join(str(v) for v in self.shape)
         return f"  {self.kind:<14} {size:<14} {self.parameters:>10,}  {self.name}"
 
 
 def layers(model: FaceModel) -> list[Layer]:
-    """All layers, in the order in which they compute."""
+    """All layers, in the order of execution."""
     found = shapes(model.graph, model.contract.height, model.contract.width)
     return [
         Layer(
@@ -119,23 +119,23 @@ def layers(model: FaceModel) -> list[Layer]:
 
 
 def separation_scores(model: FaceModel, faces: FaceSet) -> dict[str, float]:
-    """AUC of same against different pairs under every preprocessing that the field uses, best first.
+    """AUC of genuine against impostor pairs under each known preprocessing, best first.
 
     Raises:
         ModelFileError: a student, whose contract is its teacher's.
     """
     if model.quantized:
         raise ModelFileError(
-            f"{model.name}: a student's contract is its teacher's, not to be tried"
+            f"{model.name}: a student has its teacher's contract; give the teacher to try others"
         )
     scores = separations(model, faces, _FACES)
     return dict(sorted(scores.items(), key=lambda item: -item[1]))
 
 
 def tried(model: FaceModel, scores: dict[str, float], faces: int) -> list[str]:
-    """What :func:`separation_scores` of so many faces gave, in lines."""
+    """Lines on the ``scores`` that :func:`separation_scores` gave for ``faces`` faces."""
     lines = [
-        f"tried on {min(faces, _FACES):,} faces, same against different pairs (AUC, best first):"
+        f"tried on {min(faces, _FACES):,} faces, genuine against impostor pairs (AUC, best first):"
     ]
     for name, value in scores.items():
         known = model.contract if name == AS_FOUND else model.contract.with_preprocess(name)

@@ -1,4 +1,4 @@
-"""Embeddings of faces as a file, for sources of any size, in bounded memory, resumable."""
+"""``efq embed`` of one source: a file of embeddings, made in bounded memory, resumable."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PART = SIZE
 
 @dataclass(frozen=True)
 class _Plan:
-    """What decides the content of the parts; parts of another plan are not gone on with."""
+    """What decides the content of the parts; parts of another plan are removed."""
 
     model: str
     faces: str
@@ -58,28 +58,31 @@ def embed_faces(
 ) -> tuple[int, int]:
     """Write embeddings, names and identities of all faces of a source.
 
-    An ``.npz`` holds ``embeddings`` float32 (N,D), ``names`` (N,) and ``identities`` (N,) strings,
-    the latter empty where the source has none; a ``.parquet`` has the same as columns. As int8,
-    ``embeddings`` are codes (N,D), and ``scales`` float32 (N,) says what one is worth. Parts are kept
-    in ``OUTPUT.parts`` until all are there; called again, it goes on behind the last whole part.
-    Embeddings are biometric data: the file is readable by its owner only.
+    An ``.npz`` holds ``embeddings`` float32 (N,D), ``names`` (N,) and ``identities`` (N,). The last two
+    are strings; identities are empty where the source has none. A ``.parquet`` has the same columns.
+    With int8, ``embeddings`` are int8 codes (N,D), and ``scales`` float32 (N,) has a scale per row.
+
+    Parts are kept in ``OUTPUT.parts`` until all are done. After a stop, the same call goes on after the
+    last whole part. Embeddings are biometric data: only its owner can read the file.
 
     Args:
         model, preprocess, size, backend, device, threads: see :meth:`Embedder.open`.
         faces: whatever :func:`~efquantface.data.faces.open_source` opens.
         output: ``.npz`` or ``.parquet``.
         flip: add the mirror image's embedding.
-        normalize: to length 1.
+        normalize: scale embeddings to length 1.
         resize: scale crops of another size.
-        embedding: ``float32``, or ``int8``: a quarter of the bytes.
+        embedding: ``float32``, or ``int8``, which takes a quarter of the bytes.
         follow_links: see :func:`~efquantface.data.faces.open_source`.
         force: replace an existing file.
+        quiet: print nothing.
 
     Returns:
         (faces embedded, items that could not be read).
 
     Raises:
-        DataError: the output exists or has another ending, or the source cannot be used.
+        DataError: the output exists or has another ending; the source cannot be used, or none of its
+            images can be read.
         EfqError: the model cannot be used.
 
     Example:
@@ -125,7 +128,7 @@ def embed_faces(
     parts = _Parts(output.with_name(output.name + ".parts"), plan)
     done = parts.open()
     if done:
-        console.log(f"going on behind the first {done:,} of {len(source):,} images")
+        console.log(f"going on after the first {done:,} of {len(source):,} images")
     with console.bar("embedding") as advance:
         for start in range(done, len(source), _PART):
             index = np.arange(start, min(start + _PART, len(source)))
@@ -150,7 +153,7 @@ class _Parts:
         self.folder, self.plan = folder, plan
 
     def open(self) -> int:
-        """Make the folder, or find how many images its parts cover; parts of other runs go."""
+        """Make the folder, without parts of another plan; returns how many images its parts cover."""
         plan = self.folder / "plan.json"
         wanted = json.dumps(asdict(self.plan), indent=2)
         if not plan.is_file() or plan.read_text() != wanted:
@@ -179,12 +182,12 @@ class _Parts:
                     part = dict(stored)
             except Exception as error:  # zipfile and NumPy raise many kinds
                 raise DataError(
-                    f"{path}: damaged ({error}); delete {self.folder} and begin anew"
+                    f"{path}: damaged ({error}); delete {self.folder} and start again"
                 ) from None
             yield part
 
     def counts(self) -> tuple[int, list[tuple[str, str]]]:
-        """Faces embedded, and what was skipped and why."""
+        """The number of faces embedded, and (name, reason) of each image skipped."""
         count, skipped = 0, list[tuple[str, str]]()
         for part in self._stored():
             count += len(part["embeddings"])

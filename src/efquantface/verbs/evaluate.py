@@ -59,23 +59,25 @@ def evaluate(
             several (see :func:`~efquantface.evaluation.benchmarks.load.load_eval`).
         against: the student; its results stand beside the model's, with paired intervals.
         contract, preprocess: for models that do not say how pixels are normalized.
-        size: height and width of crops, for files that leave them open; otherwise those of the sets'.
+        size: height and width of crops, for files that leave them open; None takes them from the sets.
         flip: add the mirror image's embedding before normalization.
-        threshold: a cosine already deployed; adds FAR and FRR there.
-        arcface: also what arcface_torch prints for listed pairs (turns ``flip`` on).
+        threshold: the deployed threshold, a cosine; adds FAR and FRR there.
+        arcface: add what arcface_torch prints for listed pairs (turns ``flip`` on).
         group_by: a CSV file with the columns name, group; adds the spread between groups.
         templates: how IJB's crops are pooled, for example ``N1D1F1``.
         resize: scale crops of another size.
-        embedding: ``int8`` stores the last model's embeddings as codes; a model alone stands
-        beside itself. backend, device, threads: as for :meth:`Embedder.open`.
+        embedding: ``int8`` makes codes of the last model's embeddings; a model alone is compared with
+            itself.
+        backend, device, threads: as for :meth:`Embedder.open`.
         quiet: print nothing.
-        callbacks: told of progress and metrics.
+        callbacks: get progress and metrics.
 
     Returns:
-        One result a protocol and set, with the numbers of ``model`` as the teacher's.
+        One result per protocol and set; the numbers of ``model`` are the teacher's.
 
     Raises:
-        EfqError: a kind of it, saying what was wrong.
+        ContractError: the two models take crops of different size.
+        EfqError: another subclass of it; its text says what is wrong.
 
     Example:
         >>> people = EvalSet("mine", faces, None, all_pairs=True)
@@ -140,9 +142,9 @@ def evaluate(
 def _size_of_crops(
     wanted: Sequence[str | EvalItem], embedders: Sequence[Embedder]
 ) -> tuple[int, int] | None:
-    """Height and width of the sets' crops, where a model leaves them open; None where all is said.
+    """Height and width for models that leave them open; None where no model does, or nothing tells.
 
-    Another model that says its size decides.
+    The other model's size decides, then the crops of the sets.
     """
     if not any(e.open_size for e in embedders):
         return None
@@ -158,18 +160,18 @@ def _size_of_crops(
             except CropError as error:
                 told += [error.size] if error.size is not None else []
             except EfqError:
-                continue  # it is said again when the set is loaded
+                continue  # the same error comes when the set is loaded
     return told[0] if told else None
 
 
 def _warn_of_overflow(embedder: Embedder, console: Console) -> None:
-    """Say where a file's numbers are those of some processors only."""
+    """Warn where a file computes something else on processors without VNNI."""
     if embedder.path is None or embedder.path.suffix != ".onnx" or embedder.backend == "torch":
         return
     layers = overflowing(load_proto(embedder.path))
     if layers:
-        here = "this processor is one, and the numbers are what clients get on it"
-        there = "this processor is none, and the numbers do not hold there"
+        here = "this processor is one of them: clients on it get the numbers printed here"
+        there = "this processor is not one of them: the numbers printed here do not hold there"
         console.warn(
             f"{embedder.name}: {wrong_without_vnni(layers)} ({here if lacks_vnni() else there})"
         )

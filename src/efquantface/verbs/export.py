@@ -1,4 +1,4 @@
-"""``efq export``: a model to a file for a runtime, checked, and with a word on what runs how."""
+"""``efq export``: writes a model as a file for a runtime, and checks it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from efquantface.pipeline.teacher_check import compared
 from efquantface.quantize.portable import made_portable
 from efquantface.rows import mean_cosine
 
-_AS_BEFORE = 0.9  # mean cosine on random pixels, where roundings cascade more than on faces
+_AS_BEFORE = 0.9  # least mean cosine on random pixels; roundings cascade more there than on faces
 
 
 def export_model(
@@ -37,26 +37,28 @@ def export_model(
     """Write a model as a file, checked.
 
     Args:
-        model: a run's directory, a checkpoint, or any other model with ``as_float``.
-        output: the file or folder; beside the model, or here for ``as_float``, where None. For scales
-            X.onnx (with X.scales.json beside it) or X.json (with X.onnx).
+        model: a run's folder, a checkpoint, or any other model with ``as_float``.
+        output: the file or folder. None puts it beside the model, with ``as_float`` into the current
+            folder. The format ``scales`` takes X.onnx (and writes X.scales.json) or X.json (and writes
+            X.onnx).
         file_format: one of ``FORMATS``.
         as_float: write a float network, in the form that runtimes run fastest.
-        packed: weights of few bits packed, for ONNX from opset 21.
-        runtime: what runs a site's model: ``litert``, ``onnxruntime`` or ``auto``, the first that can.
-        full_range: leave a student of full range as it is; otherwise it is made portable where the
-            format's kernels may add in 16 bits.
+        packed: pack weights of few bits, for ONNX from opset 21.
+        runtime: of a site's model: ``litert``, ``onnxruntime``, or ``auto`` for the first that can.
+        full_range: keep a student of full range. Otherwise it is made portable where the format's
+            kernels may add in 16 bits.
         preprocess: for files that do not say how pixels are normalized.
         size: height and width of crops, for files that leave them open.
         force: replace existing files, or a folder of the same format.
 
     Returns:
-        Lines to print: what was written, and what runs in integers.
+        Lines to print: the files written, and what runs in integers.
 
     Raises:
         ExportError: an unknown format, a float network where a student is expected, or a student
             that cannot be made portable.
-        ImportMismatchError: the network was not imported rightly; compared on random crops.
+        ImportMismatchError: the imported network does not compute what the file computes, compared on
+            random crops.
         RunError: the output exists and ``force`` is not given, or is a folder of something else.
         ParityError: the file does not compute what the student computes; nothing is replaced.
 
@@ -102,7 +104,7 @@ def export_model(
 
 
 def _check_free(path: Path, form: Format, force: bool) -> None:
-    """Raise where something stands that is not to be replaced."""
+    """Raise RunError where ``path`` exists and must not be replaced."""
     if not path.exists():
         return
     if not force:
@@ -111,12 +113,12 @@ def _check_free(path: Path, form: Format, force: bool) -> None:
         raise RunError(f"{path}: is a folder; choose another -o")
     if not form.suffix and not (path / form.mark).is_file():
         raise RunError(
-            f"{path}: is nothing that --format {form.name} wrote; move it away, or choose another -o"
+            f"{path}: was not written by --format {form.name}; move it away, or choose another -o"
         )
 
 
 def _made_portable(student: FaceModel, name: str) -> tuple[FaceModel, list[str]]:
-    """The student as a portable file holds it, and what there is to say of it.
+    """The portable student, and lines that say what was changed.
 
     Raises:
         ExportError: rounding again moves its embeddings too far.
@@ -135,5 +137,5 @@ def _made_portable(student: FaceModel, name: str) -> tuple[FaceModel, list[str]]
         )
     return made, [
         f"made portable: {len(layers)} layers of full range rounded again; mean cosine {cosine:.4f} to "
-        "the student on random pixels (efq evaluate tells what that costs on faces)"
+        "the student on random pixels (efq evaluate measures the loss on faces)"
     ]

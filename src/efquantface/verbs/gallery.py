@@ -1,8 +1,7 @@
-"""Galleries of any size: a file of embeddings for every shard of faces, whole or not there.
+"""Galleries of any size: one file of embeddings per shard of faces, whole or not there.
 
-There is no engine here. A shard is done where its output says so and its content agrees; so any
-scheduler that starts processes, and starts them again, is enough, and two that do the same shard do
-no harm.
+Nothing is scheduled here. A shard is done when its output says so and the content agrees. So any
+scheduler that starts and restarts processes is enough. Two processes may do the same shard.
 """
 
 from __future__ import annotations
@@ -29,7 +28,14 @@ _STUDENT = "student.onnx"
 
 @dataclass(frozen=True)
 class Gallery:
-    """What became of all shards."""
+    """What became of all shards.
+
+    Attributes:
+        output: the folder or address.
+        shards: how many are done.
+        before: how many of them were done already.
+        faces, skipped: images embedded, and images that could not be read.
+    """
 
     output: str
     shards: int
@@ -46,7 +52,7 @@ Each = Callable[[Job, Sequence[Shard], Console], Iterator[Done]]
 
 
 def here(job: Job, shards: Sequence[Shard], console: Console) -> Iterator[Done]:
-    """One shard after the other in this process."""
+    """Embed one shard after the other in this process."""
     worker = Worker(job)
     with console.bar("shards") as advance:
         for number, shard in enumerate(shards):
@@ -78,26 +84,28 @@ def embed_gallery(
     quiet: bool = False,
     each: Each = here,
 ) -> Gallery:
-    """Embed shards of faces into a folder, one output a shard; what is done is left alone.
+    """Embed shards of faces into a folder, one output per shard. Outputs that are done are kept.
 
-    Outputs are parquet for parquet and ``.npz`` otherwise, with the columns of
+    Outputs are ``.parquet`` for shards in parquet and ``.npz`` for others. They have the columns of
     :func:`~efquantface.verbs.embed.embed_faces` and, in ``efquantface.json``, what they were made of.
-    A shard that cannot be used does not keep the others from being done. A shard's embeddings are
-    in memory until they are written: 2 kB a face of 512 values.
+    Where a shard cannot be used, the others are still done. A shard's embeddings are in memory until
+    they are written: 2 kB per face of 512 values.
 
     Args:
-        model: as :meth:`Embedder.open` takes it; a run's folder stands for its ``student.onnx``.
+        model: as :meth:`Embedder.open` takes it; for a run's folder, its ``student.onnx`` is used.
         shards: ``.parquet``, ``.rec``, ``.tar`` (WebDataset), list files and folders; paths,
             patterns, or addresses that fsspec knows (the ``gallery`` extra).
         output: folder or address; made where it is missing.
-        shard: ``I/N``: only every Nth shard, from the Ith on, counted from 1.
-        preprocess, size, backend, flip, normalize, resize, embedding, device, threads,
-            follow_links: as of :func:`~efquantface.verbs.embed.embed_faces`.
+        shard: ``I/N`` takes only every Nth shard, from the Ith on, counted from 1.
+        preprocess, size, backend, flip, normalize, resize, embedding: as of
+            :func:`~efquantface.verbs.embed.embed_faces`.
+        device, threads, follow_links: the same.
         force: replace outputs of another model, setting or shard.
-        each: who does the work; :func:`efquantface.ray.workers` is another.
+        quiet: print nothing.
+        each: does the work: :func:`here`, or what :func:`efquantface.ray.workers` returns.
 
     Raises:
-        DataError: no shard, or some that could not be done, once all others are.
+        DataError: there is no shard; or some could not be done, raised after all others are.
         EfqError: the model cannot be used, or an output cannot be written.
 
     Example:
@@ -136,7 +144,7 @@ def embed_gallery(
 
 
 def _summed(output: str, results: Iterable[Done], total: int, console: Console) -> Gallery:
-    """All results together.
+    """Sum all results, and report each failure.
 
     Raises:
         DataError: some shards failed.
@@ -157,15 +165,14 @@ def _summed(output: str, results: Iterable[Done], total: int, console: Console) 
     )
     if failed:
         raise DataError(
-            f"{len(failed):,} of {total:,} shards are not done, the first: {failed[0].error}; "
-            "call again "
-            "once they are mended, the others stay"
+            f"{len(failed):,} of {total:,} shards are not done, the first: {failed[0].error}; mend "
+            "them and call again; the others stay"
         )
     return gallery
 
 
 def model_file(model: str | Path) -> tuple[str, str]:
-    """The model as workers open it wherever they run, and its digest."""
+    """The absolute path or the name by which workers open the model, and the file's SHA-256."""
     if str(model) in MODELS:
         return str(model), file_sha256(resolve(model))
     path = Path(model)

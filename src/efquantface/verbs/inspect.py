@@ -1,4 +1,4 @@
-"""``efq inspect``: what a model file holds, what it expects of a crop, and how that was found out."""
+"""``efq inspect``: what a model file holds, what crops it expects, and how that was found."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from efquantface.runtime.backends import own_backend
 
 @dataclass
 class Description:
-    """What was found out about a model: lines for a user, and the same as plain data."""
+    """What was found about a model: lines for a user, and the same as plain data."""
 
     lines: list[str] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
 
     def add(self, lines: list[str], **numbers: Any) -> Description:
-        """Go on with more of both."""
+        """Append to both; returns itself."""
         self.lines += lines
         self.numbers |= numbers
         return self
@@ -44,21 +44,21 @@ def describe_model(
     resize: bool = False,
     follow_links: bool = False,
 ) -> Description:
-    """What a model is: operators, parameters, MACs, contract; with faces, what fits them.
+    """Describe a model: operators, parameters, MACs, contract; with ``faces``, which preprocessing fits.
 
     Args:
-        model: anything that :func:`load_model` loads, or a quantized ONNX file.
-        faces: a source of faces; colour orders and normalizations are tried on it.
+        model: anything that :func:`load_model` loads, or a file of a runtime.
+        faces: a source of faces on which colour orders and normalizations are tried.
         preprocess: for files that do not say how pixels are normalized.
-        size: height and width of crops, for files that leave them open; otherwise those of ``faces``.
+        size: height and width of crops, for files that leave them open; None takes them from ``faces``.
         layers: also list the layers with their shapes.
         resize: scale crops of another size.
         follow_links: see :func:`~efquantface.data.faces.open_source`.
 
     Raises:
-        MissingPackageError: PyTorch is needed (for other files than ONNX, for ``faces`` and
-            ``layers``) and not installed.
-        EfqError: another kind of it, saying what was wrong.
+        MissingPackageError: PyTorch is not installed, and is needed for files other than ONNX, for
+            ``faces`` and for ``layers``.
+        EfqError: another subclass of it; its text says what is wrong.
     """
     path = resolve(model)
     stored = path.stat().st_size
@@ -71,7 +71,7 @@ def describe_model(
     if backend is not None and backend.contract is not None:
         return _of_runtime(found, path, backend.name)
     try:
-        with wanted_for("to tell multiply-accumulates, layers and what can be compressed, inspect"):
+        with wanted_for("inspect of multiply-accumulates, layers and what can be compressed"):
             from efquantface.importers.load import load_model
             from efquantface.pipeline.compressible import check_compressible
             from efquantface.pipeline.teacher_check import compared
@@ -127,8 +127,8 @@ def _quantized(found: Description, path: Path, operators: list[str]) -> Descript
     contract, ran, layers = onnx_contract(path), executed(path), overflowing(load_proto(path))
     return found.add(
         [
-            f"quantized already ({', '.join(operators)}): to be evaluated, benchmarked and deployed, "
-            "not compressed again",
+            f"quantized already ({', '.join(operators)}): it can be evaluated, benchmarked and "
+            "deployed, but not compressed again",
             f"contract: {contract.describe()}",
             f"in ONNX Runtime {ran.describe()}",
             f"portable: {'no, ' + wrong_without_vnni(layers) if layers else 'yes, ' + PORTABLE}",
@@ -142,11 +142,12 @@ def _quantized(found: Description, path: Path, operators: list[str]) -> Descript
 
 
 def _of_runtime(found: Description, path: Path, backend: str) -> Description:
-    """A file of a runtime that only runs it."""
+    """Describe a file that its runtime can only run."""
     contract = onnx_contract(path)
     return found.add(
         [
-            f"a file for --backend {backend}: to be evaluated, benchmarked and deployed, not compressed",
+            f"a file for --backend {backend}: it can be evaluated, benchmarked and deployed, but not "
+            "compressed",
             f"contract: {contract.describe()}",
         ],
         backend=backend,
@@ -158,7 +159,7 @@ def _of_runtime(found: Description, path: Path, backend: str) -> Description:
 def _file(
     found: Description, path: Path, preprocess: str | None, size: tuple[int, int] | None
 ) -> Description:
-    """What a float ONNX file tells without being imported."""
+    """Describe a float ONNX file without importing it."""
     model, facts = load_proto(path), read_facts(path, size)
     contract, notes = find_contract(facts, path, None, preprocess)
     kinds = Counter(node.op_type for node in model.graph.node)

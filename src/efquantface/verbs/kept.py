@@ -1,4 +1,4 @@
-"""What the user's cache holds, said and removed: embeddings of faces, and default parts."""
+"""Lists and clears the user's cache: embeddings of faces, and default parts."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Kept:
     size: int
 
     def describe(self) -> str:
-        """One line."""
+        """One line of text."""
         what = "biometric data, private to you" if self.name == EMBEDDINGS else "a default part"
         count = f"{len(self.files):,} files, {self.size / 1e6:,.1f} MB"
         return f"{self.name}: {count} ({what}) in {self.folder}"
 
 
 def list_cache() -> list[Kept]:
-    """Every part of the cache that has files; nothing where there is no cache."""
+    """Every part of the cache that has files; empty where there is no cache."""
     found = []
     for name in (EMBEDDINGS, *ALL):
         folder = cache_dir() / name
@@ -40,14 +40,14 @@ def list_cache() -> list[Kept]:
 
 
 def clear_cache(parts: bool = False) -> list[Kept]:
-    """Remove embeddings, and with ``parts`` the default parts, too; returns what was removed.
+    """Remove embeddings, and with ``parts`` also the default parts. Returns what was removed.
 
-    Nothing that this package did not put there is touched.
+    Only files in the package's own folders are removed.
     """
     removed = [kept for kept in list_cache() if parts or kept.name == EMBEDDINGS]
     for kept in removed:
         for path in kept.files:
             path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # something of others lies there
+        with contextlib.suppress(OSError):  # the folder holds something else
             kept.folder.rmdir()
     return removed

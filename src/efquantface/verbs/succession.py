@@ -1,4 +1,4 @@
-"""A new model under a live gallery, tried on faces of the user's own."""
+"""``efq compare-gallery``: a new model under an existing gallery, tried on the user's own faces."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Compared:
 
     Attributes:
         models: name and digest of ``old`` and ``new``.
-        sample: what was embedded, in words.
+        sample: the source of the faces, as given.
         names: of the sample's images.
         found: scores, thresholds and decisions.
-        verdict: what follows.
+        verdict: what to do with the gallery.
     """
 
     models: dict[str, dict[str, str]]
@@ -46,16 +46,16 @@ class Compared:
     verdict: Verdict
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data; pairs that are decided anew by the names of their images."""
+        """Plain data; pairs whose decision differs carry the names of their images."""
         found = asdict(self.found)
         for example in found["examples"]:
             example |= {side: self.names[example[side]] for side in ("a", "b")}
         return {"models": self.models, "sample": self.sample, **asdict(self.verdict), **found}
 
     def lines(self) -> list[str]:
-        """The same for a terminal."""
+        """Lines of text for a terminal."""
         f, v = self.found, self.verdict
-        kind = "people" if f.labelled else "images, nobody named"
+        kind = "people" if f.labelled else "images without names"
         genuine = "genuine" if f.labelled else "accepted by OLD"
         lines = [
             f"{self.sample}: {f.images:,} images, {f.people:,} {kind}; {f.genuine:,} pairs {genuine}, "
@@ -126,20 +126,23 @@ def compare_gallery(
     seed: int = 0,
     quiet: bool = False,
 ) -> Compared:
-    """Decide about a gallery whose model changes, on a sample of its faces.
+    """Decide on a sample of faces what to do with a gallery when its model changes.
 
     Args:
         old, new: as :meth:`Embedder.open` takes them.
         sample: faces, with identities where they are known; see
             :func:`~efquantface.data.faces.open_source`.
-        far: at which thresholds are compared; 1e-4, or the least that the sample supports, where None.
-        threshold: the old model's deployed cosine, in place of ``far``; needed without identities.
-        margin: by which FRR may rise, a share of genuine pairs.
-        max_images: at most so many, spread over people.
+        far: the models are compared at the thresholds of this FAR. None takes 1e-4, or the least that
+            the sample supports.
+        threshold: the old model's deployed threshold, a cosine, in place of ``far``; needed without
+            identities.
+        margin: how much FRR may rise, as a share of genuine pairs.
+        max_images: images to embed at most, spread over people.
         embedding: ``int8`` stores the new model's embeddings as codes.
         preprocess, size, backend, flip, resize, device, threads, follow_links: as of
             :func:`~efquantface.verbs.embed.embed_faces`.
-        seed: of the images that are taken.
+        seed: of the choice of images.
+        quiet: print nothing.
 
     Raises:
         DataError, EvaluationError: the sample cannot be used, or is too small for what is asked.
@@ -192,10 +195,10 @@ def _crops(
     resize: bool,
     console: Console,
 ) -> list[FaceSet]:
-    """The same faces as each model takes them.
+    """One set per model: the faces that both can read, as crops of the model's size.
 
     Raises:
-        DataError: no two of them can be read.
+        DataError: fewer than two faces can be read.
     """
     made: dict[tuple[int, int], FaceSet] = {}
     for contract in (e.contract for e in embedders):

@@ -1,4 +1,4 @@
-"""One worker of a gallery: a shard's output is made unless it is there, whole, and of the same kind."""
+"""One worker of a gallery: makes a shard's output unless it is there, whole, and of the same kind."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from efquantface.errors import DataError, EvaluationError
 from efquantface.files import make_folder, sweep, temporary_folder, whole
 from efquantface.interfaces import Progress
 
-_ABANDONED = 3600.0  # seconds after which half a file has no writer
+_ABANDONED = 3600.0  # seconds without a write, after which a partial file has no writer
 
 
 @dataclass(frozen=True)
 class Job:
-    """What decides the content of the outputs, and how it is computed; goes to workers as it is.
+    """What decides the content of the outputs, and how it is computed; sent to every worker.
 
     Attributes:
-        model, model_sha256: the file, and its digest.
+        model, model_sha256: the file or name, and the file's SHA-256.
         output: folder or address.
         way: how crops become rows.
         preprocess, size, backend, device, threads: see :meth:`Embedder.open`.
@@ -49,7 +49,7 @@ class Job:
     force: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """What outputs that belong together agree on."""
+        """The settings that all outputs of a gallery share."""
         size = None if self.size is None else list(self.size)
         return {
             "model_sha256": self.model_sha256,
@@ -65,10 +65,10 @@ class Done:
 
     Attributes:
         source: its path or address.
-        faces, skipped: embedded, and not readable.
-        before: it was done already.
-        notes: what the user should know.
-        error: why it failed; empty where it did not.
+        faces, skipped: images embedded, and images that could not be read.
+        before: whether it was done already.
+        notes: sentences for the user.
+        error: why it failed; empty where it is done.
     """
 
     source: str
@@ -80,7 +80,7 @@ class Done:
 
 
 class Worker:
-    """Embeds one shard after the other; the model is opened once, at the first that is not done."""
+    """Embeds one shard after the other; opens the model once, at the first shard that is not done."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -90,8 +90,8 @@ class Worker:
         """Make a shard's output, unless it is there.
 
         Raises:
-            EfqError: the model cannot be used or the output not written. What is wrong with the shard
-                is told by the result.
+            EfqError: the model cannot be used, or the output cannot be written. A fault of the shard is
+                in the result's ``error`` instead.
         """
         try:
             return self._embed(shard, progress)
@@ -113,7 +113,7 @@ class Worker:
                     f"{shard.source} into another folder, or add --force"
                 )
             if there:
-                notes = [*notes, f"{shard.source}: has changed, and is embedded again"]
+                notes = [*notes, f"{shard.source}: has changed; it is embedded again"]
             embedder = self._opened(source)
             parts = [] if len(source) else [nothing(embedder, self.job.way, [])]
             for start in range(0, len(source), SIZE):
@@ -142,15 +142,15 @@ class Worker:
         return Done(shard.source, faces, len(skipped), notes=notes)
 
     def _there(self, place: _Place, shard: Shard) -> tuple[dict[str, Any], list[str]]:
-        """Facts of the output that is there and whole, or none; and what is wrong with it.
+        """Facts of a whole output, empty where there is none; and notes on what is wrong with it.
 
         Raises:
-            DataError: it was made by another model or another way, and is not to be replaced.
+            DataError: another model or other settings made it, and ``force`` is not given.
         """
         try:
             found = place.read()
         except DataError as error:
-            return {}, [f"{error}; it is made anew"]
+            return {}, [f"{error}; it is made again"]
         if found is None:
             return {}, []
         facts = found.facts
@@ -160,22 +160,22 @@ class Worker:
             if self.job.force:
                 return {}, []
             raise DataError(
-                f"{place.where}: is no output of efq embed MODEL SHARDS; give another folder, or "
+                f"{place.where}: was not written by efq embed MODEL SHARDS; give another folder, or "
                 "--force"
             )
         if facts["embeddings"] != len(found) or facts["sha256"] != found.digest():
-            return {}, [f"{place.where}: is damaged (count or digest); it is made anew"]
+            return {}, [f"{place.where}: is damaged (count or digest); it is made again"]
         other = [key for key, value in wanted.items() if facts[key] != value]
         if other and not self.job.force:
             what = ", ".join(f"{k} {facts[k]} instead of {wanted[k]}" for k in other)
             raise DataError(
-                f"{place.where}: was made with {what}; embeddings of two kinds do not belong into one "
-                "gallery: give another folder, or --force"
+                f"{place.where}: was made with {what}; a gallery holds embeddings of one kind only: "
+                "give another folder, or --force"
             )
         return ({} if other else facts), []
 
     def _opened(self, source: FaceSource) -> Embedder:
-        """The model, opened for the crops of the first shard where it leaves their size open."""
+        """The model; where it leaves the size of crops open, the first shard decides it."""
         if self._embedder is None:
             job = self.job
             self._embedder = fitted(self._open, job.size, source, job.way.resize)
@@ -217,7 +217,7 @@ class _Place:
             return stored.read(addresses.fetch(self.where, folder))
 
     def write(self, arrays: list[stored.Arrays], count: int, facts: dict[str, Any]) -> None:
-        """Write the output, whole or not at all, for its owner only.
+        """Write the output, whole or not at all, readable by its owner only.
 
         Raises:
             WriteError: it cannot be written.

@@ -1,4 +1,4 @@
-"""Identification on a folder: ``gallery`` and ``probe`` with a subfolder an identity."""
+"""Identification on a folder: ``gallery`` and ``probe``, with one subfolder per identity."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from efquantface.rows import unit
 
 @dataclass
 class GallerySet(EvalItem):
-    """Enrolled people and searches.
+    """Faces to enrol and faces to search for.
 
     Attributes:
+        name: for tables.
         gallery, probe: faces; people are matched by the names of their folders.
-        subjects: (G,) and (P,) numbers of people, common to both.
+        subjects: int64 (G,) and (P,) numbers of people, common to both.
     """
 
     name: str
@@ -40,7 +41,14 @@ class GallerySet(EvalItem):
     def enrolled(
         self, rows: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """One vector a person: the mean of the normalized embeddings of the enrolled images."""
+        """One vector per person, (S,D) of length 1: the mean of the normalized embeddings; and subjects.
+
+        Args:
+            rows: embeddings (N,D) of :meth:`embed`.
+
+        Raises:
+            EvaluationError: an embedding is not finite or has length zero.
+        """
         images = unit(rows[: len(self.gallery)], f"{self.name}, gallery")
         people, index = np.unique(self.subjects[0], return_inverse=True)
         pooled = np.zeros((len(people), images.shape[1]), np.float32)
@@ -65,7 +73,7 @@ def load_gallery(
     for part in ("gallery", "probe"):
         faces = load_faces(root / part, contract, resize=resize, progress=progress)
         if not faces.has_identities:
-            raise DataError(f"{root / part}: identification needs a subfolder an identity")
+            raise DataError(f"{root / part}: identification needs one subfolder per identity")
         sets.append(faces)
     gallery, probe = sets
     people = sorted({*gallery.identity_names, *probe.identity_names})

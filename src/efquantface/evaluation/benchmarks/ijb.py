@@ -21,7 +21,7 @@ from efquantface.interfaces import Embeds, Progress
 from efquantface.reading import is_number
 
 _CHUNK = 512  # crops in memory at a time
-_EXACT = 2**53  # whole numbers that float64 tells apart
+_EXACT = 2**53  # up to here float64 holds whole numbers exactly
 _LANDMARKS = 11  # five points and the detector's score
 
 
@@ -30,14 +30,16 @@ class TemplateSet(EvalItem):
     """Crops that belong to media and templates, pairs of templates, and galleries.
 
     Attributes:
-        folder: where the loose crops lie.
-        names: (N) file names.
-        landmarks: (N,5,2) in pixels of the loose crops.
-        confidence: (N,) the detector's.
-        templates, media: (N,) of each crop.
-        a, b, same: (P,) template numbers of the 1:1 pairs, and whether one person; empty for none.
-        galleries: 1:N galleries by name: template numbers and subjects.
-        probes: template numbers and subjects of the 1:N probes.
+        name: for tables.
+        folder: of the loose crops.
+        target: the template (alignment) that they are warped to.
+        names: N file names.
+        landmarks: float32 (N,5,2) in pixels of the loose crops.
+        confidence: float32 (N,) of the detector.
+        templates, media: int64 (N,) numbers of each crop's template and medium.
+        a, b, same: (P,) template numbers of the 1:1 pairs, and whether they are one person; may be
+        empty. galleries: 1:N galleries by name: template numbers and subjects. probes: template numbers
+        and subjects of the 1:N probes.
     """
 
     name: str
@@ -64,10 +66,10 @@ class TemplateSet(EvalItem):
     def embed(
         self, embedder: Embeds, options: Options, progress: Progress | None = None
     ) -> Embedded:
-        """Pooled templates (T,D); crops are warped, embedded and pooled as they stream by.
+        """Pooled templates (T,D); crops are warped, embedded and pooled 512 at a time.
 
         Raises:
-            EvaluationError: a crop that is missing or not a whole image.
+            EvaluationError: a crop is missing or not a whole image.
         """
         flags = options.templates
         pool = TemplatePool(self.templates, self.media, self.confidence, flags)
@@ -81,10 +83,10 @@ class TemplateSet(EvalItem):
         return Embedded(pool.templates())
 
     def crop(self, index: int) -> npt.NDArray[np.uint8]:
-        """An aligned crop.
+        """An aligned crop, uint8 RGB (H,W,3).
 
         Raises:
-            EvaluationError: the file is missing or damaged: a template must not lose it in silence.
+            EvaluationError: the file is missing or damaged. A template must not lose it silently.
         """
         path = below(self.folder, self.names[index], str(self.folder))
         try:
@@ -95,20 +97,20 @@ class TemplateSet(EvalItem):
 
 
 def is_ijb(root: Path) -> bool:
-    """Whether a folder has the layout."""
+    """Whether a folder has the layout of IJB."""
     return any((root / "meta").glob("*_face_tid_mid.txt"))
 
 
 def load_ijb(name: str, root: Path, contract: FaceContract) -> TemplateSet:
     """Read ``meta`` of an IJB folder; crops stay in ``loose_crop`` until they are embedded.
 
-    Needed are ``*_name_5pts_score.txt`` (name, ten coordinates, score), ``*_face_tid_mid.txt`` (name,
-    template, medium) and for 1:1 ``*_template_pair_label.txt`` (template, template, 0 or 1). 1:N
-    needs ``*_1N_gallery_*.csv`` and ``*_1N_probe_mixed.csv`` (template, subject, ...).
+    It needs ``*_name_5pts_score.txt`` (name, ten coordinates, score) and ``*_face_tid_mid.txt`` (name,
+    template, medium). 1:1 needs ``*_template_pair_label.txt`` (template, template, 0 or 1). 1:N needs
+    ``*_1N_gallery_*.csv`` and ``*_1N_probe_mixed.csv`` (template, subject, ...).
 
     Raises:
-        DataError: a missing or malformed file, with the line.
-        CropError: the network's crops follow another template than known landmarks can give.
+        DataError: a file is missing or malformed; the text names the line.
+        CropError: crops cannot be aligned to the contract's template.
     """
     try:
         target = template(contract.template)
@@ -163,7 +165,7 @@ def _one(meta: Path, pattern: str) -> Path:
 
 
 def _table(path: Path, columns: int) -> tuple[list[str], npt.NDArray[np.float64]]:
-    """Lines of a name and so many numbers."""
+    """Names, and a table (N,columns) of their numbers, one per line."""
     names, values = [], []
     for number, line in enumerate(text_of(path).splitlines()):
         words = line.split()
@@ -200,10 +202,10 @@ def _pairs(
 
 
 def read_integers(path: Path, columns: int) -> npt.NDArray[np.int32]:
-    """A table (N,columns) of whole numbers; 15.7 million lines take half a minute.
+    """A table int32 (N,columns) of whole numbers; 15.7 million lines take half a minute.
 
     Raises:
-        DataError: another form, with the line.
+        DataError: the file has another form; the text names the line.
     """
     try:
         table = np.loadtxt(path, dtype=np.int32, ndmin=2)
@@ -225,7 +227,7 @@ def _identification(meta: Path, result: TemplateSet) -> None:
 
 
 def _subjects(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(template, subject) of a 1:N list, each template once; further columns are not read."""
+    """Templates and subjects of a 1:N list, each template once; further columns are ignored."""
     found: dict[int, int] = {}
     for number, line in enumerate(text_of(path).splitlines()[1:]):
         words = [word.strip() for word in line.split(",")]
@@ -242,7 +244,11 @@ def _subjects(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
 def _check_templates(meta: Path, result: TemplateSet) -> None:
-    """Every template that a protocol names has media."""
+    """Check that every template in a protocol has media.
+
+    Raises:
+        DataError: one has none.
+    """
     named = [result.a, result.b, *(g[0] for g in result.galleries.values())]
     if result.probes is not None:
         named.append(result.probes[0])

@@ -1,4 +1,4 @@
-"""``--eval``: whatever benchmark lies at a path, as evaluation items."""
+"""``--eval``: loads the benchmark at a path as evaluation items."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _AGEDB = "*protocol_30*.mat"
 
 @dataclass(frozen=True)
 class _Place:
-    """A path with what reading its faces needs."""
+    """A path, and how its faces are read."""
 
     path: Path
     contract: FaceContract
@@ -52,12 +52,18 @@ def load_eval(
 ) -> list[EvalItem]:
     """Load ``NAME=PATH`` or ``PATH``.
 
-    What a path is, is seen from what lies there: a ``.bin`` or a folder of them; a CSV list of pairs;
-    LFW's folder with pairs.txt; CALFW's and CPLFW's with their pair lists; CFP's with ``Protocol``
-    (frontal-profile, or frontal-frontal under the name ``cfp_ff``); AgeDB's with its .mat file; RFW's
-    with ``txts`` and ``data`` (four sets); IJB's with ``meta`` and ``loose_crop``; ``gallery`` and
-    ``probe``; or a folder of identities, of which all pairs are scored. The name ``folder`` always
-    means the last.
+    The files at a path tell what it is: a ``.bin`` or a folder of them; a CSV list of pairs; LFW's
+    folder with pairs.txt; CALFW's and CPLFW's with their pair lists; CFP's with ``Protocol``
+    (frontal-profile, or frontal-frontal for a name that ends in ``ff``); AgeDB's with its .mat file;
+    RFW's with ``txts`` and ``data`` (four sets); IJB's with ``meta`` and ``loose_crop``; a folder with
+    ``gallery`` and ``probe``; or a folder of identities, of which all pairs are scored. The name
+    ``folder`` always means the last.
+
+    Args:
+        text: ``NAME=PATH`` or ``PATH``.
+        contract: gives the size of the crops, and their template.
+        resize: scale crops of another size.
+        progress: called with (done, total).
 
     Raises:
         DataError: the path or its contents cannot be used.
@@ -119,7 +125,7 @@ def _people(name: str, at: _Place) -> EvalSet:
 
 
 def _lfw(name: str, at: _Place) -> EvalSet:
-    """LFW: a folder a person, here or one folder down, or all images in one folder."""
+    """LFW: one folder per person, here or one folder down, or all images in one folder."""
     listed = at.path / "pairs.txt"
     rows = pair_lists.read_lfw(listed)
     paths = [p.relative_to(at.path).as_posix() for p in find_images(at.path)]
@@ -136,7 +142,7 @@ def _lfw(name: str, at: _Place) -> EvalSet:
 
 
 def _rfw(name: str, root: Path, at: _Place) -> list[EvalItem]:
-    """One set a group."""
+    """One set per group."""
     items: list[EvalItem] = []
     for listed in sorted(root.glob("txts/*/*_pairs.txt")):
         group = listed.parent.name
@@ -151,7 +157,7 @@ def _rfw(name: str, root: Path, at: _Place) -> list[EvalItem]:
 
 
 def _listed(name: str, at: _Place, rows: list[Row], listed: Path) -> EvalSet:
-    """Pairs whose images lie anywhere below the folder, found by path or by file name alone."""
+    """Pairs of images anywhere below the folder, found by path or by file name alone."""
     paths = [p.relative_to(at.path).as_posix() for p in find_images(at.path)]
     found = locate(paths, rows, str(at.path), str(listed))
     faces = at.load(FolderSource(at.path, found.paths))
@@ -159,7 +165,7 @@ def _listed(name: str, at: _Place, rows: list[Row], listed: Path) -> EvalSet:
 
 
 def _bin(name: str, at: _Place) -> EvalSet:
-    """A verification file: folds are ten of equal length, in the file's order."""
+    """A verification file, in ten folds of equal length, in the file's order."""
     source = BinSource(at.path)
     faces = at.load(source)
     position = {n: i for i, n in enumerate(faces.names)}

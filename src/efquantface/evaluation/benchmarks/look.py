@@ -1,4 +1,4 @@
-"""What lies at ``--eval``, seen without opening an image: a wrong folder is refused at once."""
+"""Checks ``--eval`` without opening an image, so that a wrong folder is refused at once."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _ALONE = frozenset({*ENDINGS, ".pt", ".pth", ".safetensors", ".rec", ".parquet"}
 
 
 def name_and_path(text: str) -> tuple[str, Path]:
-    """``NAME=PATH`` or ``PATH`` as a name and a path.
+    """Name and path of ``NAME=PATH`` or ``PATH``.
 
     Raises:
-        DataError: a half of it is empty.
+        DataError: ``NAME`` or ``PATH`` is empty.
     """
     name, separator, place = text.partition("=")
     if not separator:
@@ -32,10 +32,10 @@ def name_and_path(text: str) -> tuple[str, Path]:
 
 
 def check_eval(text: str) -> None:
-    """Something that can be evaluated lies there: a benchmark, a list of pairs, or several people.
+    """Check that a path holds a benchmark, a list of pairs, or several people.
 
     Raises:
-        DataError: it does not, with what is missing.
+        DataError: it does not; the text says what is missing.
     """
     name, path = name_and_path(text)
     if path.is_file():
@@ -64,7 +64,11 @@ def _is_benchmark(path: Path) -> bool:
 
 
 def _check_people(path: Path) -> None:
-    """Two subfolders with images make people whose pairs can be scored."""
+    """Check that two subfolders have images, so that there are pairs to score.
+
+    Raises:
+        DataError: there are fewer.
+    """
     if (path / "train.rec").is_file():
         return
     people: list[str] = []
@@ -77,7 +81,7 @@ def _check_people(path: Path) -> None:
                 loose = loose or Path(entry.name).suffix.lower() in SUFFIXES
             if len(people) == 2:
                 return
-    known = "; other benchmarks are told by their lists of pairs, of which none lies there"
+    known = "; other benchmarks are recognized by their lists of pairs, and none is there"
     if people:
         raise DataError(
             f"--eval {path}: all images are of {people[0]}; all pairs need two people or more, "
@@ -92,7 +96,7 @@ def _check_people(path: Path) -> None:
 
 
 def _images(folder: Path) -> Iterator[bool]:
-    """True once an image is found anywhere below."""
+    """Yields True once, if there is an image anywhere below."""
     for _, _, names in os.walk(folder):
         if any(Path(name).suffix.lower() in SUFFIXES for name in names):
             yield True

@@ -1,4 +1,4 @@
-"""Pair lists in the forms that benchmarks are handed out in."""
+"""Reads the pair lists of published benchmarks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from efquantface.reading import is_number
 
 
 def read_lfw(path: Path) -> list[Row]:
-    """LFW's pairs.txt and RFW's: ``name i j`` and ``name i name j`` lines.
+    """LFW's pairs.txt and RFW's: lines ``name i j`` (genuine) and ``name i name j`` (impostor).
 
-    With a header (folds and genuine pairs a fold, or genuine pairs alone) the folds are as it says;
-    without one they are ten of equal length. A header may count all pairs of a fold, too.
+    A header may give folds and pairs per fold, or pairs alone (one fold). It counts genuine pairs, or
+    all pairs. Without a header there are ten folds of equal length.
 
     Raises:
-        DataError: a malformed line, with its number, or other numbers than the header's.
+        DataError: a line is malformed (the text has its number), or the header gives another number.
     """
     lines = _lines(path)
     first = lines[0][1] if lines else []
@@ -43,8 +43,8 @@ def read_lfw(path: Path) -> list[Row]:
         promised = folds * int(first[-1]) * 2
         if len(rows) not in (promised, promised // 2):
             raise DataError(
-                f"{path}: promises {promised} pairs, has {len(rows)} pairs; where that is meant, "
-                "delete its first line"
+                f"{path}: promises {promised} pairs, has {len(rows)} pairs; if you mean it, delete its "
+                "first line"
             )
     else:
         folds = FOLDS
@@ -52,10 +52,10 @@ def read_lfw(path: Path) -> list[Row]:
 
 
 def read_two_lines(path: Path) -> list[Row]:
-    """CALFW's and CPLFW's lists: two lines ``image number`` a pair; 0 means different people.
+    """CALFW's and CPLFW's lists: two lines ``image number`` per pair; 0 means an impostor pair.
 
     Raises:
-        DataError: a malformed or odd line, or two lines of a pair that disagree.
+        DataError: a line is malformed or has no second one, or the two lines of a pair disagree.
     """
     lines = _lines(path)
     for number, words in lines:
@@ -72,10 +72,10 @@ def read_two_lines(path: Path) -> list[Row]:
 
 
 def read_three_columns(path: Path) -> list[Row]:
-    """Lines ``image image 1`` (same) or ``0`` or ``-1`` (different), in ten folds of equal length.
+    """Lines ``image image 1`` (genuine) or ``0`` or ``-1`` (impostor), in ten folds of equal length.
 
     Raises:
-        DataError: a malformed line, with its number.
+        DataError: a line is malformed; the text has its number.
     """
     rows = []
     for number, words in _lines(path):
@@ -89,10 +89,11 @@ def read_cfp(protocol: Path, kind: str) -> list[Row]:
     """CFP's ``Protocol`` folder: image lists F and P, and ``Split/FF`` or ``FP`` of ten folds.
 
     Args:
+        protocol: the folder.
         kind: ``FF`` (frontal-frontal) or ``FP`` (frontal-profile).
 
     Raises:
-        DataError: a missing or malformed file.
+        DataError: a file is missing or malformed.
     """
     frontal = _cfp_images(protocol / "Pair_list_F.txt")
     second = _cfp_images(protocol / "Pair_list_P.txt") if kind == "FP" else frontal
@@ -126,10 +127,10 @@ def _cfp_images(path: Path) -> dict[int, str]:
 def read_agedb(path: Path) -> list[Row]:
     """AgeDB's ``04_FINAL_protocol_30_years.mat``: ten splits of 2 x n image names with their ages.
 
-    The person is the first part of a name that is no number (``0_MariaCallas_35_f``).
+    The person is the first part of a name that is no number, as in ``0_MariaCallas_35_f``.
 
     Raises:
-        DataError: no MATLAB file, or one without such splits.
+        DataError: it is no MATLAB file, or has no such splits.
     """
     splits = read_variable(path, "splits")
     if not isinstance(splits, np.ndarray):
@@ -151,7 +152,7 @@ def read_agedb(path: Path) -> list[Row]:
 
 
 def _first_field(value: Any) -> Any:
-    """Through cells of one element and structs down to what their first field holds."""
+    """The first field inside nested structs and cells of one element."""
     while True:
         if isinstance(value, Struct):
             value = value.values[0] if value.values else None
@@ -166,10 +167,10 @@ def _person(name: str) -> str:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """A CSV file with the columns a, b, same, and fold where the folds matter.
+    """A CSV file with the columns a, b, same, and optionally fold.
 
     Raises:
-        DataError: other columns, or a value that cannot be used, with its line.
+        DataError: a column is missing, or a value cannot be used; the text has its line.
     """
     rows: list[Row] = []
     folded = False

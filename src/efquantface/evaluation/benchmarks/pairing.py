@@ -1,4 +1,4 @@
-"""From the names in a list of pairs to images: where they lie, and which of them are not there."""
+"""Finds the images that a list of pairs names, and those that are missing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from efquantface.evaluation.sets import Pairs
 
 @dataclass(frozen=True)
 class Row:
-    """A pair by names (with or without suffix), and its fold."""
+    """A pair of names (with or without suffix), whether it is genuine, and its fold."""
 
     a: str
     b: str
@@ -32,7 +32,7 @@ class Located:
 
     Attributes:
         paths: relative to the folder that was searched.
-        parts: how many last parts of a path tell an image.
+        parts: how many last parts of a path identify an image.
     """
 
     paths: list[str]
@@ -40,14 +40,15 @@ class Located:
 
 
 def locate(paths: Sequence[str], rows: Sequence[Row], where: str, listed: str) -> Located:
-    """Find a list's images by the last parts of their paths: as many as the list has, or the name alone.
+    """Find a list's images by the last parts of their paths: all parts in the list, or the name alone.
 
     Args:
-        paths: of all images there are, relative to ``where``.
+        paths: of all images, relative to ``where``.
+        rows: the pairs.
         where, listed: the folder and the list, for messages.
 
     Raises:
-        DataError: none of them is there, or several images have one name.
+        DataError: none of the images is there, or several have one name.
     """
     wanted = {without_suffix(name) for row in rows for name in (row.a, row.b)}
     depth = max(len(PurePath(name).parts) for name in wanted)
@@ -68,7 +69,7 @@ def locate(paths: Sequence[str], rows: Sequence[Row], where: str, listed: str) -
     if _repeated(best):
         raise DataError(
             f"{where}: has several images of one name that {listed} lists "
-            f"({', '.join(_several(best))}); leave one folder of them there"
+            f"({', '.join(_several(best))}); keep one folder of them"
         )
     return best
 
@@ -86,11 +87,13 @@ def _several(located: Located) -> list[str]:
 
 
 def resolve(rows: Sequence[Row], faces: FaceSet, listed: str, parts: int | None = None) -> Pairs:
-    """Names to indices; pairs of images that cannot be read or are not there are left out.
+    """Turn names into indices; pairs of images that are missing or cannot be read are left out.
 
     Args:
+        rows: the pairs.
+        faces: the images.
         listed: the list, for messages.
-        parts: how many last parts of a name decide; None for all of it.
+        parts: how many last parts of a name are compared; None for all of it.
 
     Raises:
         DataError: no pair is left.
@@ -123,7 +126,7 @@ def resolve(rows: Sequence[Row], faces: FaceSet, listed: str, parts: int | None 
 
 
 def _usable(same: npt.NDArray[np.bool_], folds: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The folds, or ten made of the list's order where a threshold cannot be chosen outside of one."""
+    """The folds (P,), or ten new ones where the pairs outside a fold are of one kind."""
     return next((f for f in (folds, spread_evenly(same)) if _can_be_scored(same, f)), folds)
 
 
@@ -133,7 +136,7 @@ def _can_be_scored(same: npt.NDArray[np.bool_], folds: npt.NDArray[np.int64]) ->
 
 
 def spread_evenly(same: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Ten folds in the list's order, genuine and impostor pairs each spread evenly over them."""
+    """Ten folds (P,) in the list's order, with genuine and impostor pairs spread evenly over them."""
     folds = np.zeros(len(same), np.int64)
     for kind in (True, False):
         places = np.flatnonzero(same == kind)

@@ -1,4 +1,4 @@
-"""All pairs of a set of faces: TAR at small FARs, agreement, galleries across models."""
+"""The protocol of all pairs: TAR at small FARs, same decisions, mixed galleries."""
 
 from __future__ import annotations
 
@@ -31,10 +31,16 @@ from efquantface.rows import mean_cosine, unit
 def score_people(
     item: EvalSet, models: dict[str, Embedded], options: Options, progress: Progress | None = None
 ) -> ProtocolResult:
-    """All metrics of every pair of an evaluation set's images.
+    """All metrics over every pair of an evaluation set's images.
+
+    Args:
+        item: the set.
+        models: ``teacher``, and ``student`` where there are two.
+        options: those that the embeddings were made with.
+        progress: called with (done, total).
 
     Raises:
-        EvaluationError: embeddings that are not finite.
+        EvaluationError: an embedding is not finite or has length zero.
     """
     identities = item.faces.identities
     rows = {n: unit(e.rows, f"{item.name}, {n}") for n, e in models.items()}
@@ -123,12 +129,10 @@ def _point(result: AllPairs, far: float) -> Operating:
 
 
 def _agreement(rows: dict[str, Embeddings], teacher: AllPairs, fars: list[float]) -> list[Metric]:
-    """Shares of pairs decided alike at the teacher's own thresholds, on up to 2,000 images.
+    """Shares of pairs with the same decision at the teacher's thresholds, on up to 2,000 images.
 
-    Of all pairs, nearly all of which both reject, and of those that either accepts.
-
-    Without genuine pairs (one image a person) the thresholds are those that accept the share FAR
-    of all pairs.
+    One share is of all pairs, most of which both models reject. The other is of the pairs that either
+    model accepts. Without genuine pairs (one image per person), FAR is a share of all pairs.
     """
     index = np.random.default_rng(30).permutation(len(rows["teacher"]))[:2000]
     t, s = rows["teacher"][index], rows["student"][index]
@@ -149,14 +153,14 @@ def _agreement(rows: dict[str, Embeddings], teacher: AllPairs, fars: list[float]
                     f"same accepted pairs at teacher's FAR={far:g}",
                     None,
                     student=float(both.sum() / either),
-                    note="of pairs that either accepts, those that both accept",
+                    note="share of the pairs accepted by either model that both accept",
                 )
             )
     return metrics
 
 
 def rates_of(result: AllPairs, threshold: float) -> tuple[float, float]:
-    """(FAR, FRR) at a threshold; the FAR from the histogram where it lies beyond the exact scores."""
+    """(FAR, FRR) at a threshold; the FAR is from the histogram where exact scores are not kept."""
     top = result.top_impostors
     if len(top) and threshold > top.min():
         accepted = int((top >= threshold).sum())

@@ -1,4 +1,4 @@
-"""Listed pairs: accuracy over folds, TAR@FAR, EER, AUC, galleries across models, changed decisions."""
+"""The protocol of listed pairs: accuracy over folds, TAR@FAR, EER, AUC, mixed galleries, changes."""
 
 from __future__ import annotations
 
@@ -43,10 +43,13 @@ def score_pairs(
     """All metrics of an evaluation set's listed pairs.
 
     Args:
+        item: the set.
+        pairs: its pairs.
         models: ``teacher``, and ``student`` where there are two.
+        options: those that the embeddings were made with.
 
     Raises:
-        EvaluationError: pairs of one class only, or embeddings that are not finite.
+        EvaluationError: all pairs are genuine or all impostor, or an embedding is not finite.
     """
     same = pairs.same
     if same.all() or not same.any():
@@ -105,7 +108,7 @@ def score_pairs(
 
 
 def pair_scores(first: Embeddings, second: Embeddings, pairs: Pairs) -> Scores:
-    """Cosines (P,) of pairs of rows of length 1; ``first`` embeds side a."""
+    """Cosines float32 (P,) of pairs; ``first`` (N,D) is for side a, ``second`` for b, of length 1."""
     return np.asarray((first[pairs.a] * second[pairs.b]).sum(axis=1), np.float32)
 
 
@@ -128,7 +131,7 @@ def _arcface(models: dict[str, Embedded], pairs: Pairs) -> list[Metric]:
     for name, model in models.items():
         values[name], spread = grid_accuracy(model.rows[pairs.a], model.rows[pairs.b], pairs.same)
         spreads.append(f"{name} +-{spread:.5f}")
-        if model.lengths is not None:  # each pair's sides count, as in arcface_torch's files
+        if model.lengths is not None:  # over the sides of all pairs, as arcface_torch does
             lengths[name] = float(
                 (model.lengths[pairs.a].mean() + model.lengths[pairs.b].mean()) / 2
             )

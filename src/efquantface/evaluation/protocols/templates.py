@@ -1,4 +1,4 @@
-"""Scores of templates: 1:1 verification and 1:N identification, and galleries across models."""
+"""The protocols of templates: 1:1 verification and 1:N identification, and mixed galleries."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ Rows = dict[str, Embeddings]
 def score_templates(
     item: TemplateSet, models: dict[str, Embedded], options: Options
 ) -> list[ProtocolResult]:
-    """1:1 and 1:N results of an IJB set, as far as its lists are there."""
+    """1:1 and 1:N results of an IJB set, for which its lists exist.
+
+    Raises:
+        EvaluationError: an embedding is not finite, or the set cannot be scored.
+    """
     results = []
     rows = {n: unit(e.rows, f"{item.name}, {n}") for n, e in models.items()}
     flags = f"template flags {options.templates}, cosine"
@@ -56,7 +60,11 @@ def score_templates(
 def score_gallery(
     item: GallerySet, models: dict[str, Embedded], options: Options
 ) -> list[ProtocolResult]:
-    """1:N results of a folder."""
+    """1:N results of a folder.
+
+    Raises:
+        EvaluationError: an embedding is not finite, or nobody in the probes is enrolled.
+    """
     count = len(item.gallery)
     enrolled = {n: item.enrolled(e.rows) for n, e in models.items()}
     people = next(iter(enrolled.values()))[1]
@@ -66,10 +74,10 @@ def score_gallery(
 
 
 def verification(item: TemplateSet, rows: Rows, options: Options, flags: str) -> ProtocolResult:
-    """TAR@FAR of template pairs, down to the FARs that the impostor pairs support.
+    """TAR@FAR of template pairs, at all FARs that the impostor pairs support.
 
     Raises:
-        EvaluationError: pairs of one class only.
+        EvaluationError: all pairs are genuine or all impostor.
     """
     a, b = np.searchsorted(item.ids, item.a), np.searchsorted(item.ids, item.b)
     same = item.same
@@ -120,14 +128,19 @@ def identification(
     probes: tuple[Rows, Numbers],
     flags: str,
 ) -> ProtocolResult:
-    """Rank-1, rank-5 and TPIR@FPIR, each the mean over galleries, as IJB asks.
+    """Rank-1, rank-5 and TPIR@FPIR, each the mean over galleries, as IJB defines them.
 
-    TPIR counts a mated probe whose own identity scores at or above the threshold, at any rank; the
-    threshold is the smallest at which at most the share FPIR of non-mated probes finds anyone.
+    TPIR is the share of mated probes whose own identity scores at or above the threshold, at any rank.
+    The threshold is the smallest at which at most the share FPIR of non-mated probes finds anyone.
 
     Args:
+        name: of the set.
         galleries: by name the rows (G,D) of each model, and subjects (G,).
         probes: rows (P,D) of each model, and subjects (P,).
+        flags: how embeddings were made.
+
+    Raises:
+        EvaluationError: an embedding is not finite, or no probe's identity is enrolled.
     """
     rows, subjects = probes
     models = list(rows)
@@ -163,7 +176,7 @@ def identification(
 def _across(
     found: dict[tuple[str, str], list[Search]], own: dict[str, list[Search]], open_set: bool
 ) -> list[Metric]:
-    """A gallery enrolled with one model, searched with the other."""
+    """Metrics of a gallery enrolled with one model and searched with the other."""
     metrics = []
     for gallery, probe in ACROSS:
         mixed = found[gallery, probe]

@@ -1,1 +1,1 @@
-"""Student or teacher to a LiteRT file: the forms of operators, the tables of the file, its check."""
+"""From a student or teacher to a LiteRT file: forms of operators, tables of the file, its check."""

@@ -1,9 +1,10 @@
 """Does a file in LiteRT compute what its network computes, in XNNPACK and in LiteRT's own kernels?
 
-The file is opened alone. What it says of itself comes first, then batches of several sizes, then each
-layer on the file's own codes (:mod:`~efquantface.export.walk`), then embeddings end to end. Where a
-kernel may round otherwise (:mod:`rounding`), differences grow from layer to layer. How far is measured
-by two more correct computations: one with values moved as much, and the fake-quantized student.
+Only the file itself is read. Four checks: what it says of itself; batches of several sizes; each layer
+on the file's own codes (:mod:`~efquantface.export.walk`); its embeddings.
+
+Where a kernel may round otherwise (:mod:`rounding`), differences grow from layer to layer. Two more
+correct computations measure how far: one with values moved as much, and the fake-quantized student.
 """
 
 from __future__ import annotations
@@ -40,26 +41,27 @@ from efquantface.runtime.litert_file import (
 Rows = npt.NDArray[np.float32]
 CLOSE = 5e-4  # 1 - mean cosine to the student in integers
 _FLOAT = 5e-5  # relative error of a network in float, or of the embedding layer on the file's codes
-_TIMES = 4.0  # how much farther another correct computation may lie than the one that was tried
-_TWICE = 2.0  # what two computations differ by is itself uncertain
-_SCALE = 1e-5  # relative; sums move scales by less
+_TIMES = 4.0  # another correct computation may lie so many times farther than the one tried
+_TWICE = 2.0  # times; the distance of two computations is itself uncertain
+_SCALE = 1e-5  # relative; moved scales differ by less (:mod:`sums`)
 _CROPS = 4
-_BEYOND = 2.0  # times that values are moved farther than a kernel was seen to move them
+_BEYOND = 2.0  # values are moved so many times farther than the kernel moved them
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """A file in one kind of kernels.
+    """The outcome of the check in one kind of kernels.
 
     Attributes:
         name: of the kernels.
-        layers: one entry a quantizer.
-        limits: how far each quantizer's values may lie from an edge between two codes, in codes.
-        sizes: how many codes were compared of each.
-        embedding_error: of the embedding layer on the file's own codes, in parts of the largest value.
-        cosine: mean cosine to the network: the student in integers, or the float network.
-        rounding: 1 - mean cosine that rounding otherwise explains.
-        said: what else is wrong.
+        layers: one entry per quantizer.
+        limits: how far values may lie beyond the edges of their codes, in codes; by quantizer.
+        sizes: how many codes were compared; by quantizer.
+        embedding_error: largest error of the embedding layer on the file's own codes, divided by the
+            largest value.
+        cosine: mean cosine to the student in integers, or to the float network.
+        rounding: 1 - mean cosine that another rounding explains.
+        said: what else is wrong, one sentence each.
     """
 
     name: str
@@ -88,7 +90,7 @@ class Kernels:
         return [f"{self.name}: {problem}" for problem in found]
 
     def line(self) -> str:
-        """The outcome for a reader."""
+        """The outcome in one line."""
         if not self.layers:
             return f"{self.name}: embeddings differ by {self.embedding_error:.1g} (relative)"
         differing = [layer for layer in self.layers if layer.differing]
@@ -99,7 +101,7 @@ class Kernels:
             return f"{equal} to the student's codes on random pixels"
         share = max(layer.differing for layer in differing)
         return (
-            f"{equal}, the others round up to {share:.1g} of their codes to the neighbour; mean cosine "
+            f"{equal}; in the others up to {share:.1g} of the codes differ by one; mean cosine "
             f"{self.cosine:.5f} to the student in integers on random pixels"
         )
 
@@ -110,24 +112,25 @@ def _problem(layer: LayerParity, limit: float, size: int) -> list[str]:
         return [f"layer {layer.name} differs by {layer.max_codes} codes"]
     if not layer.beyond <= edge:
         return [
-            f"layer {layer.name} differs by values up to {layer.beyond:.2g} codes from where they round "
-            f"so, more than {edge:.2g}"
+            f"layer {layer.name} differs by values up to {layer.beyond:.2g} codes beyond the edges of "
+            f"their codes, more than {edge:.2g}"
         ]
     share = SHARE + _TWICE * (limit + layer.rounding)
-    if not layer.differing <= share + _TIMES * (share / size) ** 0.5:  # few codes scatter
+    # the share of few codes scatters
+    if not layer.differing <= share + _TIMES * (share / size) ** 0.5:
         return [f"layer {layer.name} differs by a code in {layer.differing:.2g} of its codes"]
     return []
 
 
 def check_litert(model: FaceModel, path: Path) -> list[Kernels]:
-    """Compare a written file, opened alone, with its network on random pixels.
+    """Compare a written file with its network on random pixels.
 
     Returns:
         The outcome in XNNPACK's kernels, and in LiteRT's own.
 
     Raises:
-        ParityError: the contract is another one, XNNPACK does not compute the whole graph in one part,
-            or the file does not compute what the network computes.
+        ParityError: the file has another contract, or XNNPACK does not compute the whole graph in one
+            part. Or the file does not compute what the network computes.
     """
     try:
         data, stored = read_checked(path)
@@ -196,7 +199,7 @@ def _codes(
     x: npt.NDArray[np.float32],
     builtin: bool,
 ) -> Codes:
-    """Every quantizer's codes as the file computes them, in the student's own terms, by name."""
+    """The codes that the file computes, with the student's zero points, by quantizer name."""
     data, stored = file
     quantizers = {
         name_of(node): module
@@ -223,7 +226,7 @@ def _codes(
 
 
 def _input_problems(model: FaceModel, pixels: Tensor, codes: Codes) -> list[str]:
-    """Whether the file's first codes are the student's."""
+    """What is wrong with the codes of the file's input, one sentence each."""
     found = []
     for node, module in module_nodes(model.graph):
         if not isinstance(module, InputQuantizer):
@@ -242,7 +245,7 @@ def _input_problems(model: FaceModel, pixels: Tensor, codes: Codes) -> list[str]
 
 
 class _Moved(Emulator):
-    """A student whose values are moved as far as a kernel moved them, at random."""
+    """A student whose values are moved at random, as far as a kernel moved them."""
 
     def __init__(self, gm: fx.GraphModule, layers: dict[str, LayerParity]) -> None:
         super().__init__(gm)
@@ -260,7 +263,7 @@ class _Moved(Emulator):
         if not layer.differing:
             return codes
         noise = torch.rand(unrounded.shape, generator=self.random, dtype=torch.float64)
-        side = 2 * torch.randint(2, (), generator=self.random) - 1  # a kernel errs to one of both
+        side = 2 * torch.randint(2, (), generator=self.random) - 1  # a kernel errs to one side
         moved = unrounded + side * noise * _BEYOND * (layer.beyond + layer.rounding)
         return moved.round().clamp(module.qmin, module.qmax)
 
@@ -272,6 +275,6 @@ def _moved(model: FaceModel, pixels: Tensor, layers: dict[str, LayerParity]) -> 
 
 
 def _relative(found: Rows, right: Rows) -> float:
-    """Largest difference in parts of the largest value."""
+    """Largest difference, divided by the largest value."""
     tiny = float(np.finfo(np.float32).tiny)
     return float(np.abs(found - right).max() / max(float(np.abs(right).max()), tiny))

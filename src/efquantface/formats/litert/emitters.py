@@ -1,7 +1,7 @@
 """The LiteRT form of every operator: one table, one signature.
 
-An emitter takes the writer, the name of the operator's module, the module, and the values it reads. It
-writes operators and gives the value that they make.
+An emitter takes the writer, the name of the operator's module, the module, and the values that it reads.
+It writes operators and returns the value that they compute.
 """
 
 from __future__ import annotations

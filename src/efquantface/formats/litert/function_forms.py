@@ -1,4 +1,4 @@
-"""LiteRT forms of functions of single values, in operators that XNNPACK computes."""
+"""LiteRT forms of functions of each value, written in operators that XNNPACK computes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from efquantface.formats.litert.values import Value
 from efquantface.formats.litert.writer import Writer
 from efquantface.graph import ops
 
-_LARGE = 3e38  # makes any normal number larger than one
+_LARGE = 3e38  # any normal number times this is larger than one
 # functions that one operator computes
 _SINGLE = {
     "abs": "ABS",
@@ -26,7 +26,7 @@ _SINGLE = {
 
 
 def function(out: Writer, name: str, m: ops.Function, inputs: list[Value]) -> Value:
-    """A function of every value, in float."""
+    """A function of each value, in float."""
     x = out.real(inputs[0])
     if m.function in _SINGLE:
         return out.float_op(_SINGLE[m.function], (x.tensor,), x)
@@ -34,7 +34,7 @@ def function(out: Writer, name: str, m: ops.Function, inputs: list[Value]) -> Va
 
 
 def is_known(m: ops.Function) -> bool:
-    """Whether a function has a form: the error function and most powers have none."""
+    """Whether a function has a LiteRT form. The error function and most powers have none."""
     return m.function in _SINGLE or (
         m.function in _COMPOSED and (m.function != "pow" or m.value in _POWERS)
     )
@@ -51,7 +51,7 @@ def _of_two(out: Writer, op: str, x: Value, y: Value) -> Value:
 
 
 def _sign(out: Writer, x: Value, _: float) -> Value:
-    """Any number made large and limited to one."""
+    """The sign: any number made large and limited to -1..1."""
     large = with_number(out, "MUL", x, _LARGE)
     return with_number(out, "MINIMUM", with_number(out, "MAXIMUM", large, -1.0), 1.0)
 
@@ -64,7 +64,7 @@ def _elu(out: Writer, x: Value, alpha: float) -> Value:
 
 
 def _softplus(out: Writer, x: Value, _: float) -> Value:
-    """``max(x, 0) + log(1 + exp(-|x|))``, which overflows nowhere."""
+    """``max(x, 0) + log(1 + exp(-|x|))``, which cannot overflow."""
     size = with_number(out, "MUL", out.float_op("ABS", (x.tensor,), x), -1.0)
     small = with_number(out, "ADD", out.float_op("EXP", (size.tensor,), x), 1.0)
     bent = out.float_op("LOG", (small.tensor,), x)

@@ -1,4 +1,4 @@
-"""From a file's input, in its contract's terms, to the first value of the graph: pixels or codes."""
+"""From a file's input, normalized as its contract says, to the graph's first value: floats or codes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from efquantface.quantize.fake_quant import InputQuantizer
 
 
 def normalize(out: Writer, name: str, m: ops.Normalize, inputs: list[Value]) -> Value:
-    """The normalization that is left where the file's input is normalized already."""
+    """From the contract's normalization to the graph's; nothing where they are equal."""
     return _renormalized(out, m, inputs[0])
 
 
 def input_quantizer(out: Writer, name: str, m: InputQuantizer, inputs: list[Value]) -> Value:
-    """The codes of the file's input: the pixels themselves, or the normalized input's."""
+    """The codes of the file's input: the pixels themselves, or codes of the normalized input."""
     scale, zero_point = m.qparams()
     offset = 0 if m.symmetric else -128
     codes = Codes(np.float32(scale), zero_point + offset, offset)
@@ -31,7 +31,7 @@ def input_quantizer(out: Writer, name: str, m: InputQuantizer, inputs: list[Valu
 
 
 def _renormalized(out: Writer, m: ops.Normalize | InputQuantizer, source: Value) -> Value:
-    """From ``(p - mean) / std`` of the contract to the graph's own."""
+    """From ``(p - mean) / std`` with the contract's values to the same with the graph's."""
     mean, std = np.asarray(m.mean.cpu()), np.asarray(m.std.cpu())
     weight = np.asarray(out.contract.std) / std
     bias = (np.asarray(out.contract.mean) - mean) / std
@@ -39,7 +39,7 @@ def _renormalized(out: Writer, m: ops.Normalize | InputQuantizer, source: Value)
 
 
 def _affine(out: Writer, source: Value, weight: Any, bias: Any) -> Value:
-    """``source * weight + bias`` per channel, leaving out what does nothing."""
+    """``source * weight + bias`` per channel, without a factor of 1 or an offset of 0."""
     weight, bias = (np.asarray(v, np.float64).reshape(3, 1, 1) for v in (weight, bias))
     if not np.allclose(weight, 1, rtol=1e-6, atol=0):
         source = out.float_op("MUL", (source.tensor, out.broadcast(weight, source)), source)

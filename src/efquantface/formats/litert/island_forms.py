@@ -1,4 +1,4 @@
-"""LiteRT forms of what stays in float between integer layers."""
+"""LiteRT forms of islands: what stays in float between integer layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REDUCTIONS = {"max": "REDUCE_MAX", "mean": "MEAN", "min": "REDUCE_MIN", "sum": "
 
 
 def concat(out: Writer, name: str, m: ops.Concat, inputs: list[Value]) -> Value:
-    """Tensors one behind the other, in float."""
+    """Tensors concatenated along an axis, in float."""
     first = out.real(inputs[0])
     others = [out.laid(out.real(v), first.order) for v in inputs[1:]]
     return joined(out, [first, *others], m.axis % len(first.shape))
@@ -46,7 +46,7 @@ def _standard(out: Writer, value: Value, eps: float) -> Value:
 
 
 def _reduced(out: Writer, op: str, x: Value, axes: tuple[int, ...]) -> Value:
-    """A reduction that keeps its axes with length 1."""
+    """A reduction that keeps the reduced axes, with length 1."""
     found = {axis % len(x.shape) for axis in axes}
     made = replace(x, shape=tuple(1 if a in found else s for a, s in enumerate(x.shape)))
     where = out.constant(sorted(x.at(axis) for axis in found), np.int32)
@@ -60,7 +60,7 @@ def gelu(out: Writer, name: str, m: ops.Gelu, inputs: list[Value]) -> Value:
 
 
 def reduce(out: Writer, name: str, m: ops.Reduce, inputs: list[Value]) -> Value:
-    """A reduction of axes, in float."""
+    """A reduction over axes, in float."""
     made = _reduced(out, REDUCTIONS[m.reduction], out.real(inputs[0]), m.axes)
     return made if m.keep else out.in_shape(made, out.shapes[name])
 

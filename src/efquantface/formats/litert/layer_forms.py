@@ -18,13 +18,13 @@ Pair = tuple[int, int]
 
 
 def quant_conv(out: Writer, name: str, m: QuantConv2d, inputs: list[Value]) -> Value:
-    """An integer convolution; its result is float where no quantizer reads it."""
+    """An integer convolution. Its result is float where no quantizer reads it."""
     codes, scales = (array(t) for t in m.weight_codes())
     return _quant_conv(out, name, m, codes, scales, ops.conv_attrs(m), inputs[0])
 
 
 def quant_affine(out: Writer, name: str, m: QuantAffine, inputs: list[Value]) -> Value:
-    """A per-channel affine of codes: a depthwise 1x1 convolution."""
+    """A per-channel affine of codes, as a depthwise 1x1 convolution."""
     codes, scales = (array(t) for t in m.weight_codes())
     attrs = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": m.channels}
     return _quant_conv(out, name, m, codes, scales, attrs, inputs[0])
@@ -75,7 +75,7 @@ def convolution(
     attrs: dict[str, Any],
     scales: Array | None = None,
 ) -> Value:
-    """A convolution of floats; with ``scales`` its weight is stored as codes."""
+    """A convolution of floats. With ``scales`` its weight is stored as codes."""
     source, options, made = _placed(out, source, name, weight.shape, attrs)
     op, stored, axis = _kernel(weight, source, attrs)
     tensor = _weight(out, stored, scales, axis)
@@ -84,7 +84,7 @@ def convolution(
 
 
 def _weight(out: Writer, weight: Array, scales: Array | None, axis: int) -> int:
-    """A float layer's weight; stored as codes where it has scales, which runtimes unpack at load."""
+    """A float layer's weight. With ``scales`` it is stored as codes, which runtimes unpack at load."""
     if scales is None:
         return out.constant(weight)
     codes = out.constant(weight, np.int8, scales, axis)
@@ -92,7 +92,7 @@ def _weight(out: Writer, weight: Array, scales: Array | None, axis: int) -> int:
 
 
 def _kernel(weight: Array, source: Value, attrs: dict[str, Any]) -> tuple[str, Array, int]:
-    """Operator, weight as it wants it, and the weight's axis of output channels."""
+    """The operator, the weight as this operator reads it, and the weight's axis of output channels."""
     if attrs["groups"] == source.shape[1] and attrs["groups"] > 1:
         return "DEPTHWISE_CONV_2D", np.ascontiguousarray(weight.transpose(1, 2, 3, 0)), 3
     return "CONV_2D", np.ascontiguousarray(weight.transpose(0, 2, 3, 1)), 0
@@ -105,7 +105,7 @@ def _multiplier(op: str, weight: Array, source: Value) -> dict[str, float]:
 def _placed(
     out: Writer, source: Value, name: str, kernel: tuple[int, ...], attrs: dict[str, Any]
 ) -> tuple[Value, dict[str, float], Value]:
-    """Input with its padding, options, and the value that a convolution makes."""
+    """The padded input, the options, and the value that a convolution computes."""
     stride, padding, dilation = (attrs[k] for k in ("stride", "padding", "dilation"))
     reach = (dilation[0] * (kernel[2] - 1) + 1, dilation[1] * (kernel[3] - 1) + 1)
     source, same = padded(out, out.laid(source, LAST), reach, stride, padding)
@@ -117,9 +117,10 @@ def _placed(
 def padded(
     out: Writer, source: Value, reach: Pair, stride: Pair, padding: Pair
 ) -> tuple[Value, int]:
-    """The input of a window, and the padding that the operator itself does.
+    """The input that windows read, and the padding that the operator itself does.
 
-    LiteRT's own padding puts what is odd at the end; where that is not ours, zeros come first.
+    LiteRT's own padding puts an odd zero at the end. Where ours is another padding, zeros are added in
+    front of the operator.
     """
     if not any(padding):
         return source, VALID
@@ -139,7 +140,7 @@ def _is_same(size: int, reach: int, stride: int, padding: int) -> bool:
 def zeros_around(
     out: Writer, source: Value, around: tuple[int, int, int, int], channels: int = 0
 ) -> Value:
-    """What stands for zero above, below, left and right of the last two axes, and behind channels."""
+    """A map with zeros (of codes: the zero point) above, below, left, right, and behind its channels."""
     pads = np.zeros((len(source.shape), 2), np.int32)
     pads[-2:] = np.reshape(around, (2, 2))
     if channels:
@@ -150,19 +151,19 @@ def zeros_around(
 
 
 def integer_bias(out: Writer, bias: Array, scale: np.float32, scales: Array) -> int:
-    """int32 bias in units of input scale times weight scale, which it carries along."""
+    """An int32 bias in units of input scale times weight scale, with these scales."""
     product = scale * scales.astype(np.float32)
     return out.constant(rounded_bias(bias, scale, scales), np.int32, product)
 
 
 def rounded_bias(bias: Array, scale: np.float32, scales: Array) -> Array:
-    """A bias's codes, as whole float64 numbers."""
+    """A bias in units of its scales, as whole float64 numbers."""
     product = scale * scales.astype(np.float32)
     return np.rint(bias.astype(np.float64) / product.astype(np.float64))
 
 
 def quant_linear(out: Writer, name: str, m: QuantLinear, inputs: list[Value]) -> Value:
-    """A linear layer of codes; where no quantizer reads a vector's, its result is float."""
+    """An integer linear layer. Of a vector, its result is float where no quantizer reads it."""
     source, (codes, scales) = inputs[0], (array(t) for t in m.weight_codes())
     quantizer = out.quantizers.get(name)
     if quantizer is None or len(source.shape) > 2:
@@ -176,7 +177,7 @@ def quant_linear(out: Writer, name: str, m: QuantLinear, inputs: list[Value]) ->
 
 
 def linear(out: Writer, name: str, m: ops.Linear, inputs: list[Value]) -> Value:
-    """A float linear layer, over the last axis of any tensor."""
+    """A float linear layer over the last axis of a tensor of any rank."""
     return _linear(out, out.real(inputs[0]), array(m.weight), array(m.bias))
 
 
@@ -193,7 +194,7 @@ def _linear(
 
 
 def _as_lying(weight: Array, source: Value) -> Array:
-    """A weight's columns in the order in which the input's entries lie."""
+    """A weight with its columns in the order of the input's entries in memory."""
     return weight if source.columns is None else np.ascontiguousarray(weight[:, source.columns])
 
 

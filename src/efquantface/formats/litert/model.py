@@ -1,7 +1,7 @@
 """A model as the bytes of a LiteRT file, and what LiteRT cannot carry of it.
 
-The file takes what its teacher's takes, normalized floats, with channels last; it gives the embedding
-in float. Codes are int8: the student's, moved so that int8's own ends limit them.
+The file's input is normalized floats with channels last, its output the embedding in float. Codes are
+int8. They are the student's, shifted so that int8's own ends limit them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from efquantface.runtime.litert_file import DIGEST_BYTES, DIGEST_KEY, LAYOUT, LA
 
 
 def not_carried(model: FaceModel) -> str | None:
-    """Which operators have no form in LiteRT's file, by name; None where all have."""
+    """Which operators have no LiteRT form, in words; None where all have one."""
     found = [
         f"{name_of(node)} ({_kind(module)})"
         for node, module in module_nodes(model.graph)
@@ -43,11 +43,11 @@ def _kind(module: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Built:
-    """A network in the file's terms.
+    """A network as tensors and operators of LiteRT.
 
     Attributes:
         out: its tensors and operators.
-        ends: the input's tensor and the output's.
+        ends: indices of the tensors of input and output.
     """
 
     out: Writer
@@ -55,7 +55,7 @@ class Built:
 
 
 def built(model: FaceModel) -> Built:
-    """Tensors and operators of a model, for a batch of one, which clients may resize."""
+    """Tensors and operators of a model, for a batch of 1, which clients may resize."""
     contract = model.contract
     sizes = shapes(model.graph, contract.height, contract.width)
     out = Writer(model.graph, contract, sizes, scales=free_scales(model.graph))
@@ -72,7 +72,7 @@ def built(model: FaceModel) -> Built:
 
 
 def to_litert(model: FaceModel) -> bytes:
-    """The bytes of a model's file, its contract inside."""
+    """The bytes of a model's file, with its contract."""
     made = built(model)
     metadata = {
         METADATA_KEY: model.contract.to_json().encode(),

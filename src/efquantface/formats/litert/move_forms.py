@@ -1,4 +1,4 @@
-"""LiteRT forms of what puts values elsewhere; most is only remembered."""
+"""LiteRT forms of moves. Most only change what is remembered of a value's layout."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from efquantface.quantize.layers import QuantLinear
 
 
 def pad(out: Writer, name: str, m: ops.ZeroPad, inputs: list[Value]) -> Value:
-    """Padding with what stands for zero."""
+    """Padding with zeros; of codes, with the zero point."""
     return zeros_around(out, inputs[0], (m.top, m.bottom, m.left, m.right), m.channels)
 
 
 def flatten(out: Writer, name: str, m: ops.Flatten, inputs: list[Value]) -> Value:
-    """A map as a vector; linear layers take its entries as they lie."""
+    """A map as a vector. Linear layers read its entries in the order of memory."""
     x = inputs[0]
     node = next(n for n in out.graph.graph.nodes if n.target == name)
     readers = [module_of(out.graph, user) for user in node.users]
@@ -31,12 +31,12 @@ def flatten(out: Writer, name: str, m: ops.Flatten, inputs: list[Value]) -> Valu
 
 
 def reshape(out: Writer, name: str, m: ops.Reshape, inputs: list[Value]) -> Value:
-    """A reshape, where it can of memory as it lies."""
+    """A reshape, without moving memory where that is possible."""
     return out.in_shape(inputs[0], out.shapes[name])
 
 
 def transpose(out: Writer, name: str, m: ops.Transpose, inputs: list[Value]) -> Value:
-    """Axes under other numbers; nothing moves until somebody reads them."""
+    """A transposition, which is remembered: memory moves when an operator reads the value."""
     x = inputs[0]
     order = tuple(m.order.index(axis) for axis in x.order)
     return replace(x, shape=out.shapes[name], order=order)

@@ -20,10 +20,10 @@ from efquantface.formats.litert.values import LAST, Value
 from efquantface.formats.litert.writer import Array, Writer
 from efquantface.graph import ops
 
-# code of a pool's weights: larger ones let LiteRT's own kernels round finer, and it is a power of two,
-# so that XNNPACK's give what ones give
+# code of a pool's weights. A large one makes LiteRT's own kernels round finer. A power of two makes
+# XNNPACK's kernels compute what they compute with ones
 POOLED = 64
-_SUMMED = 64  # places of a map
+_SUMMED = 64  # places of a map, at most
 
 
 def global_pool(out: Writer, name: str, m: ops.GlobalAvgPool, inputs: list[Value]) -> Value:
@@ -43,8 +43,8 @@ def global_pool(out: Writer, name: str, m: ops.GlobalAvgPool, inputs: list[Value
 def is_summed(size: Pair) -> bool:
     """Whether the mean of a map of codes is a depthwise convolution.
 
-    LiteRT's own kernel of means rounds the zero point to a whole code; the weights of large maps would
-    be too many.
+    LiteRT's own kernel of means rounds the zero point to a whole code, so a convolution is better. It is
+    not used for large maps, whose weights would be too many.
     """
     return size[0] * size[1] <= _SUMMED
 
@@ -59,7 +59,7 @@ def _sums(
     padding: int,
     count: float,
 ) -> Value:
-    """Sums of windows of codes, divided by a number: a depthwise convolution by equal weights."""
+    """Sums of windows of codes, divided by ``count``: a depthwise convolution with equal weights."""
     assert x.codes is not None
     channels = x.shape[1]
     scales = np.full(channels, 1 / (count * POOLED), np.float32)
@@ -72,7 +72,7 @@ def _sums(
 
 
 def avg_pool(out: Writer, name: str, m: ops.AvgPool2d, inputs: list[Value]) -> Value:
-    """Average pooling: sums by a depthwise convolution, divided by how many values there are."""
+    """Average pooling: sums of a depthwise convolution, divided by the number of values."""
     x, attrs = out.laid(inputs[0], LAST), m.attrs()
     made = Value(-1, out.shapes[name], LAST)
     counts, behind = _counts(m, x, made)
@@ -93,7 +93,7 @@ def avg_pool(out: Writer, name: str, m: ops.AvgPool2d, inputs: list[Value]) -> V
 
 
 def _counts(m: ops.AvgPool2d, x: Value, made: Value) -> tuple[Array, tuple[int, int]]:
-    """What each window's sum is divided by (1,1,H,W), and zeros missing behind height and width."""
+    """The number of values in each window (1,1,H,W); how many zeros to add behind height, width."""
     ones = torch.ones(1, 1, *x.shape[2:])
     attrs = m.attrs()
     pad, kernel, stride = attrs["padding"], attrs["kernel_size"], attrs["stride"]
@@ -109,7 +109,7 @@ def _counts(m: ops.AvgPool2d, x: Value, made: Value) -> tuple[Array, tuple[int, 
 
 
 def max_pool(out: Writer, name: str, m: ops.MaxPool2d, inputs: list[Value]) -> Value:
-    """Max pooling, of codes as they are; borders are repeated, which changes no maximum."""
+    """Max pooling, of codes or floats. Padding repeats the border, which changes no maximum."""
     x, attrs = out.laid(inputs[0], LAST), m.attrs()
     kernel, stride, padding = attrs["kernel_size"], attrs["stride"], attrs["padding"]
     made = replace(x, shape=out.shapes[name])
@@ -135,9 +135,9 @@ def _pooled(out: Writer, x: Value, kernel: Pair, stride: Pair, padding: Pair, ma
 def _pooled_apart(
     out: Writer, x: Value, kernel: Pair, stride: Pair, padding: Pair, made: Value
 ) -> Value:
-    """Windows with places between them, which XNNPACK does not take: all windows, then some of them.
+    """Windows with places between them, which XNNPACK does not compute.
 
-    A depthwise convolution by ones picks them, exactly.
+    All windows are computed; a depthwise convolution by ones picks some of them, exactly.
     """
     wide = [(made.shape[2 + i] - 1) * stride[i] + 1 for i in (0, 1)]
     every = replace(x, shape=(*x.shape[:2], *wide))

@@ -1,9 +1,8 @@
 """How far LiteRT's kernels may be from the student's rounding, layer by layer.
 
 XNNPACK rounds all integer layers as the student does. Its additions multiply by whole numbers of 21
-bits, which moved scales (:mod:`sums`) make up for where they can. LiteRT's own kernels round products
-twice, the first time to what one step of an accumulator is in codes, and a mean's zero point to a whole
-code.
+bits; moved scales (:mod:`sums`) make up for that where they can. LiteRT's own kernels round products
+twice, first to one step of the accumulator. They round the zero point of a mean to a whole code.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d, QuantLinear
 from efquantface.quantize.narrow import quantizer_of
 
-_SUM_BITS = 20  # of a sum's larger factor behind its first
+_SUM_BITS = 20  # of a sum's larger factor, behind its first bit
 _CODES = 255  # how far a code lies from its zero point, at most
 
 
@@ -31,9 +30,9 @@ def moved_by(
 
     Args:
         gm: quantized.
-        node: of the quantizer.
-        shapes: of every node's value, by name.
-        builtin: LiteRT's own kernels, not XNNPACK's.
+        node: the quantizer's node.
+        shapes: of each node's value, by the node's name.
+        builtin: for LiteRT's own kernels, not XNNPACK's.
     """
     quantizer, source = module_of(gm, node), node.args[0]
     assert isinstance(quantizer, ActivationQuantizer)

@@ -1,6 +1,6 @@
 """Numbers of LiteRT's schema (``schema.fbs``) that our files use: operators, options, types, slots.
 
-They never change: a flatbuffer's slots are only added to.
+They never change: slots are only added to a flatbuffer.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Operator:
 
     Attributes:
         code: its number.
-        version: the first that does what we write.
-        options: number of its options' table in the union; 0 where it has none.
-        slots: the options that we set: slot and kind of value ("Int32", "Int8", "Float32", "Bool").
+        version: the first version with all that we write.
+        options: number of its options' table in the union; 0 without options.
+        slots: of each option that we set, by name: slot and kind ("Int32", "Int8", "Float32", "Bool").
     """
 
     code: int
@@ -39,7 +39,7 @@ class Operator:
     slots: tuple[tuple[str, int, str], ...] = ()
 
     def slot(self, name: str) -> tuple[int, str]:
-        """Slot and kind of an option."""
+        """Slot and kind of the option ``name``."""
         return next((slot, kind) for option, slot, kind in self.slots if option == name)
 
 

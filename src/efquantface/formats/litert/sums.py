@@ -1,9 +1,11 @@
-"""Sums that XNNPACK rounds as the student does: scales in the file moved by millionths.
+"""Scales moved by millionths, so that XNNPACK rounds sums as the student does.
 
-XNNPACK multiplies codes by whole numbers of 21 bits, so that a few of the 65,536 pairs of codes fall to
-the other side of an edge. With a sum behind every PReLU these few would cost more than all other
-rounding. A scale between integer layers and sums is free: layers in front and behind get weights'
-scales that give the same codes. Scales are moved as little as makes the fewest pairs differ.
+XNNPACK multiplies codes by whole numbers of 21 bits. So a few of the 65,536 pairs of codes round to the
+other side of an edge. With a sum behind every PReLU, these few would cost more than all other rounding.
+
+A scale between integer layers and sums is free to move: the layers in front of it and behind it get
+weight scales that give the same codes. Of the scales with the fewest differing pairs, the nearest is
+taken.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantAffine, QuantConv2d
 from efquantface.quantize.narrow import Quantizer
 
-_STEP, _MOST = 4, 6  # of float32's smallest steps at once, and how often to both sides
-_BITS = 20  # of XNNPACK's larger factor, behind its first
-_NEAR = 4  # float32 neighbours among which a compensating scale is looked for
+_STEP, _MOST = 4, 6  # float32's smallest steps at once, and how often to each side
+_BITS = 20  # of XNNPACK's larger factor, behind its first bit
+_NEAR = 4  # float32 neighbours that are tried as a compensating scale
 _CRITICAL = 3e-3  # codes from an edge; scales move values by less
 
 Floats = npt.NDArray[np.float32]
@@ -35,9 +37,9 @@ Scales = dict[str, np.float32]
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor's codes, as unsigned ones: scale, zero point, least and largest.
+    """A tensor's codes as unsigned codes: scale, zero point, smallest and largest.
 
-    ``offset`` is what was added to signed ones.
+    ``offset`` was added to signed codes.
     """
 
     scale: np.float32
@@ -48,7 +50,7 @@ class Stored:
 
 
 def free_scales(gm: fx.GraphModule) -> Scales:
-    """Scales that quantizers around sums have in the file, by name; others keep the student's."""
+    """Moved scales of quantizers around sums, by name. Other quantizers keep the student's scales."""
     found: Scales = {}
     settled: set[str] = set()
     for node, module in module_nodes(gm):
@@ -79,11 +81,11 @@ def free_scales(gm: fx.GraphModule) -> Scales:
 
 
 def compensated(scales: Floats, old: tuple[float, float], new: tuple[float, float]) -> Floats:
-    """Weights' scales (O,) with which a layer gives the same codes.
+    """Weight scales (O,) with which a layer gives the same codes.
 
     Args:
-        scales: of the weight.
-        old, new: scales of the codes that the layer reads and gives, the student's and the file's.
+        scales: the student's weight scales (O,).
+        old, new: scales of the codes that the layer reads and gives: the student's, the file's.
     """
     (source, made), (source_now, made_now) = (np.asarray(pair, np.float32) for pair in (old, new))
     wanted = (source * scales).astype(np.float32) / made
@@ -96,7 +98,7 @@ def compensated(scales: Floats, old: tuple[float, float], new: tuple[float, floa
 
 
 def xnnpack_sums(first: Stored, second: Stored, made: Stored, a: Codes, b: Codes) -> Codes:
-    """XNNPACK's codes of sums of codes ``a`` and ``b``, limited to those of ``made``."""
+    """XNNPACK's codes of the sums of codes ``a`` and ``b``, limited to the codes of ``made``."""
     ratios = first.scale / made.scale, second.scale / made.scale
     shift = _BITS - int(np.floor(np.log2(max(ratios))))
     factors = [int(np.rint(float(ratio) * 2.0**shift)) for ratio in ratios]
@@ -108,7 +110,7 @@ def xnnpack_sums(first: Stored, second: Stored, made: Stored, a: Codes, b: Codes
 def _best(
     stored: list[Stored], free: list[bool], pairs: tuple[Codes, Codes, Codes]
 ) -> list[np.float32]:
-    """Scales of both operands and the sum, nearest to what they are, with the fewest pairs apart."""
+    """Scales of both operands and of the sum, with the fewest differing pairs; the nearest of these."""
     a, b, wanted = pairs
     steps = [_neighbours(x.scale.reshape(1), _STEP * _ORDER)[:, 0] if f else x.scale.reshape(1)
              for x, f in zip(stored, free, strict=True)]  # fmt: skip
@@ -146,7 +148,7 @@ def _critical(
 
 
 def _occurring(gm: fx.GraphModule, first: fx.Node, second: fx.Node) -> npt.NDArray[np.bool_]:
-    """Which pairs of codes (256,256) there are: in a PReLU a slope makes one code of the other."""
+    """Which pairs of codes (256,256) occur. In a PReLU a slope computes one code from the other."""
     found = np.ones((256, 256), bool)
     for x, product in ((first, second), (second, first)):
         affine, quantizer = product.args[0], module_of(gm, product)
@@ -177,13 +179,13 @@ def _occurring(gm: fx.GraphModule, first: fx.Node, second: fx.Node) -> npt.NDArr
 
 
 def _neighbours(values: Floats, steps: npt.NDArray[np.int64]) -> Floats:
-    """Values so many of float32's steps away, (steps, values)."""
+    """Values ``steps`` of float32's smallest steps away, (steps, values)."""
     bits = np.ascontiguousarray(values, np.float32).view(np.int32)
     return (bits + steps.astype(np.int32)[:, None]).astype(np.int32).view(np.float32)
 
 
 def _source(gm: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """The quantizer whose codes a node gives or hands on."""
+    """The quantizer whose codes a node gives or hands on; None where there is none."""
     while not isinstance(module_of(gm, node), Quantizer):
         parent = node.args[0] if node.args else None
         if not ops.moves_codes(module_of(gm, node)) or not isinstance(parent, fx.Node):
@@ -193,7 +195,7 @@ def _source(gm: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 
 def _is_free(gm: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether codes stand between integer layers and sums alone, which settle their scale among them."""
+    """Whether only integer layers and sums give and read these codes, so that their scale may move."""
     source = node.args[0]
     assert isinstance(source, fx.Node)
     made_by = isinstance(module_of(gm, source), QuantConv2d | QuantAffine | ops.Add)

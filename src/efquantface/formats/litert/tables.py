@@ -23,13 +23,13 @@ class Tensor:
     """One tensor of the file.
 
     Attributes:
-        shape: as it lies in memory, for a batch of one.
+        shape: in memory, for a batch of 1.
         dtype: float32, int8 or int32.
-        name: empty where nobody looks for it.
-        data: of constants.
-        scales: of codes, one or one a channel.
+        name: empty where no reader looks for it.
+        data: the values of a constant; None otherwise.
+        scales: of codes, one, or one per channel.
         zero_point: of codes.
-        axis: that the scales lie along.
+        axis: the axis that the scales lie along.
     """
 
     shape: tuple[int, ...]
@@ -43,7 +43,7 @@ class Tensor:
 
 @dataclass
 class Operation:
-    """One operator of the file: its name in ``OPERATORS``, tensors by index, options."""
+    """One operator of the file: its name in ``OPERATORS``, its tensors by index, its options."""
 
     name: str
     inputs: tuple[int, ...]
@@ -61,8 +61,8 @@ def packed(
 
     Args:
         tensors, operations: in the order of execution.
-        ends: the input's tensor and the output's.
-        metadata: by name.
+        ends: indices of the tensors of input and output.
+        metadata: bytes by name.
     """
     return _Packer().file(tensors, operations, ends, metadata)
 
@@ -71,7 +71,7 @@ class _Packer:
     def __init__(self) -> None:
         self.builder = flatbuffers.Builder(1 << 16)
         self.shared: dict[tuple[str, bytes], int] = {}
-        self.buffers = [self.table(1, [])]  # the first one is empty: of whatever is computed
+        self.buffers = [self.table(1, [])]  # the first buffer is empty; computed tensors have it
         self.stored: dict[bytes, int] = {}
 
     def file(
@@ -106,7 +106,7 @@ class _Packer:
         return bytes(self.builder.Output())
 
     def table(self, slots: int, fields: Sequence[tuple[int, str, Any]]) -> int:
-        """A table of plain values and of offsets that were made before."""
+        """A table of plain values and of offsets of finished tables."""
         self.builder.StartObject(slots)
         for slot, kind, value in fields:
             if kind == "offset":
@@ -144,7 +144,7 @@ class _Packer:
         return self.stored[data]
 
     def own(self, data: bytes) -> int:
-        """The number of a new buffer of these bytes, which nothing else shares."""
+        """The number of a new buffer with these bytes, which is not shared."""
         self.builder.Prep(_ALIGNED, len(data))
         vector = int(self.builder.CreateByteVector(data))
         self.buffers.append(self.table(1, [(0, "offset", vector)]))
@@ -188,6 +188,6 @@ class _Packer:
 
     def code(self, name: str) -> int:
         known = OPERATORS[name]
-        legacy = min(known.code, 127)  # what runtimes of 2020 read
+        legacy = min(known.code, 127)  # runtimes of 2020 read this field
         fields = [(0, "Int8", legacy), (2, "Int32", known.version), (3, "Int32", known.code)]
         return self.table(4, fields)

@@ -13,13 +13,13 @@ from efquantface.formats.litert.writer import Array, Writer
 from efquantface.graph import ops
 from efquantface.quantize.fake_quant import ActivationQuantizer
 
-_AT_ONCE = 4  # of concatenations that XNNPACK takes
-# ratios of scales that XNNPACK's integer kernels take
+_AT_ONCE = 4  # inputs of a concatenation in XNNPACK, at most
+# ratios of scales that XNNPACK's integer kernels accept
 _SUM, _PRODUCT = (2.0**-10, 2.0**8), (2.0**-16, 2.0**8)
 
 
 def quantizer(out: Writer, name: str, m: ActivationQuantizer, inputs: list[Value]) -> Value:
-    """The codes that the operator in front gives already, or those of a float value."""
+    """The codes of a float value. Where the operator in front gives codes already, these."""
     if inputs[0].codes is not None:
         assert out.tensors[inputs[0].tensor].name == name, f"{name} reads codes"
         return inputs[0]
@@ -57,13 +57,13 @@ def _product_fits(first: float, second: float, made: float) -> bool:
 
 
 def sigmoid(out: Writer, name: str, m: ops.Sigmoid, inputs: list[Value]) -> Value:
-    """A sigmoid in float: the integer one has a fixed scale."""
+    """A sigmoid in float. LiteRT's integer sigmoid has a fixed scale."""
     x = out.real(inputs[0])
     return out.float_op("LOGISTIC", (x.tensor,), x)
 
 
 def clamp(out: Writer, name: str, m: ops.Clamp, inputs: list[Value]) -> Value:
-    """A limit: at the zero point by where codes are stored, elsewhere in float."""
+    """A limit: at zero by shifting codes to an end of int8, at any other value in float."""
     x, limits = inputs[0], (m.low, m.high)
     if x.codes is not None and limits in ((None, 0), (0, None)):
         zero_point = 127 if m.low is None else -128
@@ -79,7 +79,7 @@ def clamp(out: Writer, name: str, m: ops.Clamp, inputs: list[Value]) -> Value:
 
 
 def picked(out: Writer, x: Value, axis: int, indices: Array) -> Value:
-    """Entries of an axis in any order: runs of neighbours, one behind the other."""
+    """Entries of an axis in any order, as concatenated runs of neighbours."""
     breaks = np.flatnonzero(np.diff(indices) != 1) + 1
     runs = [(int(r[0]), int(r[-1]) + 1) for r in np.split(indices, breaks)]
     if runs == [(0, x.shape[axis])]:
@@ -89,7 +89,7 @@ def picked(out: Writer, x: Value, axis: int, indices: Array) -> Value:
 
 
 def joined(out: Writer, parts: list[Value], axis: int) -> Value:
-    """Values of one layout behind each other, a few at once."""
+    """Values of one layout, concatenated a few at once."""
     while len(parts) > 1:
         groups = [parts[at : at + _AT_ONCE] for at in range(0, len(parts), _AT_ONCE)]
         parts = [group[0] if len(group) == 1 else _joined(out, group, axis) for group in groups]
@@ -105,7 +105,7 @@ def _joined(out: Writer, parts: list[Value], axis: int) -> Value:
 
 
 def sliced(out: Writer, x: Value, axis: int, start: int, stop: int) -> Value:
-    """A part of an axis; the batch stays open."""
+    """A part of an axis. The batch size stays open."""
     begin, end = [0] * len(x.shape), [0] * len(x.shape)
     at = x.at(axis)
     begin[at], end[at] = start, stop

@@ -1,4 +1,4 @@
-"""What a value of our graph is in the file: a tensor, the order of its axes, and its codes."""
+"""What stands for a value of our graph in the file: a tensor, the order of its axes, and its codes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from efquantface.quantize.fake_quant import ActivationQuantizer
 
-LAST = (0, 2, 3, 1)  # channels of a map come last in memory, as LiteRT's kernels read them
+LAST = (0, 2, 3, 1)  # LiteRT's kernels read a map with channels last
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Codes:
 
     Attributes:
         scale: float32.
-        zero_point: as stored.
-        offset: what was added to the student's own code.
+        zero_point: of the stored codes.
+        offset: added to the student's codes.
     """
 
     scale: np.float32
@@ -32,11 +32,11 @@ class Value:
     """A tensor of the file.
 
     Attributes:
-        tensor: its index.
-        shape: of our graph's value, the batch first, as 1.
-        order: which of our axes each of the tensor's axes is.
+        tensor: index of the tensor.
+        shape: of our graph's value, with a batch of 1 first.
+        order: for each axis of the tensor, the axis of ours that it is.
         codes: None for float.
-        columns: of a vector that was a map: which of our entries each of the tensor's entries is.
+        columns: of a vector that was a map: for each entry of the tensor, the entry of ours that it is.
     """
 
     tensor: int
@@ -51,7 +51,7 @@ class Value:
         return tuple(self.shape[axis] for axis in self.order)
 
     def at(self, axis: int) -> int:
-        """Which axis of the tensor is one of ours."""
+        """The axis of the tensor that is our ``axis``."""
         return self.order.index(axis % len(self.shape))
 
     def made(self, tensor: int) -> Value:
@@ -64,10 +64,10 @@ class Placed:
     """Where a quantizer's codes are stored, so that int8 itself limits them.
 
     Attributes:
-        first: as the operator in front gives them: the largest code is 127, or all 256 are used.
-        rectified: the operator in front limits them to the zero point, too.
-        last: the same codes moved to the other end of int8, which limits them below; None where
-            nothing is left to limit.
+        first: codes as the operator in front gives them: the largest is 127, or all 256 are used.
+        rectified: the operator in front also limits them to the zero point.
+        last: the same codes shifted to the other end of int8, which limits them below; None where they
+            need no other limit.
     """
 
     first: Codes
@@ -81,7 +81,7 @@ def placed(m: ActivationQuantizer, scale: np.float32, can_rectify: bool) -> Plac
     Args:
         m: the quantizer.
         scale: of its codes in the file.
-        can_rectify: the operator in front of it takes a fused ReLU.
+        can_rectify: the operator in front of it can have a fused ReLU.
     """
     _, zero_point = m.qparams()
 
@@ -97,16 +97,16 @@ def placed(m: ActivationQuantizer, scale: np.float32, can_rectify: bool) -> Plac
 
 
 def regrouped(value: Value, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The order of a reshaped value's axes where the tensor's memory stays as it is.
+    """The order of a reshaped value's axes if memory need not move; None if it must.
 
-    Axes that become others belong together; where they lie side by side in memory, too, nothing has
-    to move. None where something has.
+    Axes that a reshape merges or splits belong together. Memory need not move where they lie side by
+    side in it.
     """
     lying = [axis for axis in value.order[1:] if value.shape[axis] > 1]
     places = []
     for old, new in _groups(value.shape, shape)[1:]:
         long = [axis for axis in old if value.shape[axis] > 1]
-        at = lying.index(long[0]) if long else -1  # groups of single entries may lie anywhere
+        at = lying.index(long[0]) if long else -1  # groups of one entry may lie anywhere
         if lying[at : at + len(long)] != long and long:
             return None
         places.append((at, new))
@@ -114,7 +114,7 @@ def regrouped(value: Value, shape: tuple[int, ...]) -> tuple[int, ...] | None:
 
 
 def _groups(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
-    """Axes of two shapes of one size that belong together, the batch by itself."""
+    """Groups of axes of two shapes of one size that a reshape merges or splits; the batch by itself."""
     groups: list[tuple[list[int], list[int]]] = [([0], [0])]
     i = j = 1
     while i < len(before) or j < len(after):

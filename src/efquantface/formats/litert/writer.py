@@ -1,4 +1,4 @@
-"""The file under construction: tensors, operators, and values laid out as operators want them."""
+"""The file under construction: tensors, operators, and values in the layouts that operators read."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class Writer:
-    """Collects tensors and operators; what the forms of operators (:mod:`emitters`) write with.
+    """Collects tensors and operators. The LiteRT forms of operators (:mod:`emitters`) write with it.
 
     Attributes:
-        graph: that is written.
+        graph: the graph that is written.
         contract: of the file.
-        shapes: of every node's value, for one crop, by name.
-        quantizers: the quantizer that alone reads a node's value, by the node's name.
-        scales: of quantizers, where they are not the student's own (:mod:`sums`).
-        orders: of the axes of each quantizer's codes in memory, by its name.
+        shapes: of each node's value for one crop, by the node's name.
+        quantizers: the quantizer that is the only reader of a node's value, by the node's name.
+        scales: moved scales of quantizers (:mod:`sums`), by name; others have the student's.
+        orders: the order of axes in memory of each quantizer's codes, by its name.
     """
 
     graph: fx.GraphModule
@@ -56,7 +56,7 @@ class Writer:
     # --- tensors
 
     def add(self, tensor: Tensor) -> int:
-        """A tensor's index."""
+        """Add a tensor and return its index."""
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
@@ -67,7 +67,7 @@ class Writer:
         scales: Array | None = None,
         axis: int = 0,
     ) -> int:
-        """A constant's tensor; equal ones are one."""
+        """The index of a constant's tensor. Equal constants share one."""
         array = np.asarray(value, dtype)
         array = np.ascontiguousarray(array).reshape(array.shape)
         scale = None if scales is None else np.asarray(scales, np.float32)
@@ -79,18 +79,18 @@ class Writer:
         return self._constants[key]
 
     def float_tensor(self, shape: tuple[int, ...]) -> int:
-        """A tensor of floats that something will compute."""
+        """A new tensor of floats, the output of an operator to come."""
         return self.add(Tensor(shape, np.float32))
 
     def code_tensor(self, shape: tuple[int, ...], codes: Codes) -> int:
-        """A tensor of codes that something will compute."""
+        """A new tensor of codes, the output of an operator to come."""
         scales = np.asarray([codes.scale], np.float32)
         return self.add(Tensor(shape, np.int8, scales=scales, zero_point=codes.zero_point))
 
     # --- operators
 
     def op(self, name: str, inputs: tuple[int, ...], output: int, **options: float) -> int:
-        """Add an operator; gives its output."""
+        """Add an operator and return its output."""
         self.operations.append(Operation(name, inputs, output, options))
         return output
 
@@ -128,18 +128,18 @@ class Writer:
         return quantizer_of(self.graph, node.args[0]).qparams()[0]
 
     def _limited(self, value: Value, name: str, where: Placed) -> Value:
-        """Codes limited below, too, under their quantizer's name."""
+        """Codes that are limited below as well, named as their quantizer."""
         if where.last is not None:
             value = self.moved(value, where.last)
         return self.named(value, name)
 
     def named(self, value: Value, name: str) -> Value:
-        """Codes under their quantizer's name, by which the check finds them."""
+        """Codes named as their quantizer; the check finds them by this name."""
         self.tensors[value.tensor].name, self.orders[name] = name, value.order
         return value
 
     def moved(self, value: Value, codes: Codes) -> Value:
-        """The same codes stored elsewhere in int8, whose ends limit them."""
+        """The same codes shifted within int8, whose ends limit them."""
         output = self.code_tensor(value.stored, codes)
         return replace(value, codes=codes).made(self.op("QUANTIZE", (value.tensor,), output))
 
@@ -159,7 +159,7 @@ class Writer:
     # --- layouts
 
     def laid(self, value: Value, order: tuple[int, ...] | None = None) -> Value:
-        """The value with its axes in an order; its own, from first to last, where None."""
+        """The value with its axes in memory in ``order``; from first to last where None."""
         order = tuple(range(len(value.shape))) if order is None else order
         if value.order == order:
             return value
@@ -177,7 +177,7 @@ class Writer:
         return made
 
     def reshaped(self, value: Value, made: Value) -> Value:
-        """The value's memory as a tensor of another shape; the batch stays open."""
+        """The value's memory as a tensor of another shape. The batch size stays open."""
         shape = self.constant([-1, *made.stored[1:]], np.int32)
         return made.made(self.op("RESHAPE", (value.tensor, shape), self._like(made)))
 
@@ -189,13 +189,13 @@ class Writer:
         return self.reshaped(value, Value(-1, shape, order, value.codes))
 
     def as_columns(self, value: Value) -> Value:
-        """A map as a vector whose entries lie as they did; readers go by its ``columns``."""
+        """A map as a vector with the same order in memory. Readers follow its ``columns``."""
         entries = np.arange(prod(value.shape)).reshape(value.shape).transpose(value.order).ravel()
         made = Value(-1, (1, entries.size), (0, 1), value.codes, entries)
         return self.reshaped(value, made)
 
     def moved_op(self, op: str, inputs: tuple[int, ...], made: Value, **options: float) -> Value:
-        """An operator that hands on codes or floats as they are."""
+        """An operator that hands on codes or floats unchanged."""
         return made.made(self.op(op, inputs, self._like(made), **options))
 
     def _like(self, made: Value) -> int:
@@ -204,12 +204,12 @@ class Writer:
         return self.code_tensor(made.stored, made.codes)
 
     def broadcast(self, array: Array, value: Value) -> int:
-        """A constant that is spread over a value's axes, which it may lack at the front."""
+        """A constant that is broadcast over a value's axes. It may have fewer axes, at the front."""
         wide = np.asarray(array, np.float32)
         wide = wide.reshape((1,) * (len(value.shape) - wide.ndim) + wide.shape)
         return self.constant(wide.transpose(value.order))
 
 
 def array(tensor: TorchTensor | nn.Parameter) -> Array:
-    """A tensor's values."""
+    """A tensor's values as a NumPy array on the CPU."""
     return np.asarray(tensor.detach().cpu().numpy())

@@ -1,7 +1,7 @@
-// A photograph to the aligned crop that a network takes, as `efq align` makes it.
-// Images are {width, height, data}, data RGBA bytes. Points are [x, y] with whole numbers at pixel centres.
+// From a photograph to the aligned crop that a network takes, as `efq align` computes it.
+// Images are {width, height, data} with RGBA bytes. Points are [x, y], whole numbers at pixel centres.
 
-/** The similarity that takes two points to two others, as [a, b, x, y]: (a + bi) z + (x + yi). */
+/** The similarity that maps two points to two others, as [a, b, x, y]: (a + bi) z + (x + yi). */
 export function similarity([first, second], [to, next]) {
   const [sx, sy] = [second[0] - first[0], second[1] - first[1]];
   const [tx, ty] = [next[0] - to[0], next[1] - to[1]];
@@ -29,15 +29,15 @@ export function halved({ width, height, data }) {
   return { width: w, height: h, data: out };
 }
 
-/** A half is rounded to the even number beside it. */
+/** Round halves to the even neighbour. */
 function toEven(value) {
   return value % 2 === 1.5 ? Math.ceil(value) : Math.floor(value);
 }
 
-/** The crop of width x height in which both eyes are where the template has them. */
+/** The crop of width x height with both eyes where the template has them. */
 export function aligned(image, eyes, template, width, height) {
   let [a, b, tx, ty] = similarity(eyes, template);
-  // much smaller crops than faces would alias: halve the photograph first
+  // a crop much smaller than the face would alias: halve the photograph first
   while (Math.hypot(a, b) < 0.5 && Math.min(image.width, image.height) > 2) {
     image = halved(image);
     [a, b] = [2 * a, 2 * b];
@@ -53,7 +53,7 @@ export function aligned(image, eyes, template, width, height) {
   return { width, height, data: out };
 }
 
-/** Write the bilinear value at (x, y), black outside of the image, to out[o..o+3]. */
+/** Write the bilinear value at (x, y) to out[o..o+3]; outside of the image it is black. */
 function blend({ width, height, data }, x, y, out, o) {
   const [left, top] = [Math.floor(x), Math.floor(y)];
   const [fx, fy] = [x - left, y - top];

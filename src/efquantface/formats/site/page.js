@@ -1,4 +1,4 @@
-// The page: two pictures, the marks on their eyes, and what the network says of both.
+// The page: two pictures, the marks on their eyes, and the similarity of both faces.
 import { aligned } from "./align.js";
 import { openRecognizer, similarity } from "./recognizer.js";
 import { decided, fillRates, told } from "./words.js";
@@ -10,7 +10,7 @@ const result = find("result");
 const pictures = [];
 let recognizer;
 
-/** One of the two: a file or the camera, its marks, its crop and its embedding. */
+/** One of the two pictures: a file or the camera, its marks, its crop and its embedding. */
 class Picture {
   constructor(title) {
     const part = find("picture").content.cloneNode(true);
@@ -32,7 +32,7 @@ class Picture {
     }
     this.file.addEventListener("change", () => {
       if (this.file.files[0]) this.open(this.file.files[0]);
-      this.file.value = ""; // the same file may have changed, and is chosen again
+      this.file.value = ""; // so that the same file can be chosen again
     });
     this.canvas.addEventListener("click", (event) => this.click(event));
     one(".start").addEventListener("click", () => this.startCamera());
@@ -52,7 +52,7 @@ class Picture {
   async open(file) {
     this.stopCamera();
     try {
-      // pixels as the file has them, turned upright
+      // the file's own pixels, turned upright
       const options = { colorSpaceConversion: "none", imageOrientation: "from-image" };
       this.show(await createImageBitmap(file, options));
     } catch {
@@ -60,7 +60,7 @@ class Picture {
     }
   }
 
-  /** Take over an image or a frame of the camera. */
+  /** Show an image or a frame of the camera. */
   show(source) {
     const [width, height] = [
       source.videoWidth ?? source.width,
@@ -87,7 +87,7 @@ class Picture {
     return this.image.width === width && this.image.height === height;
   }
 
-  /** Set the mark that has no place yet, or else move the nearer one. */
+  /** Set a mark that has no place yet; move the nearer one where both have. */
   click(event) {
     const [x, y] = this.place(event);
     const far = (mark) => Math.hypot(mark.x - x, mark.y - y);
@@ -103,7 +103,7 @@ class Picture {
     return [(clientX - box.left) * scale - 0.5, (clientY - box.top) * scale - 0.5];
   }
 
-  /** Make the crop and the embedding anew, after a pause in which nothing else is changed. */
+  /** Compute the crop and the embedding again, after a pause without another change. */
   changed(pause = PAUSE) {
     [this.embedding, this.work] = [undefined, undefined];
     const marked = this.image && recognizer.site.eyes && this.kind === "photo";
@@ -123,7 +123,7 @@ class Picture {
     const work = (this.work = recognizer.embed(crop));
     try {
       const embedding = await work;
-      if (work !== this.work) return; // something was changed meanwhile
+      if (work !== this.work) return; // something changed meanwhile
       this.embedding = embedding;
       const isCrop = this.kind === "crop";
       this.say(isCrop ? "Taken as it is." : "Aligned. Drag a mark, or move it with arrow keys.");
@@ -133,7 +133,7 @@ class Picture {
     tell();
   }
 
-  /** The crop, or nothing and a sentence about what is missing. */
+  /** The crop; undefined, and a sentence on the page, where something is missing. */
   cropped() {
     if (!this.image) return undefined;
     const { contract, site } = recognizer;
@@ -212,11 +212,11 @@ class Mark {
       this.move(x + this.grip[0], y + this.grip[1]);
     });
     root.addEventListener("pointerup", (event) => {
-      if (!this.placed) this.move(...picture.place(event)); // a click where the mark lies already
+      if (!this.placed) this.move(...picture.place(event)); // a click on a mark that is there already
     });
   }
 
-  /** Back to where the eye of a crop as large as the picture would be. */
+  /** Move the mark to where the eye would be if the picture were a crop. */
   reset() {
     const { contract, site } = recognizer;
     const { width, height } = this.picture.canvas;
@@ -260,7 +260,7 @@ class Mark {
   }
 }
 
-/** Say what both pictures give. */
+/** Show the result of both pictures. */
 function tell() {
   const [first, second] = pictures.map((picture) => picture.embedding);
   const whole = first && second;

@@ -9,8 +9,8 @@
  *
  * @param {string | URL} folder where the folder is served
  * @param {string | URL} packages where npm's packages are served
- * @returns {Promise<{contract, site, embed}>} `embed` takes a crop, {width, height, data} with RGBA bytes,
- *   of the contract's size and gives its embedding, a Float32Array that is not normalized
+ * @returns {Promise<{contract, site, embed}>} `embed` takes a crop, {width, height, data} with
+ *   RGBA bytes, of the contract's size. It gives the embedding, a Float32Array, not normalized
  */
 export async function openRecognizer(folder = import.meta.url, packages = "./node_modules/") {
   const place = new URL("./", new URL(folder, self.location.href));
@@ -42,13 +42,13 @@ async function got(place, name) {
   return answer;
 }
 
-/** What each grey level becomes, one table a plane of the input: (level - mean) / std in float32. */
+/** (level - mean) / std of each level in float32, one table per plane of the input. */
 function preprocessing({ mean, std }) {
   const level = (value, c) => Math.fround(value - Math.fround(mean[c])) / Math.fround(std[c]);
   return [0, 1, 2].map((c) => Float32Array.from({ length: 256 }, (_, value) => level(value, c)));
 }
 
-/** The network's input of an RGBA crop: (3, height, width), or with channels last. */
+/** The network's input for an RGBA crop: (3, height, width), or (height, width, 3) where `last`. */
 function tensorOf({ width, height, data }, contract, tables, last) {
   if (width !== contract.width || height !== contract.height) {
     throw new RangeError(`A crop has ${contract.width} x ${contract.height} pixels.`);
@@ -68,7 +68,7 @@ function tensorOf({ width, height, data }, contract, tables, last) {
 async function onnxruntime(model, contract, packages) {
   const ort = await import("onnxruntime-web/wasm");
   ort.env.wasm.wasmPaths = `${packages}onnxruntime-web/dist/`;
-  if (!self.crossOriginIsolated) ort.env.wasm.numThreads = 1; // there are no threads without it
+  if (!self.crossOriginIsolated) ort.env.wasm.numThreads = 1; // without isolation there are no threads
   const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
   const shape = [1, 3, contract.height, contract.width];
   const run = async (input) => {
@@ -78,7 +78,7 @@ async function onnxruntime(model, contract, packages) {
   return { run, last: false };
 }
 
-let loaded; // LiteRT.js, which a page loads once for all its models
+let loaded; // LiteRT.js; a page loads it once for all models
 
 async function litert(model, contract, packages) {
   const { loadLiteRt, loadAndCompile, Tensor } = await import("@litertjs/core");

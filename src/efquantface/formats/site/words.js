@@ -1,6 +1,6 @@
-// What the page says of a similarity, and of the threshold at which it decides.
+// The page's words for a similarity and for the threshold of its decision.
 
-/** `same`, `different`, or nothing where no threshold was measured. */
+/** `same`, `different`, or an empty string where no threshold was measured. */
 export function decided(cosine, choice) {
   if (!choice) return "";
   return cosine >= choice.threshold ? "same" : "different";
@@ -14,7 +14,7 @@ export function told(cosine, choice) {
   return `${person}. ${number}, threshold ${choice.threshold.toFixed(4)}.`;
 }
 
-/** Fill the list of false accept rates, and say where they were measured. */
+/** Fill the list of FARs, and say on which set they were measured. */
 export function fillRates(decisions, row, list, note) {
   row.hidden = decisions.length === 0;
   for (const { far, preferred } of decisions) {

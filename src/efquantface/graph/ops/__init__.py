@@ -1,8 +1,8 @@
-"""The vocabulary of canonical graphs: the few operators that every backbone is reduced to.
+"""The operators of canonical graphs. Every backbone is written in these few.
 
-Each is an ``nn.Module`` that the graph calls by name, so that weights train, move and save as in any
-PyTorch network. Its class says what there is to know about it (:class:`Operator`). Written as
-``ops.Add`` (``from efquantface.graph import ops``).
+Each is an ``nn.Module`` that the graph calls by name. So weights train, move between devices and save
+as in any PyTorch network. Its class declares its properties (:class:`Operator`). Write ``ops.Add`` after
+``from efquantface.graph import ops``.
 """
 
 from __future__ import annotations

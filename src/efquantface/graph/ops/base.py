@@ -1,4 +1,4 @@
-"""What an operator of a canonical graph is, and a set of them to read a checkpoint with."""
+"""What an operator of a canonical graph declares, and sets of operators (vocabularies)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import nn
 
 
 class Operator(nn.Module):
-    """One declaration an operator.
+    """The base class of operators, with their declarations.
 
     Attributes:
         kind: its name in the plain-data form.
-        moves_codes: it hands on integer codes as they are, or limits them.
-        island: it computes in float between the integer layers.
+        moves_codes: it hands on integer codes unchanged, or limits them.
+        island: it always computes in float.
     """
 
     kind: ClassVar[str]
@@ -22,7 +22,7 @@ class Operator(nn.Module):
     island: ClassVar[bool] = False
 
     def attrs(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data: numbers, strings, lists and tuples of them."""
+        """The constructor's arguments as plain data: numbers, strings, and lists or tuples of them."""
         return {}
 
 
@@ -30,12 +30,12 @@ Vocabulary = Mapping[str, type[Operator]]
 
 
 def vocabulary(*operators: type[Operator]) -> Vocabulary:
-    """Operators by their kind, as a checkpoint is read with."""
+    """Operators by their kind, for reading a checkpoint."""
     return {operator.kind: operator for operator in operators}
 
 
 def moves_codes(module: nn.Module | None) -> bool:
-    """Whether a module hands on integer codes as they are, or limits them."""
+    """Whether a module hands on integer codes unchanged, or limits them."""
     return isinstance(module, Operator) and module.moves_codes
 
 

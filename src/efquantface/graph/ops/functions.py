@@ -1,4 +1,4 @@
-"""Functions of single values, and of whole axes, that compute in float: islands."""
+"""Islands: functions of each value, and reductions of axes, in float."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ REDUCTIONS: dict[str, Callable[[Tensor, tuple[int, ...], bool], Tensor]] = {
 
 
 class Function(Operator):
-    """One function of every value.
+    """A function of each value.
 
     Args:
         function: a key of ``FUNCTIONS``.
-        value: its parameter, of "pow" (exponent) and "elu" (alpha).
+        value: parameter of "pow" (the exponent) and "elu" (alpha).
 
     Raises:
-        ValueError: an unknown function.
+        ValueError: the function is unknown.
     """
 
     kind = "function"
@@ -63,15 +63,15 @@ class Function(Operator):
 
 
 class Reduce(Operator):
-    """Largest, smallest, mean or sum of the values along axes.
+    """Maximum, minimum, mean or sum of the values along axes.
 
     Args:
         reduction: a key of ``REDUCTIONS``.
-        axes: none of them the batch.
-        keep: axes stay, with length 1.
+        axes: the axes, not the batch.
+        keep: keep the axes, with length 1.
 
     Raises:
-        ValueError: an unknown reduction.
+        ValueError: the reduction is unknown.
     """
 
     kind = "reduce"

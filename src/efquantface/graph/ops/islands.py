@@ -1,4 +1,4 @@
-"""Operators of transformer-like backbones that compute in float between the integer layers: islands."""
+"""Islands of transformer-like backbones: operators in float between integer layers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from efquantface.graph.ops.base import Operator
 
 
 class Concat(Operator):
-    """Tensors one behind the other along one axis."""
+    """Tensors concatenated along one axis."""
 
     kind = "concat"
     island = True
@@ -49,7 +49,7 @@ class LayerNorm(Operator):
 
 
 class Standardize(Operator):
-    """``(x - mean) / sqrt(var + eps)`` over the last axis of (N,G,L): what norms of groups share."""
+    """``(x - mean) / sqrt(var + eps)`` over the last axis of (N,G,L), for group and instance norms."""
 
     kind = "standardize"
     island = True
@@ -103,7 +103,7 @@ class L2Normalize(Operator):
 
 
 class MatMul(Operator):
-    """Product of two activations' last two axes."""
+    """Matrix product of two activations over their last two axes."""
 
     kind = "matmul"
     island = True
@@ -113,10 +113,10 @@ class MatMul(Operator):
 
 
 class Scale(Operator):
-    """``x * weight``, the trained weight spread over the axes it lacks.
+    """``x * weight`` with a trained weight, which is broadcast.
 
     Args:
-        shape: of the weight, as ONNX spreads it (without the batch).
+        shape: of the weight, without the batch; broadcast as in ONNX.
     """
 
     kind = "scale"
@@ -134,10 +134,10 @@ class Scale(Operator):
 
 
 class Shift(Operator):
-    """``x + bias``, the trained bias spread over the axes it lacks.
+    """``x + bias`` with a trained bias, which is broadcast.
 
     Args:
-        shape: of the bias, as ONNX spreads it (without the batch).
+        shape: of the bias, without the batch; broadcast as in ONNX.
     """
 
     kind = "shift"

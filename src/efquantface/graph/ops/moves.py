@@ -1,4 +1,4 @@
-"""Operators that put values elsewhere and compute nothing: codes pass as they are."""
+"""Operators that move values and compute nothing. They hand on codes unchanged."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from efquantface.graph.ops.base import Operator
 
 
 class ZeroPad(Operator):
-    """Zeros at the end of channels, and around height and width (dlib's add_prev, asymmetric pads).
+    """Zeros behind the channels and around height and width (dlib's add_prev, asymmetric padding).
 
-    Height and width are the last two axes: of (N,T,D), ``top`` puts tokens in front.
+    Height and width are the last two axes. For (N,T,D), ``top`` adds tokens in front.
 
     Args:
-        channels: zero channels appended.
-        top, bottom, left, right: zero rows and columns.
+        channels: number of zero channels behind the others.
+        top, bottom, left, right: numbers of zero rows and columns.
     """
 
     kind = "pad"
@@ -56,7 +56,7 @@ class Flatten(Operator):
 
 
 class Reshape(Operator):
-    """(N, ...) to (N, *shape); the batch stays free."""
+    """(N, ...) to (N, *shape). The batch size stays open."""
 
     kind = "reshape"
     moves_codes = True
@@ -73,7 +73,7 @@ class Reshape(Operator):
 
 
 class Transpose(Operator):
-    """Axes in another order; the batch stays first.
+    """Axes in another order. The batch stays first.
 
     Args:
         order: a permutation that begins with 0.
@@ -113,10 +113,10 @@ class Slice(Operator):
 class Pick(Operator):
     """Entries of one axis, in any order and any number of times.
 
-    Channels swapped, a mirrored image, strides, repeated borders, nearest-neighbour resizing.
+    For swapped channels, mirror images, strides, repeated borders, nearest-neighbour resizing.
 
     Args:
-        axis: not the batch.
+        axis: any but the batch.
         indices: of the entries.
     """
 

@@ -1,4 +1,4 @@
-"""Operators with weights, and values per channel."""
+"""Operators with weights, or with values per channel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from efquantface.graph.ops.base import Operator
 
 
 class Normalize(Operator):
-    """Pixels (N,3,H,W) in 0..255 to the first layer's input, ``(x - mean) / std`` per channel."""
+    """From pixels (N,3,H,W) in 0..255 to the first layer's input: ``(x - mean) / std`` per channel."""
 
     kind = "normalize"
     mean: Tensor
@@ -32,7 +32,7 @@ class Normalize(Operator):
 
 
 class Conv2d(Operator, nn.Conv2d):
-    """Convolution of (N,C,H,W), zeros around it, always with a bias."""
+    """Convolution of (N,C,H,W) with zero padding, always with a bias."""
 
     kind = "conv"
 
@@ -50,7 +50,7 @@ class Linear(Operator, nn.Linear):
 
 
 class Affine(Operator):
-    """``x * weight + bias`` per channel (dim 1): BatchNorm in inference, dlib's affine, Mul, Add."""
+    """``x * weight + bias`` per channel (axis 1): BatchNorm in inference, dlib's affine, Mul, Add."""
 
     kind = "affine"
 
@@ -93,7 +93,7 @@ class PReLU(Operator):
 
 
 def conv_attrs(m: Any) -> dict[str, Any]:
-    """Arguments of a convolution, float or quantized."""
+    """The constructor's arguments of a convolution, float or quantized."""
     return {
         "in_channels": m.in_channels,
         "out_channels": m.out_channels,
@@ -106,7 +106,7 @@ def conv_attrs(m: Any) -> dict[str, Any]:
 
 
 def conv_from(weight: Tensor, bias: Tensor | None, **attrs: object) -> Conv2d:
-    """A convolution around given weights (O,I/groups,kh,kw); the bias is zero where None."""
+    """A convolution with given weights (O,I/groups,kh,kw). The bias is zero where None."""
     groups = int(attrs.get("groups", 1))  # type: ignore[call-overload]
     conv = Conv2d(
         weight.shape[1] * groups,
@@ -123,7 +123,7 @@ def conv_from(weight: Tensor, bias: Tensor | None, **attrs: object) -> Conv2d:
 
 
 def linear_from(weight: Tensor, bias: Tensor | None) -> Linear:
-    """A linear layer around given weights (out, in); the bias is zero where None."""
+    """A linear layer with given weights (out, in). The bias is zero where None."""
     linear = Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():
         linear.weight.copy_(weight)

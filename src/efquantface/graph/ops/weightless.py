@@ -12,7 +12,7 @@ from efquantface.graph.ops.base import Operator
 
 
 class Clamp(Operator):
-    """Limit to [low, high]; None leaves a side open. ReLU is (0, None), ReLU6 (0, 6)."""
+    """Limits values to [low, high]; None leaves a side open. ReLU is (0, None), ReLU6 (0, 6)."""
 
     kind = "clamp"
     moves_codes = True
@@ -22,7 +22,7 @@ class Clamp(Operator):
         self.low, self.high = low, high
 
     def forward(self, x: Tensor) -> Tensor:
-        # the gradients of ReLU and Hardtanh are one pass over memory, those of clamp are three
+        # gradients of ReLU and Hardtanh read memory once, those of clamp three times
         if (self.low, self.high) == (0, None):
             return F.relu(x)
         if self.low is not None and self.high is not None:
@@ -34,7 +34,7 @@ class Clamp(Operator):
 
 
 class Add(Operator):
-    """Sum of two tensors of one shape."""
+    """Sum of two tensors of the same shape."""
 
     kind = "add"
 
@@ -43,7 +43,7 @@ class Add(Operator):
 
 
 class Multiply(Operator):
-    """Product of two tensors, one of which may be one value a channel (squeeze-and-excitation)."""
+    """Product of two tensors. One may have one value per channel (squeeze-and-excitation)."""
 
     kind = "multiply"
 
@@ -58,7 +58,7 @@ class Sigmoid(Operator, nn.Sigmoid):
 
 
 class MaxPool2d(Operator, nn.MaxPool2d):
-    """Largest value of each window of (N,C,H,W)."""
+    """Maximum of each window of (N,C,H,W)."""
 
     kind = "maxpool"
     moves_codes = True
@@ -77,7 +77,7 @@ class AvgPool2d(Operator, nn.AvgPool2d):
 
 
 class GlobalAvgPool(Operator):
-    """Mean over height and width, keeping both as 1."""
+    """Mean over height and width, which stay as axes of length 1."""
 
     kind = "globalavgpool"
 
@@ -86,7 +86,7 @@ class GlobalAvgPool(Operator):
 
 
 def pool_attrs(m: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
-    """Arguments of a pooling, its sizes as pairs."""
+    """The constructor's arguments of a pooling, with sizes as pairs."""
     return {
         "kernel_size": _pair(m.kernel_size),
         "stride": _pair(m.stride),

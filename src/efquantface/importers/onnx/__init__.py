@@ -1,1 +1,1 @@
-"""ONNX files to canonical graphs."""
+"""From ONNX files to canonical graphs."""

@@ -1,4 +1,4 @@
-"""ONNX activations, most of them put together from sums, products, limits and a few functions."""
+"""ONNX activations. Most are composed of sums, products, limits and a few functions."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def _bent(op: Operands, slope: Tensor) -> str:
 
 
 def _prelu(op: Operands) -> str:
-    """PRelu slopes come as [C,1,1], [1,C,1,1], [1], and, from MXNet exports, as plain [C].
+    """A PReLU. Slopes are [C,1,1], [1,C,1,1], [1] or, from MXNet, [C].
 
-    Slopes that vary otherwise multiply the negative part.
+    Slopes of another shape multiply the negative part.
     """
     slope, shape = op.tensor(1), op.shape()
     if slope.numel() == 1 or (slope.dim() == 1 and len(slope) == shape[1]):
@@ -132,7 +132,7 @@ def _softsign(op: Operands) -> str:
 
 def _pow(op: Operands) -> str:
     exponent, x = op.constant(1), op.activation()
-    if exponent.size != 1:  # of what is positive, as no other value has all powers
+    if exponent.size != 1:  # only of positive values, which have all powers
         powers = spread(op, op.tensor(1), x)
         return function(op, "exp", with_scale(op, function(op, "log", x), powers))
     value = float(exponent.reshape(()))

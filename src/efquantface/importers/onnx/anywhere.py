@@ -1,4 +1,4 @@
-"""Operators that do not care where the batch stands, for values in which it is not in front."""
+"""Operators that work wherever the batch is, for values whose batch is not in front."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from efquantface.importers.onnx.patterns import LAYER_NORM
 from efquantface.importers.onnx.places import Place
 from efquantface.importers.onnx.pooling import REDUCTION_HANDLERS
 
-_SPREAD = {*ARITHMETIC_HANDLERS}  # constants spread over the file's axes
+_SPREAD = {*ARITHMETIC_HANDLERS}  # their constants are broadcast over the file's axes
 _VALUES = ({*ACTIVATION_HANDLERS} - {"PRelu"}) | {"Identity", "Dropout", "Cast"}
 _LAST = {"MatMul", "Gemm", "Softmax", "LayerNormalization", LAYER_NORM, "Concat"}  # along an axis
 
 
 def anywhere(kind: str, handler: Handler) -> Handler:
-    """A handler that also reads values whose batch is not in front, if it may.
+    """A handler that also reads values whose batch is not in front, where the operator allows it.
 
     Args:
-        kind: of the ONNX operator.
-        handler: takes the graph's axes for the file's.
+        kind: type of the ONNX operator.
+        handler: reads axes as the graph numbers them.
     """
     if kind not in _SPREAD | _VALUES | _LAST | {*REDUCTION_HANDLERS, *NORM_HANDLERS}:
         return handler
@@ -54,7 +54,7 @@ def anywhere(kind: str, handler: Handler) -> Handler:
 def _attributes(
     op: Operands, kind: str, place: Place, rank: int
 ) -> tuple[dict[str, object], Place]:
-    """The attributes with the graph's axes, and the place of the batch in the result."""
+    """The attributes with axes as the graph numbers them, and the place of the batch in the result."""
     attrs, after = dict(op.attrs), place
     if kind in REDUCTION_HANDLERS:
         axes = [axis % rank for axis in op.axes() or range(rank)]
@@ -85,7 +85,7 @@ def _own(axis: int, place: Place) -> int:
 
 
 def _turned(value: Array, place: Place, rank: int) -> Array:
-    """A constant that spreads over the file's axes as one that spreads over the graph's."""
+    """From a constant that is broadcast over the file's axes to one for the graph's axes."""
     if value.size == 1:
         return value
     full = value.reshape((1,) * (rank - value.ndim) + value.shape)

@@ -1,4 +1,4 @@
-"""Sums, differences, products, quotients, largest and smallest of activations and constants."""
+"""Sums, differences, products, quotients, maxima and minima of activations and constants."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
 
 
 def scaled(op: Operands, source: str, factor: float, offset: float = 0.0) -> str:
-    """``source * factor + offset``: per channel in integers, or in float where ``source`` is."""
+    """``source * factor + offset``: an affine, or in float where ``source`` stays in float."""
     if (factor, offset) == (1.0, 0.0):
         return source
     if stays_in_float(op, source):
@@ -25,13 +25,13 @@ def scaled(op: Operands, source: str, factor: float, offset: float = 0.0) -> str
 
 
 def stays_in_float(op: Operands, source: str) -> bool:
-    """Whether a constant factor or offset of ``source`` is a Scale or Shift, not an Affine."""
+    """Whether a constant factor or offset of ``source`` becomes a Scale or Shift, not an Affine."""
     return len(op.size(source)) not in (2, 4) or source in op.context.floats
 
 
 @torch.no_grad()
 def affine(op: Operands, source: str, weight: Tensor, bias: Tensor) -> str:
-    """Per-channel scale and shift; scalars are spread over the channels."""
+    """Per-channel scale and shift. Scalars are broadcast over the channels."""
     channels = op.size(source)[1]
     module = ops.Affine(channels)
     try:
@@ -59,21 +59,21 @@ def with_shift(op: Operands, source: str, value: Tensor) -> str:
 
 
 def function(op: Operands, name: str, source: str, value: float = 0.0) -> str:
-    """A function of every value."""
+    """A function of each value."""
     return op.add(ops.Function(name, value), source, suffix=f"_{name}")
 
 
 def for_one(value: Tensor, rank: int) -> Tensor:
-    """A constant that a baked batch has spread over crops, for one crop."""
+    """A constant for one crop, where a fixed batch has repeated it for several crops."""
     same = value.dim() == rank and len(value) > 1 and bool((value == value[:1]).all())
     return value[:1] if same else value
 
 
 def spread(op: Operands, value: Tensor, source: str) -> Tensor:
-    """A constant without the axes that it need not have, for a value that it does not enlarge."""
+    """A constant without needless axes of length 1. Broadcasting it must not enlarge the value."""
     shape = op.size(source)
     value = for_one(value, len(shape))
-    while value.dim() > 1 and value.shape[0] == 1:  # the batch and missing axes need no entry
+    while value.dim() > 1 and value.shape[0] == 1:  # axes of length 1 in front are implied
         value = value[0]
     try:
         found = np.broadcast_shapes(tuple(value.shape), shape[1:])
@@ -85,7 +85,7 @@ def spread(op: Operands, value: Tensor, source: str) -> Tensor:
 
 
 def per_channel(op: Operands, index: int, rank: int) -> Tensor | None:
-    """A constant that varies along the channel axis only, as a vector or one value."""
+    """A constant that varies only along the channels, as a vector or one value; None for others."""
     value = op.tensor(index)
     if value.numel() == 1:
         return value.flatten()
@@ -94,7 +94,7 @@ def per_channel(op: Operands, index: int, rank: int) -> Tensor | None:
 
 
 def _with_constant(op: Operands, kind: str, index: int) -> str:
-    """An activation and the constant of input ``index``."""
+    """An operation of an activation and a constant, which is input ``index``."""
     source = op.activation(1 - index)
     if kind == "Div" and index == 0:
         source, kind = function(op, "pow", source, -1.0), "Mul"
@@ -117,7 +117,7 @@ def _with_constant(op: Operands, kind: str, index: int) -> str:
 
 
 def combined(op: Operands, kind: str, first: str, second: str) -> str:
-    """Two activations, one of which may be spread over axes of the other."""
+    """An operation of two activations. One may be broadcast over axes of the other."""
     a, b = op.size(first), op.size(second)
     if len(a) != len(b):
         raise NotCanonical(f"shapes {a} and {b}")
@@ -142,7 +142,7 @@ def _elementwise(kind: str) -> Handler:
 
 
 def _parts(op: Operands) -> tuple[list[str], list[int]]:
-    """Activations, and the indices of constants."""
+    """Activations by name, and indices of constants among the inputs."""
     indices = range(len(op.node.input))
     constants = [i for i in indices if op.is_constant(i)]
     return [op.activation(i) for i in indices if i not in constants], constants
@@ -190,7 +190,7 @@ def _positive(is_max: bool) -> ops.Clamp:
 
 
 def _halves(op: Operands, parts: list[str]) -> str | None:
-    """Largest of equal parts of one value's channels (MFM): a pooling, which takes codes as well."""
+    """The maximum of equal parts of one value's channels (MFM), as a pooling, which reads codes, too."""
     builder = op.context.builder
     slices = sorted(
         ((m, p) for p in parts if isinstance(m := builder.module(p), ops.Slice) and m.axis == 1),

@@ -1,4 +1,4 @@
-"""ONNX operators that move values between axes, wherever the batch stands (:mod:`places`)."""
+"""ONNX operators that move values between axes, wherever the batch is (:mod:`places`)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def _place(op: Operands) -> Place:
 
 
 def _rank(op: Operands) -> int:
-    """Axes that the file's value has."""
+    """The number of axes of the file's value."""
     return _place(op).rank(len(op.size(op.any_activation())))
 
 
 def _leaves_out(op: Operands, axis: int) -> bool:
-    """Whether an axis is nothing but the batch of a file that takes one crop."""
+    """Whether an axis is only the batch of a file that takes one crop."""
     place = _place(op)
     return op.context.single and axis % _rank(op) == place.axis and place.beside == 1
 
@@ -44,7 +44,7 @@ def _transpose(op: Operands) -> str:
 
 
 def _own_axis(op: Operands, axis: int) -> tuple[int, int]:
-    """An axis as the file counts it, and as the graph does, which has the batch in front."""
+    """The number of an axis in the file, and in the graph, which has the batch in front."""
     place = _place(op)
     axis %= _rank(op)
     own = place.own(axis)
@@ -72,13 +72,13 @@ def _split(op: Operands) -> list[str]:
 
 
 def _gather(op: Operands) -> str:
-    """Entries of an axis; of a single one the axis goes away."""
+    """Entries of an axis. A single index removes the axis."""
     index, place, source = op.constant(1), _place(op), op.any_activation()
     if _leaves_out(op, int(op.attrs.get("axis", 0))) and not index.any():
         return _give(op, LEFT_OUT if index.ndim == 0 else place, source)
     outer, axis = _own_axis(op, int(op.attrs.get("axis", 0)))
     length = op.size(source)[axis]
-    if index.ndim > 1:  # a table of entries: one axis as several
+    if index.ndim > 1:  # a table of indices: one axis becomes several
         if place != FRONT:
             raise NotCanonical(f"a gather of indices of shape {index.shape}")
         taken = take(op, source, axis, [int(i) % length for i in index.reshape(-1)])
@@ -92,7 +92,7 @@ def _gather(op: Operands) -> str:
 
 
 def take(op: Operands, source: str, axis: int, indices: list[int]) -> str:
-    """Entries of an axis; nothing where they are all of it, a slice where they are neighbours."""
+    """Entries of an axis: nothing for the whole axis, a slice for neighbours, a pick for others."""
     if indices == list(range(op.size(source)[axis])):
         return source
     if not indices:
@@ -104,7 +104,7 @@ def take(op: Operands, source: str, axis: int, indices: list[int]) -> str:
 
 
 def zeros_along(op: Operands, source: str, axis: int, first: int, last: int) -> str:
-    """As many zeros in front of an axis and behind it."""
+    """``first`` zeros in front of an axis and ``last`` behind it."""
     shape = op.size(source)
     if not first and not last:
         return source
@@ -172,14 +172,14 @@ def _slice(op: Operands) -> str:
     for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
         first = step == 1 and start in (0, _LEAST)
         if axis % _rank(op) == place.axis and first and (stop >= _MOST or _leaves_out(op, axis)):
-            continue  # all of the batch, however large it is
+            continue  # the whole batch of any size
         _, own = _own_axis(op, axis)
         source = take(op, source, own, list(range(op.size(source)[own]))[start:stop:step])
     return _give(op, place, source)
 
 
 def _reshape(op: Operands) -> str:
-    """Reshape to (N, ...), whatever batch was baked into it."""
+    """A reshape to (N, ...), also where the file has a fixed batch."""
     given = op.constant(1).tolist() if op.has(1) else list(op.attrs.get("shape", []))
     source, place = op.any_activation(), _place(op)
     shape, before = op.size(source), place.shape(op.size(source))
@@ -205,12 +205,12 @@ def _reshape(op: Operands) -> str:
 
 
 def flat(op: Operands) -> str:
-    """(N, ...) as (N, D)."""
+    """From (N, ...) to (N, D)."""
     return op.activation() if len(op.shape()) == 2 else op.add(ops.Flatten(), op.activation())
 
 
 def _concat(op: Operands) -> str:
-    """Tensors one behind the other; constants among them by zeros and a shift."""
+    """A concatenation. Constants in it become zeros and a shift."""
     parts = [i for i in range(len(op.node.input)) if op.node.input[i]]
     active = [i for i in parts if not op.is_constant(i)]
     rank = len(op.shape(active[0]))
@@ -223,7 +223,7 @@ def _concat(op: Operands) -> str:
 
 
 def _with_constants(op: Operands, parts: list[int], active: list[int], axis: int) -> str:
-    """Zeros in the place of constants (class tokens), and a shift that adds them."""
+    """Zeros in place of constants (class tokens), and a shift that adds the constants."""
     shape, rank = op.shape(active[0]), len(op.shape(active[0]))
     constants = {i: for_one(op.tensor(i), rank) for i in parts if i not in active}
     for value in constants.values():
@@ -246,7 +246,7 @@ def _with_constants(op: Operands, parts: list[int], active: list[int], axis: int
 
 
 def _expand(op: Operands) -> str:
-    """Axes of length 1 spread over more."""
+    """Axes of length 1 repeated."""
     source, shape = op.activation(), op.shape()
     target = op.constant(1).reshape(-1).tolist()
     try:

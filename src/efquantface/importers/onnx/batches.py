@@ -1,7 +1,7 @@
-"""Crops side by side along the batch: a crop and its mirror image in one pass, put together at the end.
+"""Files that stack crops along the batch, such as a crop and its mirror image, and join them at the end.
 
-A graph keeps one crop a row. A value that holds several for each crop is imported several times, once
-for each, and taken apart where the file takes it apart.
+A graph has one row per crop. A value that stacks several crops is imported several times, once for each,
+and split where the file splits it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from efquantface.importers.onnx.pixels import Pixels
 
 
 class Batches:
-    """Spreads a file's nodes over the crops that its batch holds for each.
+    """Repeats a file's nodes for each of the crops that its values stack.
 
     Attributes:
-        counts: of the file's values: how many stand side by side, where they are several.
+        counts: how many crops a value of the file stacks, by the value's name; only stacked values.
     """
 
     def __init__(self, context: Context, pixels: Pixels) -> None:
@@ -27,7 +27,7 @@ class Batches:
         self.counts: dict[str, int] = {}
 
     def spread(self, nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-        """The nodes to import, in order; those that only stack or take apart are done here."""
+        """The nodes to import, in order, without those that only stack or split crops."""
         for node in nodes:
             if self._stacks(node):
                 for index, name in enumerate(node.input):
@@ -50,7 +50,7 @@ class Batches:
         return axis in (0, -len(self._shape(node.input[0])))
 
     def _taken_apart(self, node: onnx.NodeProto, count: int) -> bool:
-        """Whether a node gives single crops' values again, or the shape of several."""
+        """Whether a node splits stacked crops or gives their shape; its results are recorded."""
         name = node.input[0]
         if node.op_type == "Shape" and self.counts.get(name) == count:
             shape = (count, *self._shape(_part(name, 0))[1:])
@@ -73,7 +73,7 @@ class Batches:
         return False
 
     def _copy(self, node: onnx.NodeProto, index: int) -> onnx.NodeProto:
-        """The node on the values of one of the crops."""
+        """The node for one of the stacked crops."""
         made = onnx.NodeProto()
         made.CopyFrom(node)
         for at, name in enumerate(node.input):
@@ -93,7 +93,7 @@ class Batches:
         return tuple(self.context.examples[self.context.names[name]].shape)
 
     def _alias(self, name: str, other: str) -> None:
-        """Call a value by another name, too."""
+        """Give a value a second name."""
         if name in self.pixels.views:
             self.pixels.views[other] = self.pixels.views[name]
         if name in self.context.names:
@@ -105,5 +105,5 @@ class Batches:
 
 
 def _part(name: str, index: int) -> str:
-    """What one of several crops' values is called."""
+    """The name of one stacked crop's value."""
     return f"{name}#{index}"

@@ -1,8 +1,8 @@
-"""TensorFlow's order of axes at a file's input, (N,H,W,C), turned into (N,C,H,W).
+"""From TensorFlow's order of axes at a file's input, (N,H,W,C), to (N,C,H,W).
 
-What exporters do to the crops themselves (normalization, channels in another order, padding) is
-written with its axes and constants turned, up to the transposition that ends it. Whatever else reads
-crops gets them back in the file's order.
+Nodes that work on the crops themselves (normalization, another order of channels, padding) get new axes
+and constants, up to the transposition that follows them. Other nodes that read crops get a transposition
+back to the file's order.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from onnx import NodeProto, helper, numpy_helper
 
 from efquantface.importers.onnx.proto import Array
 
-_AXIS = (0, 2, 3, 1)  # where an axis of (N,H,W,C) lies in (N,C,H,W)
+_AXIS = (0, 2, 3, 1)  # the number in (N,C,H,W) of each axis of (N,H,W,C)
 _TO_FIRST, _TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 _SAME = ("Identity", "Cast", "Dropout", "Neg", "Relu", "Clip")
 _WITH_CONSTANTS = ("Add", "Sub", "Mul", "Div")
 
 
 class _Cannot(Exception):
-    """A node that is not turned."""
+    """A node that cannot be rewritten."""
 
 
 def channels_first(model: onnx.ModelProto, source: str) -> tuple[onnx.ModelProto, set[str]]:
@@ -34,7 +34,7 @@ def channels_first(model: onnx.ModelProto, source: str) -> tuple[onnx.ModelProto
         source: name of its input.
 
     Returns:
-        The network, and the names of values whose axes were turned.
+        The network, and the names of values with the new order of axes.
     """
     turned = {source}
     made = onnx.ModelProto()
@@ -75,7 +75,7 @@ def _constants(model: onnx.ModelProto) -> dict[str, Array]:
 
 
 def _back(node: NodeProto, turned: set[str]) -> list[NodeProto]:
-    """Transpositions in front of a node that wants the file's own order."""
+    """Transpositions to the file's order in front of a node that needs it."""
     made = []
     for index, name in enumerate(node.input):
         if name in turned:
@@ -85,10 +85,10 @@ def _back(node: NodeProto, turned: set[str]) -> list[NodeProto]:
 
 
 def _turn(node: NodeProto, turned: set[str], constants: dict[str, Array]) -> NodeProto:
-    """The node on crops (N,C,H,W).
+    """The node for crops (N,C,H,W).
 
     Raises:
-        _Cannot: its kind is not known.
+        _Cannot: the node cannot be rewritten.
     """
     kind, attrs = node.op_type, {a.name: helper.get_attribute_value(a) for a in node.attribute}
     new = NodeProto()
@@ -127,7 +127,7 @@ def _turn(node: NodeProto, turned: set[str], constants: dict[str, Array]) -> Nod
 
 
 def _spread(value: Array) -> Array:
-    """A constant that spreads over (N,H,W,C) as one that spreads over (N,C,H,W)."""
+    """From a constant that is broadcast over (N,H,W,C) to one for (N,C,H,W)."""
     if value.ndim > 4:
         raise _Cannot
     return value.reshape((1,) * (4 - value.ndim) + value.shape).transpose(_TO_FIRST)

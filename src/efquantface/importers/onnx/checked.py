@@ -1,7 +1,7 @@
-"""Whether an ONNX file is what it says: sizes against bytes, attributes against schemas.
+"""Whether an ONNX file agrees with itself: sizes with bytes, attributes with schemas.
 
-Parsing protobuf accepts any numbers. Here they are compared before anything is made of them, so that a
-damaged file is one error with the name of what is wrong, and a small file takes little memory.
+Parsing protobuf accepts any numbers. Here they are compared before anything is computed from them. So a
+damaged file is one error that names what is wrong, and a small file takes little memory.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _WIDTHS = {"FLOAT": 32, "DOUBLE": 64, "BOOL": 8, "COMPLEX64": 64, "COMPLEX128": 
 _NUMBER = re.compile(r"(?:B?FLOAT|U?INT)([0-9]+)")  # FLOAT16, UINT4, FLOAT8E4M3FN
 _FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 _COMPLEX = (TensorProto.COMPLEX64, TensorProto.COMPLEX128)
-_LARGEST_INPUT = 1 << 26  # values of an input with its fixed batch: 256 MB
-_DEEPEST = 16  # graphs in each other
+_LARGEST_INPUT = 1 << 26  # values of an input with a fixed batch, at most: 256 MB
+_DEEPEST = 16  # graphs nested in each other, at most
 
 
 class _Damage(Exception):
@@ -33,11 +33,11 @@ class _Damage(Exception):
 
 
 def check_model(model: onnx.ModelProto, path: Path) -> None:
-    """Compare a parsed file with itself.
+    """Check that a parsed file agrees with itself.
 
     Raises:
-        ModelFileError: a tensor of another size than its bytes, a node without what its operator needs,
-            an attribute of another type, an input that no crop has.
+        ModelFileError: a tensor's bytes are not those of its size, a node lacks what its operator
+            needs, an attribute has another type, or an input is too large for crops.
     """
     try:
         versions = {o.domain or "ai.onnx": o.version for o in model.opset_import}
@@ -52,10 +52,10 @@ def check_model(model: onnx.ModelProto, path: Path) -> None:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """What a file that parses, and still makes no sense, leads to, as one error that names the file.
+    """A context in which errors of an inconsistent file become one error with the file's name.
 
     Raises:
-        ModelFileError: in place of errors of arithmetic, indices, types and sizes.
+        ModelFileError: in place of errors of arithmetic, indices, types, sizes and memory.
     """
     try:
         yield
@@ -67,7 +67,7 @@ def reading(path: Path) -> Iterator[None]:
         raise ModelFileError(f"{path}: makes no sense as a network ({misfit(error)})") from None
 
 
-# what reading a node that does not fit its own operator raises
+# errors of reading a node that does not fit its own operator
 MISFITS = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError),
     *(AssertionError, StopIteration),
@@ -75,7 +75,7 @@ MISFITS = (
 
 
 def misfit(error: Exception) -> str:
-    """The first line of such an error."""
+    """Type and first line of an error, shortened."""
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
 
@@ -100,7 +100,7 @@ def _check_node(node: NodeProto, version: int, depth: int) -> None:
     try:
         schema = onnx.defs.get_schema(node.op_type, version, "")
     except onnx.defs.SchemaError:
-        return  # no operator of ONNX: named by whoever meets it
+        return  # no operator of ONNX: the importer names it
     except TypeError:
         raise _Damage(f"opset {version}") from None
     if len(node.input) < schema.min_input or len(node.output) > schema.max_output:
@@ -119,7 +119,7 @@ def _check_node(node: NodeProto, version: int, depth: int) -> None:
 
 
 def _number(kind: Any) -> int:
-    """The schema's enumeration as the number that files hold."""
+    """The number that files hold for a value of the schema's enumeration."""
     return int(kind.value)
 
 
@@ -161,7 +161,7 @@ def _check_tensor(tensor: TensorProto) -> None:
 
 
 def _bits(data_type: int) -> int:
-    """Bits of a value as it is stored; 0 for texts."""
+    """Bits of a stored value; 0 for texts."""
     name = TensorProto.DataType.Name(data_type)
     found = _NUMBER.match(name)
     return _WIDTHS.get(name) or (int(found[1]) if found else 0)

@@ -1,4 +1,4 @@
-"""Choices between two values: comparisons as 1 and 0 in float, and what is chosen by them."""
+"""Choices between two values: comparisons give 1 or 0 in float, and Where chooses by them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
 
 
 def _above(op: Operands, first: int, second: int) -> str:
-    """1 where input ``first`` is above input ``second``, else 0."""
+    """1 where input ``first`` is greater than input ``second``, else 0."""
     if op.is_constant(first):
         source = op.activation(second)
         apart = with_scale(op, source, -torch.ones(1))
@@ -49,7 +49,7 @@ def _or(op: Operands) -> str:
 
 
 def _where(op: Operands) -> str:
-    """``c a + (1 - c) b`` for a choice ``c`` of 1 and 0."""
+    """``c a + (1 - c) b`` for a condition ``c`` of 1 and 0."""
     chosen = "" if op.is_constant(0) else op.activation(0)
     mask = op.tensor(0) if op.is_constant(0) else None
     parts: list[str | torch.Tensor] = []

@@ -1,9 +1,8 @@
 """What handlers of ONNX operators work with: the graph under construction and one node's operands.
 
-A handler reads the node's operands (constants as NumPy arrays, activations as names in the graph
-under construction), adds modules, and returns the name of its result (names, where the node has
-several). It raises :class:`NotCanonical` with a reason where the operator's use has no canonical
-form.
+A handler reads a node's operands: constants as NumPy arrays, activations as names in the graph under
+construction. It adds modules and returns the name of its result, or the names of several. It raises
+:class:`NotCanonical` with a reason where a node has no canonical form.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Array = npt.NDArray[Any]
 
 
 class NotCanonical(Exception):
-    """The operator, as it is used in this node, cannot be represented; the text says why."""
+    """A node has no canonical form; the text says why."""
 
 
 @dataclass
@@ -36,11 +35,12 @@ class Context:
     """What is known while a graph is imported.
 
     Attributes:
-        examples: a tensor for every name in the graph under construction.
-        constants, names: of ONNX values: those that are constant, and the others' graph names.
-        moved: place of the batch in ONNX values where it is not the first axis, or not all of it.
-        floats: names in the graph whose values no student has as codes.
-        single: the file takes one crop at a time, so that what works on all axes works on a crop.
+        examples: an example tensor for each name in the graph under construction.
+        constants: ONNX values that are constant, by their name.
+        names: the graph's name of each other ONNX value.
+        moved: places of the batch (:class:`Place`) in ONNX values where it is not the whole first axis.
+        floats: names in the graph whose values stay in float in every student.
+        single: the file takes one crop at a time, so that operators may work on all axes.
     """
 
     builder: GraphBuilder
@@ -52,20 +52,20 @@ class Context:
     single: bool = False
 
     def place(self, name: str) -> Place:
-        """Where the batch stands in an ONNX value."""
+        """The place of the batch in an ONNX value."""
         return self.moved.get(name, FRONT)
 
     def put(self, name: str, place: Place) -> None:
-        """Remember where the batch stands in an ONNX value."""
+        """Remember the place of the batch in an ONNX value."""
         if place != FRONT:
             self.moved[name] = place
 
     def file_shape(self, name: str) -> tuple[int, ...]:
-        """Shape that an ONNX value has for one crop."""
+        """The shape of an ONNX value for one crop."""
         return self.place(name).shape(tuple(self.examples[self.names[name]].shape))
 
     def add(self, name: str, module: nn.Module, *inputs: str) -> str:
-        """Append a module and run it on the examples, so that shapes are always known."""
+        """Append a module, and run it on the examples so that its shape is known."""
         with torch.no_grad():
             try:
                 check_result(module, *(self.examples[i] for i in inputs))
@@ -81,7 +81,7 @@ class Context:
 
 @dataclass
 class Operands:
-    """One ONNX node's view: its attributes, and its inputs as constants or graph names."""
+    """One ONNX node: its attributes, and its inputs as constants or graph names."""
 
     node: onnx.NodeProto
     context: Context
@@ -118,7 +118,7 @@ class Operands:
         return self.context.names[name]
 
     def any_activation(self) -> str:
-        """The first input, wherever its batch stands."""
+        """The graph's name of the first input, wherever its batch is."""
         name = self.node.input[0]
         if name not in self.context.names:
             raise NotCanonical(f"{name} is not an activation")
@@ -128,11 +128,11 @@ class Operands:
         return tuple(self.context.examples[self.activation(index)].shape)
 
     def size(self, name: str) -> tuple[int, ...]:
-        """Shape of a value of the graph under construction."""
+        """The shape of a value of the graph under construction."""
         return tuple(self.context.examples[name].shape)
 
     def axes(self, index: int = 1) -> list[int] | None:
-        """Axes that the attribute of this name or input ``index`` gives, None where neither does."""
+        """Axes from the attribute ``axes`` or from input ``index``; None where neither is there."""
         axes = self.attrs.get("axes")
         if axes is None and self.has(index):
             axes = self.constant(index).reshape(-1).tolist()

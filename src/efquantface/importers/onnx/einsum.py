@@ -1,4 +1,4 @@
-"""Einsum of two values as transpositions and one product of matrices (attention, bilinear pooling)."""
+"""Einsum of two values as transpositions and one matrix product (attention, bilinear pooling)."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def _sizes(op: Operands, index: int, term: str) -> dict[str, int]:
 
 
 def _matrices(op: Operands, index: int, term: str, groups: list[list[str]]) -> str:
-    """An operand as (N, both, rows, columns), each of these all axes of its group."""
+    """An operand as (N, both, rows, columns). Each of the last three joins the axes of one group."""
     order = [x for group in groups for x in group]
     if sorted(order) != sorted(term[1:]):
-        raise NotCanonical(f"{term}, of which an axis is summed by itself")
+        raise NotCanonical(f"{term}, of which an axis is summed alone")
     sizes = _sizes(op, index, term)
     turned = _ordered(op, op.activation(index), list(term[1:]), order, f"_{index}")
     shape = [prod(sizes[x] for x in group) for group in groups]
@@ -58,7 +58,7 @@ def _matrices(op: Operands, index: int, term: str, groups: list[list[str]]) -> s
 def _ordered(
     op: Operands, source: str, given: list[str], wanted: list[str], suffix: str = ""
 ) -> str:
-    """Axes behind the batch in another order."""
+    """A value with the axes behind the batch in another order."""
     if given == wanted:
         return source
     order = [0, *(given.index(x) + 1 for x in wanted)]
@@ -66,7 +66,7 @@ def _ordered(
 
 
 def _with_constant(op: Operands, terms: list[str], result: str) -> str:
-    """A linear layer: axes summed with a constant's, whose others come last."""
+    """An einsum with a constant as a linear layer. The constant's axes that are not summed come last."""
     at = 1 if op.is_constant(1) else 0
     term, weight = terms[1 - at], op.tensor(at)
     summed = [x for x in term[1:] if x in terms[at] and x not in result]

@@ -1,6 +1,6 @@
-"""What an ONNX file says about itself. Needs no PyTorch, and any operators may be in it.
+"""What an ONNX file says about itself, with any operators. Needs no PyTorch.
 
-What it does not declare is measured with ONNX Runtime (:mod:`sizes`).
+What the file does not declare is measured in ONNX Runtime (:mod:`sizes`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class OnnxFacts:
     """What an ONNX file says about itself.
 
     Attributes:
-        front: (mean, std) of the normalization that the graph starts with; (0, 1) where none.
+        front: (mean, std) of the normalization at the graph's start; (0, 1) where there is none.
         node_names: names of all nodes, in order.
-        takes_pixels: the input is of whole numbers, which can be pixels only.
-        open_size: neither the file nor the user says height and width, and any would do.
-        notes: what a user should know about how input and sizes were read.
+        takes_pixels: the input is of whole numbers, which can only be pixels.
+        open_size: neither file nor user gives height and width, and the file takes any.
+        notes: sentences for the user on how input and sizes were read.
     """
 
     height: int
@@ -50,14 +50,14 @@ class OnnxFacts:
 
 
 def read_facts(path: Path, size: Size | None = None) -> OnnxFacts:
-    """What a file says about itself, also where it holds operators that cannot be imported.
+    """What a file says about itself. Operators that cannot be imported do not matter.
 
     Args:
         path: the file.
         size: height and width of crops, for files that leave them open.
 
     Raises:
-        ModelFileError: not a network with one image input and one embedding output.
+        ModelFileError: the file is no network with one image input and one embedding output.
         ContractError: the file takes crops of another size.
     """
     model = load_proto(path)
@@ -77,7 +77,7 @@ def _facts(model: onnx.ModelProto, path: Path, size: Size | None) -> OnnxFacts:
 
 
 def stored_size(model: onnx.ModelProto, image: ImageInput) -> Size | None:
-    """Height and width of the contract in a file's metadata, where the input leaves them open."""
+    """Height and width from the contract in a file's metadata, where the input leaves them open."""
     if image.layout.height and image.layout.width:
         return None
     stored = next((p.value for p in model.metadata_props if p.key == METADATA_KEY), None)
@@ -88,10 +88,10 @@ def stored_size(model: onnx.ModelProto, image: ImageInput) -> Size | None:
 
 
 def embedding_output(probe: Probe, outputs: list[str], size: Size) -> str:
-    """Which of several outputs is the embedding, by the values that they really give.
+    """Which of several outputs is the embedding, judged by the values that they give.
 
     Raises:
-        ModelFileError: several could be it, or none.
+        ModelFileError: none of them can be the embedding, or several can.
     """
     if len(outputs) == 1:
         return outputs[0]

@@ -1,4 +1,4 @@
-"""Nodes of constants computed while a file is read. Needs onnx, ONNX Runtime and NumPy only."""
+"""Nodes of constants, computed when a file is read. Needs onnx, ONNX Runtime and NumPy only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from efquantface.graph.limits import TooLarge
 from efquantface.importers.onnx.growth import check_folded
 from efquantface.importers.onnx.proto import Array, opset, single
 
-_QUIET = 4  # what ONNX Runtime logs of a node that does not run is in its error, too
+_QUIET = 4  # ONNX Runtime's errors say what its log says
 
 
 class NotConstant(Exception):
@@ -25,12 +25,12 @@ class NotConstant(Exception):
 def fold(
     node: onnx.NodeProto, constants: Mapping[str, Array], model: onnx.ModelProto
 ) -> dict[str, Array]:
-    """Outputs by name of a node of constants.
+    """The outputs, by name, of a node of constants.
 
-    ONNX's reference evaluator does not know every operator as old opsets have it; ONNX Runtime does.
+    ONNX's reference evaluator lacks some operators of old opsets. ONNX Runtime computes those.
 
     Raises:
-        NotConstant: neither computes it.
+        NotConstant: neither computes the node, or its result is too large.
     """
     feeds: dict[str, Any] = {i: constants[i] for i in node.input if i}
     try:
@@ -47,15 +47,15 @@ def fold(
 
 
 def run_node(node: onnx.NodeProto, feeds: Mapping[str, Array], version: int) -> list[Array]:
-    """Outputs of one node, in ONNX Runtime.
+    """The outputs of one node, computed by ONNX Runtime.
 
     Args:
-        node: of ONNX's own operators.
-        feeds: its inputs by name.
-        version: of the operators.
+        node: of an operator of ONNX itself.
+        feeds: inputs by name.
+        version: the opset.
 
     Raises:
-        NotConstant: ONNX Runtime does not run it so.
+        NotConstant: ONNX Runtime does not run the node.
     """
     graph = helper.make_graph(
         [node],

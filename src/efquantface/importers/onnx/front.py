@@ -1,7 +1,7 @@
-"""The normalization inside a file, measured: what its first nodes make of black, grey and white crops.
+"""The normalization inside a file, measured with black, grey and white crops through its first nodes.
 
-They are computed up to the first node that is more than arithmetic with constants or a move of pixels
-(a part of the image, padding, a mirror image, channels or axes in another order).
+Nodes are computed as long as they are arithmetic with constants or moves of pixels (a part of the image,
+padding, a mirror image, another order of channels or axes).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _MOVES = (
 )
 _OVER_CHANNELS = ("ReduceSum", "ReduceMean")
 _PIXELS = (0, 128, 255)
-_STRAIGHT = 1e-3  # of the whole range, by which grey may lie off the line from black to white
+_STRAIGHT = 1e-3  # of the range; grey may be so far off the line from black to white
 
 
 def front(model: onnx.ModelProto, image: ImageInput, size: tuple[int, int]) -> tuple[float, float]:
-    """(mean, std) in grey levels, the average of all channels; (0, 1) where there is none.
+    """(mean, std) in pixel values, averaged over channels; (0, 1) where there is no normalization.
 
     Args:
         model: the file.
@@ -54,7 +54,7 @@ def front(model: onnx.ModelProto, image: ImageInput, size: tuple[int, int]) -> t
                 return _of(values[read[0]])
             continue
         values |= made
-    return 0.0, 1.0  # there is nothing but a front
+    return 0.0, 1.0  # the file has no other nodes
 
 
 def _computed(
@@ -66,13 +66,13 @@ def _computed(
     """A node's results for each crop.
 
     Raises:
-        NotConstant: it cannot be computed, or is not straight in the pixels.
+        NotConstant: the node cannot be computed, or is not linear in the pixels.
     """
     each = []
     for index in range(len(_PIXELS)):
         feeds = {name: crops[index] for name, crops in values.items() if name in node.input}
         shapes = {np.shape(v) for v in feeds.values()}
-        with np.errstate(all="ignore"):  # what is not finite is no normalization
+        with np.errstate(all="ignore"):  # values that are not finite are no normalization
             found = fold(node, {**constants, **feeds}, model)
         if node.op_type in _ARITHMETIC and any(v.shape not in shapes for v in found.values()):
             raise NotConstant("a constant that does not fit the crop")
@@ -97,7 +97,7 @@ def _is_straight(crops: list[Array]) -> bool:
 
 
 def _of(crops: list[Array]) -> tuple[float, float]:
-    """(mean, std) that values stand for, what does not depend on the pixels (padding) left out."""
+    """(mean, std) that values show. Values that do not depend on pixels (padding) are left out."""
     black, white = (np.asarray(crops[i], np.float64) for i in (0, -1))
     depends = white != black
     if not depends.any():

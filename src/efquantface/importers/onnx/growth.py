@@ -1,4 +1,4 @@
-"""How many values a node of constants would give, before ONNX's reference evaluator makes them."""
+"""How many values a node of constants would give, asked before the node is computed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _ENDLESS = (
     "Scan",
     "If",
     "SequenceMap",
-)  # hold graphs of their own, run as often as they say
+)  # they run graphs of their own, as often as they say
 
 
 def check_folded(node: onnx.NodeProto, inputs: Sequence[Array]) -> None:
-    """Refuse a node whose result would be too large, or that may run for ever.
+    """Refuse a node whose result would be too large, or that may never end.
 
     Raises:
-        TooLarge: saying which.
+        TooLarge: with the reason.
     """
     if node.op_type in _ENDLESS:
         raise TooLarge(f"{node.op_type} of constants is not computed")
@@ -37,7 +37,7 @@ def check_folded(node: onnx.NodeProto, inputs: Sequence[Array]) -> None:
 
 
 def _expected(kind: str, inputs: list[Array], attributes: Mapping[str, Any]) -> int:
-    """At least as many values as the result has, for the operators that give more than they take."""
+    """An upper bound of the result's number of values, for operators that give more than they read."""
     shapes = [value.shape for value in inputs]
     if kind == "ConstantOfShape":
         return _size(inputs[0])
@@ -71,7 +71,7 @@ def _expected(kind: str, inputs: list[Array], attributes: Mapping[str, Any]) -> 
     try:
         return prod(np.broadcast_shapes(*shapes))
     except ValueError:
-        return 0  # not of an operator that broadcasts
+        return 0  # shapes that do not broadcast
 
 
 def _size(shape: Array) -> int:

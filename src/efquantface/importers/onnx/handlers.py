@@ -1,4 +1,4 @@
-"""How ONNX operators become canonical operators: one handler a type, each in the file of its kind."""
+"""From ONNX operators to canonical operators: one handler per type, in the module of its kind."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _conv(op: Operands) -> str:
 
 
 def _line_conv(op: Operands) -> str:
-    """A convolution of (N,C,L) is one of (N,C,1,L)."""
+    """A convolution of (N,C,L), as one of (N,C,1,L)."""
     weight, (_, channels, length) = op.tensor(1), op.shape()
     if op.attrs.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
         raise NotCanonical("a one-dimensional convolution whose padding is not given")
@@ -86,7 +86,7 @@ def _same(op: Operands) -> str:
 
 
 def _cast(op: Operands) -> str:
-    """Between float types: everything here is float32; a truth value is 1 or 0."""
+    """A cast between float types. All values here are float32, truth values 1 or 0."""
     if op.attrs["to"] == TensorProto.BOOL:
         return function(op, "abs", function(op, "sign", op.activation()))
     if op.attrs["to"] not in _FLOATS:

@@ -1,4 +1,4 @@
-"""The image input of an ONNX file, and crops as it takes them. Needs onnx and NumPy only."""
+"""The image input of an ONNX file, and crops in its layout. Needs onnx and NumPy only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ImageInput:
 
     Attributes:
         layout: order and sizes of its axes.
-        element: type of its values, as ONNX Runtime calls it.
+        element: type of its values, by ONNX Runtime's name.
     """
 
     name: str
@@ -36,20 +36,20 @@ class ImageInput:
 
     @property
     def takes_pixels(self) -> bool:
-        """Whether it is of whole numbers, and so of pixels."""
+        """Whether its values are whole numbers, and so pixels."""
         return self.element == "tensor(uint8)"
 
     def crop(self, value: float, size: tuple[int, int]) -> npt.NDArray[np.generic]:
-        """One crop of this height and width, all pixels alike, as the file takes it."""
+        """One crop of this height and width with all pixels ``value``, in the file's layout and type."""
         return fed(np.full((1, 3, *size), value, np.float32), self.layout, self.element)
 
     def notes(self) -> list[str]:
-        """What a student of the file takes otherwise than the file, in sentences."""
+        """How the student's input differs from the file's, in sentences."""
         found = []
         if self.layout.channels == 1:
             found.append(
-                "the file takes grey crops; the student takes RGB crops and makes grey of them (a grey "
-                "crop is one of three equal channels)"
+                "the file takes grey crops; the student takes RGB crops and converts them to grey "
+                "(give it a grey crop as three equal channels)"
             )
         if self.layout.last:
             found.append(
@@ -65,7 +65,7 @@ def image_input(model: onnx.ModelProto, path: Path) -> ImageInput:
     """The one image input.
 
     Raises:
-        ModelFileError: several inputs, or one that is no image.
+        ModelFileError: the file has several inputs, or one that is no image.
     """
     constants = {i.name for i in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in constants]

@@ -1,4 +1,4 @@
-"""ONNX files to canonical graphs: our own importer, with every problem named in one error."""
+"""From ONNX files to canonical graphs. One error names all problems of a file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ from efquantface.importers.onnx.views import grey
 from efquantface.runtime.feeding import LUMA
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
-_KNOWN = ("Shape", "Size", "If", "Constant", "ConstantOfShape", "Range")  # beside handlers
+# handled here, without a handler
+_KNOWN = ("Shape", "Size", "If", "Constant", "ConstantOfShape", "Range")
 _ENDS = ("Squeeze", "Unsqueeze", "Reshape", "Flatten", "Identity", "Cast", "Dropout")
 
 
@@ -53,8 +54,8 @@ class ImportedOnnx:
     """A canonical graph over the file's own input, and what the file says about itself.
 
     Attributes:
-        names: of the file's values: the graph's node that gives each.
-        moved: place of the batch in the file's values where it is not the first axis.
+        names: the graph's node for each value of the file, by the value's name.
+        moved: the place of the batch in values of the file where it is not the first axis.
     """
 
     graph: fx.GraphModule
@@ -66,24 +67,24 @@ class ImportedOnnx:
 def import_onnx(path: Path, size: Size | None = None) -> ImportedOnnx:
     """Read an ONNX face-recognition network as a trainable canonical graph.
 
-    The graph takes what the file takes as a float (N,3,H,W) and gives (N,D), whatever the file's order
-    of axes; any batch that was baked into the file is freed.
+    The graph takes the file's input as float32 (N,3,H,W) and gives (N,D), also where the file has
+    another order of axes. A fixed batch of the file becomes an open one.
 
     Args:
         path: the file.
         size: height and width of crops, for files that leave them open.
 
     Raises:
-        ModelFileError: not a network with one image input and one embedding output, values that
-            are not finite, or already quantized.
+        ModelFileError: the file is no network with one image input and one embedding output, holds
+            values that are not finite, or is already quantized.
         ContractError: the file takes crops of another size.
-        UnsupportedOperatorError: naming every node that has no canonical form.
+        UnsupportedOperatorError: nodes have no canonical form; all are named.
     """
     return import_proto(load_proto(path), path, size)
 
 
 def import_proto(model: onnx.ModelProto, path: Path, size: Size | None = None) -> ImportedOnnx:
-    """Like :func:`import_onnx`, for a model already in memory; ``path`` is named in errors."""
+    """Like :func:`import_onnx`, for a model in memory. Errors name ``path``."""
     with reading(path):
         return _imported(model, path, size)
 
@@ -124,7 +125,7 @@ def _imported(model: onnx.ModelProto, path: Path, size: Size | None) -> Imported
     result = context.names[output]
     shape = tuple(context.examples[result].shape)
     place = context.place(output)
-    in_front = place.axis <= 0 and place.outer == 1  # of one crop also (D,)
+    in_front = place.axis <= 0 and place.outer == 1  # for one crop (D,) is fine, too
     if prod(shape[1:]) != max(shape[1:], default=0) or not in_front:
         raise ModelFileError(
             f"{path}: the output {output!r} has shape {shape}, not one embedding a face (N, D)"
@@ -145,10 +146,10 @@ def _imported(model: onnx.ModelProto, path: Path, size: Size | None) -> Imported
 def _import_nodes(
     model: onnx.ModelProto, context: Context, pixels: Pixels, output: str, path: Path
 ) -> int:
-    """Run every node's handler; nodes with constant inputs only are folded.
+    """Run the handlers of all nodes. Nodes of constants are folded.
 
     Returns:
-        How many layers read weights that another has read.
+        How many layers read weights that another layer reads, too.
     """
     problems: list[str] = []
     unknown: set[str] = set()
@@ -159,7 +160,7 @@ def _import_nodes(
     for node in batches.spread(fused):
         used = [i for i in node.input if i]
         if any(i in unknown for i in used):
-            # still name operators that are unknown in themselves
+            # still name operators that no file could have
             if node.op_type not in HANDLERS and node.op_type not in _KNOWN:
                 problems.append(f"{node.op_type} {node.name!r}")
             unknown.update(node.output)
@@ -169,7 +170,7 @@ def _import_nodes(
         except (NotCanonical, NotConstant, *MISFITS) as error:
             if node.output[0] in ends and used[0] in context.names:
                 context.names[node.output[0]] = context.names[used[0]]
-                continue  # the embedding is flat in the end, whatever its axes were
+                continue  # the embedding is flattened in the end
             told = misfit(error) if isinstance(error, MISFITS) else str(error)
             reason = f" ({told})" if told else ""
             problems.append(f"{node.op_type} {node.name!r}{reason}")
@@ -178,7 +179,7 @@ def _import_nodes(
             node.output[0] in ends
             and node.output[0] in context.moved
             and not (used[0] in context.moved or used[0] not in context.names)
-        ):  # (D,) of one face: the batch is gone, not moved
+        ):  # (D,) of one crop: the batch is left out, not moved
             context.names[node.output[0]] = context.names[used[0]]
             del context.moved[node.output[0]]
         if node.op_type in _WEIGHTED and len(used) > 1:
@@ -197,10 +198,10 @@ def _import_node(
     context: Context,
     pixels: Pixels,
 ) -> None:
-    """One node.
+    """Import one node.
 
     Raises:
-        NotCanonical, NotConstant: it has no canonical form.
+        NotCanonical, NotConstant: the node has no canonical form.
     """
     attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     operands = Operands(node, context, attrs, opset(model))
@@ -237,7 +238,7 @@ def _import_branch(
     context: Context,
     pixels: Pixels,
 ) -> None:
-    """The branch of an If that is taken for every crop."""
+    """Import the branch of an If that is taken for all crops."""
     taken = bool(context.constants[node.input[0]].reshape(-1)[0])
     branch = attrs["then_branch" if taken else "else_branch"]
     context.constants.update({i.name: onnx.numpy_helper.to_array(i) for i in branch.initializer})
@@ -252,7 +253,7 @@ def _import_branch(
 
 
 def _end_moves(nodes: list[onnx.NodeProto], output: str) -> set[str]:
-    """Values between the embedding as it is computed and the output, which differ by their axes only."""
+    """Values between the computed embedding and the output, which differ only in their axes."""
     makers = {name: node for node in nodes for name in node.output}
     found: set[str] = set()
     while output in makers and makers[output].op_type in _ENDS:

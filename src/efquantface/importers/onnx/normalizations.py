@@ -1,4 +1,4 @@
-"""ONNX normalizations: of batches (an affine), and of the values' own mean and variance (islands)."""
+"""ONNX normalizations: BatchNorm (an affine), and those by a crop's own mean and variance (islands)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _batch_norm(op: Operands) -> str:
 
 
 def _standardized(op: Operands, source: str, groups: int, eps: float) -> str:
-    """Each of ``groups`` equal parts of a face's values with mean 0 and variance 1."""
+    """Each of ``groups`` equal parts of a crop's values, with mean 0 and variance 1."""
     shape = op.size(source)[1:]
     count = int(np.prod(shape))
     if count % groups:
@@ -36,7 +36,7 @@ def _standardized(op: Operands, source: str, groups: int, eps: float) -> str:
 
 
 def _weighted(op: Operands, source: str, weight: Tensor, bias: Tensor) -> str:
-    """A factor and an offset in float, where they are not 1 and 0."""
+    """A factor and an offset in float, unless they are 1 and 0."""
     if bool((weight != 1).any()):
         source = with_scale(op, source, weight)
     return with_shift(op, source, bias) if bool((bias != 0).any()) else source
@@ -54,7 +54,7 @@ def _instance_norm(op: Operands) -> str:
 
 
 def _group_norm(op: Operands) -> str:
-    """Weights are one a group up to opset 20, one a channel from 21 on."""
+    """A GroupNorm. Weights are per group up to opset 20, per channel from 21 on."""
     shape, groups = op.shape(), int(op.attrs["num_groups"])
     found = _standardized(op, op.activation(), groups, float(op.attrs.get("epsilon", 1e-5)))
     weight, bias = (
@@ -65,7 +65,7 @@ def _group_norm(op: Operands) -> str:
 
 
 def _one_axis_norm(op: Operands) -> str:
-    """A norm over one axis, the last or another (channels), without weights."""
+    """A norm over one axis (the last, or channels), without weights."""
     shape, source = op.shape(), op.activation()
     axis = int(op.attrs["axis"]) % len(shape)
     if axis == 0:

@@ -1,9 +1,9 @@
 """L2 norms: the ways in which exporters write ``x / ||x||``, and the operator that they become.
 
-The length may be ReduceL2, or the root (Sqrt, or a power of one half) of a sum of squares
-(ReduceSumSquare, or ReduceSum of ``x * x`` or ``x ** 2``). It may be limited from below or have a
-small number added, may lose its axis and get it back (Unsqueeze, Reshape, Expand), and ``x`` is
-divided by it or multiplied by its reciprocal.
+The length is ReduceL2, or the root (Sqrt, or a power of one half) of a sum of squares (ReduceSumSquare,
+or ReduceSum of ``x * x`` or ``x ** 2``). It may have a lower limit or a small number added. It may lose
+its axis and get it back (Unsqueeze, Reshape, Expand). ``x`` is divided by it, or multiplied by its
+reciprocal.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
 
 L2_NORM = "efq.L2Normalize"
 _SAME = ("Identity", "Cast", "Expand", "Unsqueeze", "Squeeze", "Reshape", "Abs", "Dropout")
-_SMALL = 1e-5  # beside an embedding's length, or its square
+_SMALL = 1e-5  # compared with an embedding's length, or with its square
 
 
 class Nodes(Protocol):
-    """A graph's nodes, as patterns look at them."""
+    """A graph's nodes, for patterns."""
 
     @property
     def constants(self) -> Mapping[str, npt.NDArray[Any]]:
@@ -34,11 +34,11 @@ class Nodes(Protocol):
         ...
 
     def made_by(self, name: str, *types: str) -> NodeProto | None:
-        """The node of one of these types that gives ``name``."""
+        """The node of one of these types that gives ``name``; None where there is none."""
         ...
 
     def scalar(self, name: str) -> float | None:
-        """The value of a constant of one element."""
+        """The value of a constant of one element; None for anything else."""
         ...
 
 
@@ -52,7 +52,7 @@ class _Length:
 
 
 def l2_norm(graph: Nodes, node: NodeProto) -> NodeProto | None:
-    """The one node that stands for ``node``, where that divides something by its own length."""
+    """The one node that replaces ``node`` if it divides a value by its own length; None otherwise."""
     for x, length in _divided(graph, node):
         if length is not None and length.x == _origin(graph, x):
             axes = None if length.axes is None else list(length.axes)
@@ -63,7 +63,7 @@ def l2_norm(graph: Nodes, node: NodeProto) -> NodeProto | None:
 
 
 def _divided(graph: Nodes, node: NodeProto) -> list[tuple[str, _Length | None]]:
-    """What ``node`` may divide, and by which length."""
+    """Values that ``node`` may divide, each with the length that it divides by."""
     if node.op_type == "Div":
         return [(node.input[0], _length(graph, node.input[1]))]
     if node.op_type != "Mul":
@@ -83,14 +83,14 @@ def _divided(graph: Nodes, node: NodeProto) -> list[tuple[str, _Length | None]]:
 
 
 def _kept(graph: Nodes, name: str) -> str:
-    """``name`` without what leaves a length's value as it is."""
+    """The value behind nodes that do not change a length."""
     while (node := graph.made_by(name, *_SAME)) is not None:
         name = node.input[0]
     return name
 
 
 def _origin(graph: Nodes, name: str) -> str:
-    """``name`` without casts and absolute values."""
+    """The value behind casts and absolute values."""
     while (node := graph.made_by(name, "Identity", "Cast", "Abs")) is not None:
         name = node.input[0]
     return name
@@ -112,7 +112,7 @@ def _length(graph: Nodes, name: str) -> _Length | None:
 
 
 def _square(graph: Nodes, name: str) -> _Length | None:
-    """A sum of squares; ``least`` is the square's."""
+    """A sum of squares. Its ``least`` is that of the square."""
     name = _kept(graph, name)
     limited = _limited(graph, name)
     if limited is not None:
@@ -139,7 +139,7 @@ def _root(square: _Length | None) -> _Length | None:
 
 
 def _limited(graph: Nodes, name: str) -> tuple[str, float] | None:
-    """(x, least) where ``name`` is ``max(x, least)``, or ``x`` and a small number."""
+    """(x, least) where ``name`` is ``max(x, least)`` or ``x`` plus a small number; None otherwise."""
     node = graph.made_by(name, "Clip", "Max", "Add")
     if node is None:
         return None
@@ -179,7 +179,7 @@ def _lp_normalization(op: Operands) -> str:
 
 
 def _normalized(op: Operands, given: Any, eps: float) -> str:
-    """Rows of length 1 over any axes: all but the batch, or one of them."""
+    """Rows of length 1, over all axes but the batch or over one axis."""
     source, shape = op.activation(), op.shape()
     rank, module = len(shape), ops.L2Normalize(eps)
     axes = {int(axis) % rank for axis in given}

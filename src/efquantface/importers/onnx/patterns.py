@@ -1,7 +1,7 @@
-"""Functions that exporters write as several ONNX nodes, put back into one: GELU, LayerNorm, L2 norm.
+"""Functions that exporters write as several ONNX nodes, replaced by one: GELU, LayerNorm, L2 norm.
 
-The replacing nodes have types of their own (``FUSED``), which only our importer knows. What a
-replaced node leaves behind without readers is dropped.
+The new nodes have types of their own (``FUSED``), which only our importer knows. Nodes that are left
+without readers are dropped.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _CLOSE = 1e-3
 def fuse_patterns(
     nodes: list[NodeProto], outputs: set[str], constants: Constants
 ) -> list[NodeProto]:
-    """The nodes of a graph with known groups replaced; everything else as it was.
+    """The nodes of a graph with known groups replaced. Other nodes are not changed.
 
     Args:
         nodes: in execution order.
         outputs: names of the graph's outputs.
-        constants: initializers by name; ``Constant`` nodes are looked through.
+        constants: initializers by name; ``Constant`` nodes count as well.
     """
     graph = _Graph(nodes, constants)
     for match in (_gelu, _layer_norm, l2_norm):
@@ -51,17 +51,17 @@ class _Graph:
         self.maker = {name: node for node in nodes for name in node.output}
 
     def made_by(self, name: str, *types: str) -> NodeProto | None:
-        """The node of one of these types that gives ``name``."""
+        """The node of one of these types that gives ``name``; None where there is none."""
         node = self.maker.get(name)
         return node if node is not None and node.op_type in types else None
 
     def scalar(self, name: str) -> float | None:
-        """The value of a constant of one element."""
+        """The value of a constant of one element; None for anything else."""
         value = self.constants.get(name)
         return float(value.reshape(())) if value is not None and value.size == 1 else None
 
     def with_scalar(self, name: str, op: str, value: float) -> str | None:
-        """The other operand where ``name`` is ``op`` of something and about this constant."""
+        """The other operand where ``name`` is ``op`` of it and nearly this constant, else None."""
         node = self.made_by(name, op)
         if node is None or len(node.input) != 2:
             return None
@@ -94,7 +94,7 @@ def _tensor(attribute: AttributeProto) -> npt.NDArray[Any]:
 
 
 def _gelu(graph: _Graph, node: NodeProto) -> NodeProto | None:
-    """``x/2 (1 + erf(x / sqrt 2))``, in the orders that exporters multiply."""
+    """``x/2 (1 + erf(x / sqrt 2))``, with factors in any order that exporters write."""
     if node.op_type != "Mul":
         return None
     factors = _factors(graph, node.output[0])
@@ -117,7 +117,7 @@ def _gelu(graph: _Graph, node: NodeProto) -> NodeProto | None:
 
 
 def _factors(graph: _Graph, name: str) -> tuple[float, list[str]] | None:
-    """A product of up to three factors as its constants' product and its other factors."""
+    """A product of up to three factors: the product of its constants, and its other factors."""
     scale, names, left = 1.0, list[str](), [name]
     for _ in range(6):
         if not left:
@@ -162,7 +162,7 @@ def _layer_norm(graph: _Graph, node: NodeProto) -> NodeProto | None:
 
 
 def _one_axis(graph: _Graph, node: NodeProto) -> int | None:
-    """The one axis that a reduction works over, if that keeps its place."""
+    """The axis of a reduction over one axis that keeps it; None for others."""
     axes = _attribute(node, "axes", None)
     if axes is None and len(node.input) > 1:
         value = graph.constants.get(node.input[1])

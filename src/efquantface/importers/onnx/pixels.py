@@ -1,6 +1,7 @@
-"""What a file does to crops before its first layer, kept as views until a layer reads them.
+"""What a file does to crops in front of its first layer, kept as views until a layer reads them.
 
-Then the factor comes first, so that it goes into the normalization; moves follow, which hand on codes.
+Then a view is written with its factor first, which becomes part of the normalization. Moves follow,
+which hand on codes.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from efquantface.importers.onnx.views import (
 
 
 class Pixels:
-    """The views among a file's values, and what becomes of them.
+    """The views among a file's values.
 
     Attributes:
         views: by the value's name in the file.
-        images: values that are the whole image but for a factor and an offset.
+        images: values that are the whole image, up to a factor and an offset.
     """
 
     def __init__(self, context: Context) -> None:
@@ -38,7 +39,7 @@ class Pixels:
         self.images: set[str] = set()
 
     def read(self, op: Operands) -> bool:
-        """Take in a node of views, or of a move of the image; False where it is none."""
+        """Handle a node that gives views or moves the image; False for other nodes."""
         names = [name for name in op.node.input if name and name not in self.context.constants]
         found: View | list[View]
         try:
@@ -65,7 +66,7 @@ class Pixels:
         return True
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        """Shape of a view; None for other values."""
+        """The shape of a view; None for other values."""
         view = self.views.get(name)
         if view is None or view.flat:
             return None
@@ -77,7 +78,7 @@ class Pixels:
         return whole(self.context, self.context.names[name])
 
     def follow(self, node: onnx.NodeProto) -> None:
-        """See whether a node that was imported gives the image, too."""
+        """Record whether an imported node gives the image as well."""
         if node.op_type in ARITHMETIC and self.images.intersection(node.input):
             (name,) = self.images.intersection(node.input)
             shapes = [
@@ -87,14 +88,14 @@ class Pixels:
                 self.images.add(node.output[0])
 
     def settle(self, name: str) -> None:
-        """Give a value that is a view a node of the graph, since something reads it."""
+        """Write a view as a node of the graph, where a layer reads it."""
         view = self.views.get(name)
         if view is not None and name not in self.context.names:
             self.context.names[name] = _written(self.context, name, view)
 
 
 def _written(context: Context, name: str, view: View) -> str:
-    """The graph's node of a view: factor and offset, part and mirror image, channels."""
+    """Write a view as nodes: factor and offset, part or mirror image, channels."""
     at, channels = view.base, view.mix.shape[1]
     early = _before(view)
     if early is not None:
@@ -123,10 +124,10 @@ def _written(context: Context, name: str, view: View) -> str:
 
 
 def _before(view: View) -> tuple[Float64, Float64] | None:
-    """Factor and offset (B,) of the node's own channels that do the same as those of the view's.
+    """Factor and offset (B,) of the node's channels that are equal to those of the view's channels.
 
-    There are some where all of the view's channels that read one of the node's agree, and shares sum
-    to one.
+    None where there are none. They exist where all channels of the view that read one channel of the
+    node agree, and shares sum to one.
     """
     if not np.allclose(view.mix.sum(axis=1), 1):
         return None

@@ -1,8 +1,8 @@
-"""Where the batch stands in a file's values; a graph keeps it in front.
+"""The place of the batch in a file's values. In a graph the batch is in front.
 
-Exporters put another axis in front of the batch (attention's query, key and value stacked, tokens
-first), or make one axis of the batch and others (heads, windows). Such a value is remembered with its
-:class:`Place`, and read by what moves axes and by what does not care where the batch is.
+Exporters put another axis in front of the batch (attention's stacked query, key and value; tokens
+first), or merge the batch with other axes (heads, windows). Such a value is remembered with its
+:class:`Place`. Operators that move axes can read it, and operators that work wherever the batch is.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Place:
-    """The batch in a file's value; the graph's has the file's axes behind the batch.
+    """The place of the batch in a file's value. The graph's value has the file's axes behind the batch.
 
     Attributes:
-        axis: of the file's value, which holds the batch; -1 where a file of one crop has left it out.
-        outer, inner: what that axis holds beside the batch, which varies slower and faster. Where it is
-            more than 1, the graph's value has an axis of that length in the place of ``axis``.
+        axis: the axis of the file's value that holds the batch; -1 where a file of one crop has none.
+        outer, inner: lengths that this axis holds beside the batch, varying slower and faster. Where
+            their product is more than 1, the graph's value has an axis of that length for ``axis``.
     """
 
     axis: int = 0
@@ -31,21 +31,21 @@ class Place:
 
     @property
     def beside(self) -> int:
-        """Length of the graph's axis that the file's batch axis leaves."""
+        """The length of the graph's axis that stands for ``axis``; 1 where there is none."""
         return self.outer * self.inner
 
     def rank(self, own: int) -> int:
-        """Axes of the file's value, of those of the graph's."""
+        """The number of axes of the file's value, from that of the graph's value."""
         return own - (self.beside > 1 or self.axis < 0)
 
     def own(self, axis: int) -> int | None:
-        """The graph's number of the file's axis (not negative); None for nothing but the batch."""
+        """The graph's number of the file's axis (not negative); None where it is only the batch."""
         if axis == self.axis and self.beside == 1:
             return None
         return axis if 0 <= self.axis < axis and self.beside == 1 else axis + 1
 
     def shape(self, own: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the file's value, of that of the graph's."""
+        """The shape of the file's value, from that of the graph's value."""
         batch, *rest = own
         if self.beside > 1:
             rest[self.axis] *= batch
@@ -54,7 +54,7 @@ class Place:
         return tuple(rest)
 
     def front(self, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """A file's value as the graph has it."""
+        """A file's value with its axes as in the graph."""
         if self.axis < 0:
             return value[None]
         shape, axis = value.shape, self.axis
@@ -65,12 +65,12 @@ class Place:
         return first.reshape(batch, *shape[:axis], *beside, *shape[axis + 1 :])
 
     def reshaped(self, shape: tuple[int, ...], target: list[int], given: list[int]) -> Place | None:
-        """The place after a reshape; None where what holds the batch is torn apart.
+        """The place after a reshape; None where the reshape splits the batch.
 
         Args:
             shape: of the file's value, for one crop.
             target: the same after the reshape.
-            given: as the file says it: where an axis is -1 or 0 it is likely the batch.
+            given: the target that the file gives; an axis of -1 or 0 in it is likely the batch.
         """
         if self.axis < 0:
             return FRONT if target[:1] == [1] else self
@@ -87,13 +87,13 @@ class Place:
         return min(found)[-1] if found else None
 
     def without(self, axes: list[int]) -> Place:
-        """The place after the file's ``axes`` are gone."""
+        """The place after the file's ``axes`` are removed."""
         if self.axis in axes:
             return LEFT_OUT
         return Place(self.axis - sum(axis < self.axis for axis in axes), self.outer, self.inner)
 
     def at(self, axis: int) -> Place:
-        """The same at another axis."""
+        """The same place at another axis."""
         return Place(axis, self.outer, self.inner)
 
 

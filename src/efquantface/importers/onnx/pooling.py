@@ -1,4 +1,4 @@
-"""ONNX convolutions' and pools' windows, and reductions of whole axes."""
+"""Windows of ONNX convolutions and poolings, and reductions of whole axes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _reach(op: Operands, kernel: list[int]) -> list[int]:
 
 
 def zeros_around(op: Operands, source: str, pads: list[int]) -> str:
-    """Zero rows and columns [top, left, bottom, right]."""
+    """Rows and columns of zeros [top, left, bottom, right]."""
     pad = ops.ZeroPad(0, top=pads[0], bottom=pads[2], left=pads[1], right=pads[3])
     return op.add(pad, source, suffix="_pad")
 
@@ -61,7 +61,7 @@ class _Windows:
     pads: list[int]
 
     def counts(self, pads: list[int], ceil: bool) -> list[int]:
-        """Windows along each axis; with ``ceil`` also a last one that begins inside."""
+        """The number of windows along each axis; with ``ceil`` with a last one that begins inside."""
         found = []
         for n, k, s, before, after in zip(
             self.size, self.kernel, self.strides, pads[:2], pads[2:], strict=True
@@ -72,13 +72,13 @@ class _Windows:
         return found
 
     def over(self, pads: list[int]) -> list[int]:
-        """How far the last window of each axis reaches over the padding where it may."""
+        """How far the last window of each axis reaches beyond the padding with ``ceil``."""
         sums = [n + a + b for n, a, b in zip(self.size, pads[:2], pads[2:], strict=True)]
         ends = [(c - 1) * s for c, s in zip(self.counts(pads, True), self.strides, strict=True)]
         return [max(e + k - n, 0) for e, k, n in zip(ends, self.kernel, sums, strict=True)]
 
     def just(self, ceil: bool) -> list[int]:
-        """Padding [top, left, bottom, right] that ends where the last windows do."""
+        """Padding [top, left, bottom, right] that ends where the last windows end."""
         ends = [
             max((count - 1) * s + k - n - before, 0)
             for count, n, k, s, before in zip(
@@ -94,17 +94,17 @@ class _Windows:
 
     @property
     def closed_by_ceiling(self) -> bool:
-        """Whether windows that reach over the edge do what the larger padding there does."""
+        """Whether rounding up gives the same windows as the larger padding at the end."""
         before, after = self.pads[:2], self.pads[2:]
         same = self.counts([*before, *before], True) == self.counts(self.pads, False)
         return same and all(b <= a for b, a in zip(before, after, strict=True))
 
     def shares(self, counted: list[int], zeros: list[int]) -> torch.Tensor:
-        """What part of each window is in or counts as in the map, (H,W).
+        """The share of each window that lies in the map or counts as such, (H,W).
 
         Args:
-            counted: padding whose zeros count.
-            zeros: padding of all kinds.
+            counted: padding [top, left, bottom, right] whose zeros count.
+            zeros: all padding.
         """
         sides = zip(self.size, counted[:2], counted[2:], strict=True)
         ones = torch.ones(1, 1, *(n + a + b for n, a, b in sides))
@@ -120,7 +120,7 @@ def _pool(op: Operands) -> str:
 
 
 def _line_pool(op: Operands) -> str:
-    """Windows along one axis: of (N,C,L), or of (N,C,D,H,W) along D only."""
+    """A pooling along one axis: of (N,C,L), or of (N,C,D,H,W) along D only."""
     shape, count = op.shape(), len(op.attrs["kernel_shape"])
     each = {"kernel_shape": [1] * count, "strides": [1] * count, "dilations": [1] * count}
     given = {name: list(op.attrs.get(name, default)) for name, default in each.items()}
@@ -149,7 +149,7 @@ def _map_pool(op: Operands, source: str) -> str:
     if pads[:2] != pads[2:]:
         if not ceil and windows.closed_by_ceiling:
             ceil, pads = True, pads[:2] * 2
-        else:  # an edge repeated is in the window anyway
+        else:  # a repeated edge adds no new value to its window
             source = repeated_edges(op, source, windows.just(ceil))
             ceil, pads = False, [0] * 4
     pool = ops.MaxPool2d((kernel[0], kernel[1]), strides, (pads[0], pads[1]), ceil_mode=ceil)
@@ -176,7 +176,7 @@ def _average(op: Operands, source: str, windows: _Windows, ceil: bool) -> str:
 
 
 def repeated_edges(op: Operands, source: str, pads: list[int]) -> str:
-    """The first and last rows and columns repeated [top, left, bottom, right] times."""
+    """First and last rows and columns, repeated [top, left, bottom, right] times."""
     for axis, before, after in ((2, pads[0], pads[2]), (3, pads[1], pads[3])):
         if before or after:
             size = op.size(source)[axis]
@@ -240,7 +240,7 @@ def _reduced(op: Operands, source: str, reduction: str) -> str:
 
 
 def _lrn(op: Operands) -> str:
-    """``x / (bias + alpha mean(x^2))^beta``, the mean over neighbouring channels, zeros beyond."""
+    """``x / (bias + alpha mean(x^2))^beta``, with the mean over neighbouring channels (zeros beyond)."""
     source, size = op.activation(), int(op.attrs["size"])
     shape = op.size(source)
     rows = ops.Reshape([1, shape[1], int(np.prod(shape[2:]))])

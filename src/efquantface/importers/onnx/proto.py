@@ -1,4 +1,4 @@
-"""ONNX files as they are parsed: inputs, outputs, constants. Needs onnx and NumPy only."""
+"""Parsed ONNX files: inputs, outputs, constants. Needs onnx and NumPy only."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _QUANTIZED = (
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "QGemm"),
     *("MatMulInteger", "MatMulNBits", "QLinearConv", "QLinearMatMul"),
 )
-LEAST_EMBEDDING = 16  # an output of fewer values is something else: a norm, a quality score
+LEAST_EMBEDDING = 16  # an output with fewer values is a norm or a quality score
 
 
 def load_proto(path: Path) -> onnx.ModelProto:
-    """Parse an ONNX file without running anything.
+    """Parse an ONNX file. Nothing in it is run.
 
     Raises:
-        ModelFileError: the file is missing, empty, truncated, not ONNX, or contradicts itself.
+        ModelFileError: the file is missing, empty, truncated, not ONNX, or inconsistent.
     """
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file")
@@ -44,9 +44,9 @@ def load_proto(path: Path) -> onnx.ModelProto:
 
 
 def _put_in_order(graph: onnx.GraphProto) -> None:
-    """Each node behind those that it reads, as runtimes order them; converters append some at the end.
+    """Put each node behind the nodes that it reads. Some converters append nodes at the end.
 
-    Nodes that stand so already keep their places.
+    A graph in order is not changed.
     """
     maker = {name: at for at, node in enumerate(graph.node) for name in node.output}
     missing = [{maker[n] for n in _read(node) if n in maker} for node in graph.node]
@@ -63,14 +63,14 @@ def _put_in_order(graph: onnx.GraphProto) -> None:
             if not missing[at]:
                 heappush(ready, at)
     if order == sorted(order) or len(order) < len(graph.node):
-        return  # in order, or a circle, which no runtime runs
+        return  # in order, or a cycle, which no runtime runs
     nodes = [graph.node[at].SerializeToString() for at in order]
     del graph.node[:]
     graph.node.extend(onnx.NodeProto.FromString(node) for node in nodes)
 
 
 def _read(node: onnx.NodeProto) -> set[str]:
-    """What a node reads, its branches included."""
+    """Names that a node and its branches read."""
     names = set(node.input)
     for attribute in node.attribute:
         if attribute.HasField("g"):
@@ -80,17 +80,17 @@ def _read(node: onnx.NodeProto) -> set[str]:
 
 
 def quantized_operators(model: onnx.ModelProto) -> list[str]:
-    """Types of the operators that only quantized files have; empty for a float network."""
+    """Types of the file's operators that only quantized files have; empty for a float network."""
     return sorted({n.op_type for n in model.graph.node if n.op_type in _QUANTIZED})
 
 
 def candidates(model: onnx.ModelProto, path: Path) -> list[str]:
-    """Outputs that may be the embedding, by what the file declares; at least one.
+    """Outputs that may be the embedding, as far as the file declares them; at least one.
 
-    Norms and quality scores beside it are left out where their size is declared.
+    Norms and quality scores beside the embedding are left out where their size is declared.
 
     Raises:
-        ModelFileError: no output could be it, or the declared sizes of several allow it.
+        ModelFileError: no output can be the embedding, or several can by their declared sizes.
     """
     outputs = list(model.graph.output)
     if len(outputs) > 1:
@@ -103,7 +103,7 @@ def candidates(model: onnx.ModelProto, path: Path) -> list[str]:
 
 
 def several_outputs(model: onnx.ModelProto, path: Path) -> ModelFileError:
-    """The error of a file whose embedding is not known from several outputs."""
+    """The error of a file in which several outputs could be the embedding."""
     names = [o.name for o in model.graph.output]
     return ModelFileError(
         f"{path}: has outputs {names}; one embedding is expected. Keep one of them: "
@@ -112,9 +112,9 @@ def several_outputs(model: onnx.ModelProto, path: Path) -> ModelFileError:
 
 
 def width(output: onnx.ValueInfoProto) -> int | None:
-    """Values a face that an output declares; 0 where it is a map, None where it does not say.
+    """Values per face that an output declares; 0 where it is a map, None where it does not declare.
 
-    An embedding has one axis that is long, beside the batch: (N, D), (N, D, 1, 1), (N, 1, 1, D), (D,).
+    An embedding has one long axis beside the batch: (N, D), (N, D, 1, 1), (N, 1, 1, D), (D,).
     """
     if not output.type.tensor_type.HasField("shape"):
         return None
@@ -126,22 +126,22 @@ def width(output: onnx.ValueInfoProto) -> int | None:
 
 
 def constants_of(model: onnx.ModelProto) -> dict[str, Array]:
-    """Initializers, half precision as float32: all arithmetic here is float32."""
+    """Initializers by name. Half precision becomes float32, as in all arithmetic here."""
     return {i.name: single(numpy_helper.to_array(i)) for i in model.graph.initializer}
 
 
 def stored_names(model: onnx.ModelProto) -> set[str]:
-    """Names of initializers; old files list them among their inputs."""
+    """Names of initializers. Old files list them among their inputs, too."""
     return {i.name for i in model.graph.initializer}
 
 
 def opset(model: onnx.ModelProto) -> int:
-    """Version of ONNX's own operators, 0 where the file does not say it."""
+    """The version of ONNX's own operators; 0 where the file does not give it."""
     return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
 
 
 def single(value: Any) -> Array:
-    """A value as NumPy, half precision as float32."""
+    """A value as a NumPy array. Half precision becomes float32."""
     array = np.asarray(value)
     half = array.dtype == np.float16 or array.dtype.name == "bfloat16"
     return array.astype(np.float32) if half else array

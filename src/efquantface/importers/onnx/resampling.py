@@ -1,4 +1,4 @@
-"""ONNX operators that pick places anew: padding of all kinds, resizing, flips, depth and space."""
+"""ONNX operators that resample a map: padding of all kinds, resizing, flips, depth to space and back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _pad(op: Operands) -> str:
     mode = op.attrs.get("mode", b"constant")
     if before[0] or after[0]:
         raise NotCanonical("padding of the batch")
-    for axis, (first, last) in enumerate(zip(before, after, strict=True)):  # less than nothing
+    for axis, (first, last) in enumerate(zip(before, after, strict=True)):  # negative padding cuts
         if first < 0 or last < 0:
             stop = shape[axis] - max(-last, 0)
             source = take(op, source, axis, list(range(max(-first, 0), stop)))
@@ -44,7 +44,7 @@ def _pad(op: Operands) -> str:
 def _with_constant(
     op: Operands, source: str, before: list[int], after: list[int], value: float
 ) -> str:
-    """Zeros around; another value by a shift in front and behind."""
+    """Padding with zeros. Another value needs a shift in front and one behind."""
     if not any((*before, *after)):
         return source
     if value:
@@ -65,7 +65,7 @@ def _shift(value: float) -> ops.Shift:
 
 
 def _pads_by_axis(op: Operands) -> list[int]:
-    """Begins of all axes, then their ends; from opset 18 the file may name some axes, in any order."""
+    """Padding at the start of all axes, then at their end. From opset 18 a file may name some axes."""
     given, rank = op.constant(1).reshape(-1).tolist(), len(op.shape())
     axes = op.constant(3, np.arange(rank)).reshape(-1).tolist()
     if len(given) != 2 * len(axes):
@@ -78,7 +78,7 @@ def _pads_by_axis(op: Operands) -> list[int]:
 
 
 def _resize(op: Operands) -> str:
-    """Resizing works on height and width by themselves, and each is a sum of few of the old places."""
+    """A resize, along height and then along width. A new place is a sum of a few old places."""
     source = op.activation()
     for axis in (2, 3):
         source = _along(op, source, axis, _weights(op, op.shape(), axis))
@@ -86,7 +86,7 @@ def _resize(op: Operands) -> str:
 
 
 def _along(op: Operands, source: str, axis: int, weights: Array) -> str:
-    """Places of an axis as sums of its old places; ``weights`` is (new, old)."""
+    """New places of an axis as sums of its old places; ``weights`` is (new, old)."""
     order = np.argsort(weights == 0, axis=1, kind="stable")
     most = int((weights != 0).sum(axis=1).max())
     total = ""
@@ -101,7 +101,7 @@ def _along(op: Operands, source: str, axis: int, weights: Array) -> str:
 
 
 def _weights(op: Operands, shape: tuple[int, ...], axis: int) -> Array:
-    """What the node itself makes of one bright row (column) after the other: (new, old)."""
+    """Weights (new, old) of the node, measured: one row (column) after the other is 1, the rest 0."""
     if len(shape) != 4:
         raise NotCanonical(f"resizing of {shape}")
     old, names = shape[axis], list(op.node.input)
@@ -111,7 +111,7 @@ def _weights(op: Operands, shape: tuple[int, ...], axis: int) -> Array:
     for place, name in enumerate(names[1:], 1):
         value = constants.get(name)
         if value is None or value.size != 4 or (place == 1 and op.opset > 10):
-            continue  # not for all axes, or a region of interest
+            continue  # an input that is not one value per axis, or a region of interest
         if place == 3:
             constants[name] = np.asarray([old, 1, *value[2:]], value.dtype)
         elif (value[:2] != 1).any():

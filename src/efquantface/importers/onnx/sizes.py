@@ -1,7 +1,7 @@
-"""What a file does not declare, measured: height and width, the embedding's length, which output it is.
+"""What a file does not declare, measured: height and width, the embedding's size, which output it is.
 
-Files are run by ONNX Runtime on blank crops. A network that pools its maps takes crops of any size;
-one with a dense layer behind a map takes one, which is found by trying.
+ONNX Runtime runs the file on blank crops. A network that pools its maps takes crops of any size. One
+with a dense layer behind a map takes crops of one size, which is found by trying.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Settled:
     """Height and width of a file's crops.
 
     Attributes:
-        open: neither the file nor the user says them, and any would do.
+        open: neither file nor user gives them, and the file takes any.
         notes: how they were found, in sentences; empty where the file declares them.
     """
 
@@ -43,7 +43,7 @@ class Settled:
 
 
 class Probe:
-    """A file in ONNX Runtime, run on blank crops; it is loaded when it is first asked."""
+    """A file in ONNX Runtime, run on blank crops. It is loaded at the first question."""
 
     def __init__(self, path: Path, model: onnx.ModelProto, image: ImageInput) -> None:
         self.path, self.model, self.image = path, model, image
@@ -65,7 +65,7 @@ class Probe:
         return self._session is not None
 
     def shapes(self, size: Size) -> dict[str, Shape] | None:
-        """Shape of every output for one crop of this height and width; None where it does not run."""
+        """Shapes of outputs by name for one crop of this size; None where the file does not run."""
         if not self.runs:
             return None
         if size not in self._seen:
@@ -74,19 +74,19 @@ class Probe:
             names = [output.name for output in self._session.get_outputs()]
             try:
                 found = run_quietly(self._session, {self.image.name: crop})
-            except Exception:  # onnxruntime raises its own classes, all from one base
+            except Exception:  # ONNX Runtime raises classes of its own
                 self._seen[size] = None
             else:
                 self._seen[size] = {n: np.shape(v) for n, v in zip(names, found, strict=True)}
         return self._seen[size]
 
     def takes(self, size: Size, outputs: list[str]) -> bool:
-        """Whether one of ``outputs`` is an embedding a crop where crops have this size."""
+        """Whether crops of this size give an embedding at one of ``outputs``."""
         found = self.shapes(size)
         return found is not None and any(self.width(name, size) for name in outputs)
 
     def width(self, output: str, size: Size) -> int:
-        """Values a face of an output; 0 where it is no embedding or is not known."""
+        """Values per face of an output; 0 where it is no embedding, or the file does not run."""
         shape = (self.shapes(size) or {}).get(output)
         if shape is None:
             return 0
@@ -100,12 +100,12 @@ class Probe:
 
 
 def settle(probe: Probe, outputs: list[str], wanted: Size | None) -> Settled:
-    """Height and width of a file's crops: declared, wanted, solved for, or open.
+    """Height and width of a file's crops: declared, wanted, found by trying, or open.
 
     Args:
-        probe: of the file.
-        outputs: those that may be the embedding.
-        wanted: as the user says, or as crops are.
+        probe: the file.
+        outputs: names of outputs that may be the embedding.
+        wanted: given by the user, or by crops; None where neither.
 
     Raises:
         ContractError: the file takes crops of another size than wanted.
@@ -152,14 +152,14 @@ def _tried(layout: Any, sides: tuple[int, ...]) -> Iterator[Size]:
 
 
 def _all(layout: Any) -> Iterator[Size]:
-    """Sizes from the usual to the unusual."""
+    """Sizes to try, the usual ones first."""
     yield from _tried(layout, _COMMON)
     yield from ((112, 96), (96, 112), (128, 112), (112, 128), (144, 128), (128, 144), (160, 128))
     yield from _tried(layout, tuple(range(16, _LARGEST + 1, 4)))
 
 
 def _said(size: Size) -> str:
-    """Width first, as crops are named elsewhere."""
+    """A size in words, width first."""
     return f"{size[1]}x{size[0]}"
 
 

@@ -1,4 +1,4 @@
-"""ONNX operators of transformer-like backbones, most of which compute in float: islands."""
+"""ONNX operators of transformer-like backbones. Most stay in float (islands)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from efquantface.importers.onnx.arithmetic import for_one, scaled, with_scale, w
 from efquantface.importers.onnx.axes import take
 from efquantface.importers.onnx.context import Handler, NotCanonical, Operands
 
-_NEVER = -1e4  # added to what no token may look at
+_NEVER = -1e4  # added to scores that a mask excludes
 
 
 def _matmul(op: Operands) -> str:
-    """A product with a constant matrix is a linear layer over the last axis."""
+    """A matrix product. With a constant matrix it is a linear layer over the last axis."""
     if op.is_constant(0):
         return _of_constant(op)
     if not op.is_constant(1):
@@ -27,7 +27,7 @@ def _matmul(op: Operands) -> str:
 
 
 def _of_constant(op: Operands) -> str:
-    """A constant (trained queries) times a value: the constant as a value that hangs on nothing."""
+    """A constant (trained queries) times a value. The constant becomes a value: zeros and a shift."""
     source, value = op.activation(1), op.tensor(0)
     rank = len(op.size(source))
     value = for_one(value, rank)
@@ -41,7 +41,7 @@ def _of_constant(op: Operands) -> str:
 
 
 def _softmax(op: Operands) -> str:
-    """Over one axis; up to opset 12 over all axes from the given one on."""
+    """A softmax over one axis; up to opset 12 over all axes from the given one on."""
     source, shape = op.activation(), op.shape()
     axis = int(op.attrs.get("axis", -1 if op.opset >= 13 else 1)) % len(shape)
     if axis == 0:
@@ -58,7 +58,7 @@ def _softmax(op: Operands) -> str:
 
 
 def _attention(op: Operands) -> str:
-    """``softmax(scale q k^T + mask) v`` of (N,heads,T,D), or of (N,T,heads D) with attributes."""
+    """``softmax(scale q k^T + mask) v`` of (N,heads,T,D), or of (N,T,heads*D) with attributes."""
     if op.attrs.get("softcap", 0.0) or len(op.node.output) > 1 or op.has(4) or op.has(5):
         raise NotCanonical("attention with a cap, a past or several results")
     lines = len(op.shape()) == 3
@@ -90,7 +90,7 @@ def _heads(op: Operands, index: int, count: int) -> str:
 
 
 def _mask(op: Operands, queries: int, keys: int) -> Tensor | None:
-    """What is added to the products of queries and keys."""
+    """The tensor that is added to the products of queries and keys; None without a mask."""
     mask = None
     if op.has(3):
         given = op.constant(3)

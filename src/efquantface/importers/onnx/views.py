@@ -1,7 +1,7 @@
-"""Views of the image: what a file does to crops before its first layer, node by node.
+"""Views of the image: what a file does to crops in front of its first layer, node by node.
 
-A view says which rows and columns of the image stand where (a part, a mirror image), which channels
-are mixed (another order, grey), and what each is multiplied by and added.
+A view has rows and columns of the image (a part, a mirror image), mixed channels (another order, grey),
+and a factor and an offset per channel.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class View:
 
     Attributes:
         base: the node.
-        mix: (C,B) shares of the node's B channels in each of the view's.
-        rows, columns: of the node's that the view has, in its order.
+        mix: (C,B) shares of the node's B channels in each of the view's C channels.
+        rows, columns: indices of the node's rows and columns, in the view's order.
         factor, offset: (C,) of the view's channels.
-        flat: the axis of channels, which are one, is left out.
+        flat: the view has one channel and no axis of channels.
     """
 
     base: str
@@ -41,7 +41,7 @@ class View:
 
 
 def whole(context: Context, base: str) -> View:
-    """All of a node's image."""
+    """The view that is a node's whole image."""
     _, channels, height, width = context.examples[base].shape
     return View(
         base,
@@ -54,7 +54,7 @@ def whole(context: Context, base: str) -> View:
 
 
 def grey(context: Context, base: str, weights: tuple[float, ...]) -> View:
-    """One channel of a node's three."""
+    """A view with one channel, mixed from a node's three by ``weights``."""
     mix = np.asarray(weights, np.float64).reshape(1, -1)
     view = whole(context, base)
     return replace(view, mix=mix / mix.sum(), factor=np.ones(1), offset=np.zeros(1))
@@ -84,12 +84,12 @@ def _gather(op: Operands, view: View) -> View:
 
 
 def _at(which: slice | Index) -> Callable[[Any], Any]:
-    """Picks entries of an array."""
+    """A function that picks entries of an array."""
     return lambda values: values[which]
 
 
 def _picked(view: View, axis: int, pick: Callable[[Any], Any]) -> View:
-    """Entries of an axis."""
+    """The view with some entries of an axis."""
     axis %= 4
     if view.flat:
         raise NotCanonical("a part of a single channel")
@@ -128,7 +128,7 @@ def _unsqueeze(op: Operands, view: View) -> View:
 
 
 def concat(op: Operands, views: list[View]) -> View:
-    """Channels of one image side by side."""
+    """Views of one image, concatenated along the channels."""
     first = views[0]
     if int(op.attrs["axis"]) % 4 != 1 or not _of_one_image(views):
         raise NotCanonical("parts of different images")
@@ -141,7 +141,7 @@ def concat(op: Operands, views: list[View]) -> View:
 
 
 def _of_one_image(views: list[View]) -> bool:
-    """Whether views are of the same pixels, whatever their channels."""
+    """Whether views have the same pixels; their channels may differ."""
     first = views[0]
     return all(
         v.base == first.base
@@ -160,7 +160,7 @@ def _arithmetic(op: Operands, view: View) -> View:
     channels = len(view.mix)
     full = value.reshape((1,) * (4 - value.ndim) + value.shape)
     if full.size not in (1, full.shape[1]) or full.shape[1] not in (1, channels):
-        raise NotCanonical("not a value a channel")
+        raise NotCanonical("a constant that is not one value per channel")
     c, kind = np.broadcast_to(full.reshape(-1), channels), op.node.op_type
     if kind == "Add":
         return replace(view, offset=view.offset + c)
@@ -181,7 +181,7 @@ def _batch_norm(op: Operands, view: View) -> View:
 
 
 def _tile(op: Operands, view: View) -> View:
-    """One channel as several, or all channels again."""
+    """Channels repeated."""
     repeats = op.constant(1).reshape(-1).tolist()
     if view.flat or [*repeats[:1], *repeats[2:]] != [1, 1, 1]:
         raise NotCanonical("more than channels")
@@ -189,7 +189,7 @@ def _tile(op: Operands, view: View) -> View:
 
 
 def _expand(op: Operands, view: View) -> View:
-    """One channel as several."""
+    """One channel repeated."""
     own = (1, len(view.mix), len(view.rows), len(view.columns))
     spread = np.broadcast_shapes(own, tuple(op.constant(1).reshape(-1).tolist()))
     if view.flat or spread[2:] != own[2:] or spread[0] != 1 or len(spread) != 4:
@@ -198,7 +198,7 @@ def _expand(op: Operands, view: View) -> View:
 
 
 def _reduce(op: Operands, view: View) -> View:
-    """The sum or mean of all channels: grey."""
+    """The sum or mean of all channels (grey)."""
     axes = op.attrs.get("axes") or op.constant(1).reshape(-1).tolist()
     if view.flat or [int(a) % 4 for a in axes] != [1]:
         raise NotCanonical("more than channels")
@@ -218,7 +218,7 @@ def together(op: Operands, first: View, second: View) -> View:
 
 
 def _mixed(view: View, mix: Float64, offset: Float64) -> View:
-    """Other shares of the same pixels, which sum to one but for a factor."""
+    """The view with another mix, scaled so that shares sum to one; the scale goes into the factor."""
     factor = mix.sum(axis=1)
     if (factor == 0).any():
         raise NotCanonical("differences of channels")
@@ -245,5 +245,5 @@ ON_VIEWS: dict[str, Callable[[Operands, View], View | list[View]]] = {
 
 
 def is_range(index: Index) -> bool:
-    """Whether entries follow each other."""
+    """Whether indices are consecutive."""
     return bool((np.diff(index) == 1).all())

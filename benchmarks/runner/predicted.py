@@ -1,0 +1,82 @@
+"""What training left of the distance to the teacher: the shares that a target is predicted with."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from efquantface.errors import RecipeError
+from efquantface.quantize.scheme import Bits
+
+from .rows import Row, read
+
+SUITES = ("bits", "pruning", "networks", "synthetic")
+
+
+@dataclass(frozen=True)
+class Share:
+    """Of the held-out ``1 - cosine`` before training, what is left after it.
+
+    Attributes:
+        pruned: channels were removed; otherwise weights were rounded, and activations have 8 bits.
+        mean: geometric, over rows.
+        spread: factor of one standard deviation.
+    """
+
+    pruned: bool
+    epochs: int
+    rows: int
+    mean: float
+    spread: float
+
+
+def shares(rows: Iterable[Row] | None = None) -> list[Share]:
+    """By kind and epochs, most rows first."""
+    found = [row for suite in SUITES for row in read(suite)] if rows is None else rows
+    kinds: dict[tuple[bool, int], list[float]] = defaultdict(list)
+    for row in found:
+        share = _share(row)
+        if share is not None:
+            kinds[_pruned(row), row["epochs"]].append(math.log(share))
+    made = []
+    for (pruned, epochs), logs in kinds.items():
+        mean = sum(logs) / len(logs)
+        deviation = math.sqrt(sum((log - mean) ** 2 for log in logs) / len(logs))
+        made.append(Share(pruned, epochs, len(logs), math.exp(mean), math.exp(deviation)))
+    return sorted(made, key=lambda share: -share.rows)
+
+
+def as_text(found: Iterable[Share]) -> str:
+    """A table."""
+    lines = ["| | epochs | rows | share left | one deviation |", "|---|---|---|---|---|"]
+    for one in found:
+        kind = "channels removed" if one.pruned else "weights rounded"
+        lines.append(
+            f"| {kind} | {one.epochs} | {one.rows} | {one.mean:.2f} | times {one.spread:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _pruned(row: Row) -> bool:
+    before, after = row.get("macs") or (1, 1)
+    return bool(after < 0.999 * before)
+
+
+def _share(row: Row) -> float | None:
+    """None where nothing was trained, or something else was done than ``--target`` tries."""
+    before, after = row.get("held_out") or (None, None)
+    if not before or not after or not row.get("epochs") or "magnitude" in row["name"]:
+        return None
+    if not _pruned(row) and not _wide(row["name"]):
+        return None
+    return float(after / before)
+
+
+def _wide(name: str) -> bool:
+    """Whether activations have 8 bits."""
+    try:
+        return Bits.parse(name.split()[0].rstrip(",")).activation == 8
+    except RecipeError:
+        return False

@@ -1,0 +1,182 @@
+"""Chooses for the user: every way of compressing is tried without training, and one is taken.
+
+Nothing but 256 crops has been seen by an untrained student, so all other faces can tell what it loses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from efquantface.console import Console
+from efquantface.data.faces import cap
+from efquantface.distill.bank import TeacherBank
+from efquantface.embedding.embedder import Embedder
+from efquantface.errors import RecipeError, TargetError
+from efquantface.export.onnx_writer import to_onnx
+from efquantface.files import write_text
+from efquantface.graph.model import FaceModel
+from efquantface.pipeline import estimate
+from efquantface.pipeline.clock import Clock, Timings
+from efquantface.pipeline.inputs import Inputs
+from efquantface.pipeline.run_dir import Run
+from efquantface.pipeline.start import calibration_batches, calibration_index, make_start
+from efquantface.prune.prune import prune, scores_of
+from efquantface.quantize.scheme import Bits
+from efquantface.recipe import PRUNED_EPOCHS, Recipe
+from efquantface.runtime.sessions import onnxruntime_session, run_onnxruntime
+from efquantface.target.choice import Choice
+from efquantface.target.front import WAYS, Candidate, Way, choose
+from efquantface.target.goal import Target
+from efquantface.target.predict import distance, lost, nearer, strictest_far, trained
+
+_FACES = 4_000  # eight million pairs
+
+
+def with_choice(run: Run, inputs: Inputs, bank: TeacherBank) -> tuple[Run, Choice | None]:
+    """The run with the recipe that meets its target; as it is where there is none.
+
+    A resumed run keeps its choice, for times differ from one measurement to the next.
+
+    Raises:
+        TargetError: no way meets the target, or the faces cannot tell.
+    """
+    recipe, console = run.recipe, run.console
+    if recipe.target is None:
+        return run, None
+    with console.stage(estimate.CHOOSING):
+        choice = _kept(run) if run.resume else None
+        if choice is None:
+            choice = _try_all(run, inputs, bank, Target.parse(recipe.target))
+            write_text(run.directory.choice, json.dumps(choice.as_dict(), indent=2) + "\n")
+        for line in choice.lines():
+            console.log(line)
+        chosen = _settled(recipe, choice.chosen.way)
+        console.log(
+            f"chosen for {Target.parse(recipe.target).describe()}: {choice.chosen.way.name}"
+        )
+    run.directory.pin(chosen)
+    names = estimate.stages(chosen)
+    console.stages.names = (*names[:2], estimate.CHOOSING, *names[2:])
+    return dataclasses.replace(run, recipe=chosen), choice
+
+
+def _kept(run: Run) -> Choice | None:
+    try:
+        found = Choice.read(run.directory.choice.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if found.target == run.recipe.target else None
+
+
+def _settled(recipe: Recipe, way: Way) -> Recipe:
+    """The recipe with a way's settings in the place of the target."""
+    training = recipe.training
+    if way.prune is not None and "epochs" not in training.model_fields_set:
+        training = training.model_copy(update={"epochs": PRUNED_EPOCHS})
+    settings = dataclasses.asdict(way)
+    return recipe.model_copy(update={**settings, "target": None, "training": training})
+
+
+def _try_all(run: Run, inputs: Inputs, bank: TeacherBank, target: Target) -> Choice:
+    recipe, model = run.recipe, inputs.teacher.model
+    faces = _Faces.of(run, inputs, bank)
+    far = target.far or strictest_far(faces.identities)
+    lost(faces.teacher, faces.teacher, faces.identities, far)  # do they support it
+    batches = calibration_batches(
+        model, inputs.faces, inputs.train, recipe.seed, recipe.calibration_images
+    )
+    clock = Clock(recipe.scheme, Timings(run.directory.timings))
+    tried = []
+    with run.console.bar("trying ways of compressing") as advance:
+        for done, (way, network) in enumerate(_networks(run, model, batches), 1):
+            if network is not None:
+                tried.append(_tried(run, way, network, batches, faces, clock, far))
+            advance(done, len(WAYS))
+    best = choose(tried, target)
+    return Choice(str(recipe.target), far, tried, best, len(faces.identities))
+
+
+@dataclass(frozen=True)
+class _Faces:
+    """Crops (N,H,W,3), the teacher's embeddings (N,D) and identities (N,)."""
+
+    images: Any
+    teacher: npt.NDArray[np.float32]
+    identities: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, run: Run, inputs: Inputs, bank: TeacherBank) -> _Faces:
+        if not inputs.faces.has_identities:
+            raise TargetError(
+                f"target {run.recipe.target}: losses are predicted by who is who; give faces with a "
+                "subfolder an identity, or choose bits yourself"
+            )
+        recipe = run.recipe
+        seen = calibration_index(inputs.train, recipe.seed, recipe.calibration_images)
+        unseen = np.setdiff1d(np.concatenate([inputs.train, inputs.held]), seen)
+        index = unseen[cap(inputs.faces.identities[unseen], _FACES, recipe.seed)]
+        return cls(
+            inputs.faces.images[index],
+            np.asarray(bank.plain[index]),
+            inputs.faces.identities[index],
+        )
+
+
+def _networks(
+    run: Run, model: FaceModel, batches: list[Tensor]
+) -> Iterable[tuple[Way, FaceModel | None]]:
+    """Every way, and its float network; None where so much cannot be pruned."""
+    recipe = run.recipe
+    made: dict[float, FaceModel | None] = {}
+    scores = None
+    for way in WAYS:
+        share = way.prune
+        if share is None:
+            yield way, model
+            continue
+        if share not in made:
+            try:
+                if scores is None:
+                    scores = scores_of(model, batches, recipe.importance, seed=recipe.seed)
+                found = prune(
+                    model, batches, share, importance=recipe.importance,
+                    round_to=recipe.channels_round_to, seed=recipe.seed, scores=scores,
+                )  # fmt: skip
+                made[share] = found.model
+            except RecipeError as error:
+                run.console.log(f"{share:.0%} pruned: left out ({error})")
+                made[share] = None
+        yield way, made[share]
+
+
+def _tried(
+    run: Run,
+    way: Way,
+    network: FaceModel,
+    batches: list[Tensor],
+    faces: _Faces,
+    clock: Clock,
+    far: float,
+) -> Candidate:
+    recipe = _settled(run.recipe, way)
+    scheme = dataclasses.replace(recipe.scheme, bits=Bits.parse(way.bits))
+    start = make_start(
+        network, batches, scheme, way.budget, recipe.seed, Console(True), rebuild=True
+    )
+    file = to_onnx(start.student).SerializeToString()
+    session = onnxruntime_session(file, run.threads, "cpu")
+    contract = start.student.contract
+    embedder = Embedder(contract, way.name, "onnxruntime", run_onnxruntime(session))
+    rows = embedder.embed(faces.images)
+    before = distance(faces.teacher, rows)
+    after = trained(before, recipe.training.epochs, way.prune is not None)
+    loss = lost(faces.teacher, nearer(faces.teacher, rows, after), faces.identities, far)
+    return Candidate(way, len(file), clock(network), before, after, loss)

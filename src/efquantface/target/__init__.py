@@ -1,0 +1,1 @@
+"""A wanted accuracy, size or time, and which way of compressing meets it."""

@@ -71,7 +71,7 @@ def data(network: nn.Module, contract: FaceContract) -> TrainData:
 def test_training_brings_the_student_closer(
     tmp_path: Path, student: FaceModel, data: TrainData
 ) -> None:
-    settings = TrainSettings(epochs=6, batch_size=8, settle=False)
+    settings = TrainSettings(epochs=6, batch_size=8)
     history = fine_tune(student, data, settings, tmp_path / "s.pt")
     losses = [loss for _, loss in history.held_out]
     assert min(losses) < 0.9 * losses[0]
@@ -82,7 +82,8 @@ def test_training_brings_the_student_closer(
 def test_settled_weights_come_closer_too(
     tmp_path: Path, student: FaceModel, data: TrainData
 ) -> None:
-    history = fine_tune(student, data, TrainSettings(epochs=6, batch_size=8), tmp_path / "s.pt")
+    settings = TrainSettings(epochs=6, batch_size=8, settle=True)
+    history = fine_tune(student, data, settings, tmp_path / "s.pt")
     losses = [loss for _, loss in history.held_out]
     assert history.best_step == history.held_out[-1][0]
     assert losses[-1] < 0.9 * losses[0]
@@ -220,7 +221,7 @@ def test_a_batch_in_microbatches_trains_alike(
     for memory_gb in (1e-6, 1e3):
         said: list[str] = []
         settings = TrainSettings(
-            epochs=1, batch_size=12, lr=1e-3, metric=metric, memory_gb=memory_gb, settle=False
+            epochs=1, batch_size=12, lr=1e-3, metric=metric, memory_gb=memory_gb
         )
         copied = copy.deepcopy(student)
         fine_tune(copied, data, settings, tmp_path / f"{memory_gb}.pt", say=said.append)
@@ -274,7 +275,7 @@ def test_freed_memory_is_seen() -> None:
 def test_weights_settle_and_a_resumed_run_ends_with_the_same(
     tmp_path: Path, student: FaceModel, data: TrainData
 ) -> None:
-    settings = TrainSettings(epochs=4, batch_size=8)
+    settings = TrainSettings(epochs=4, batch_size=8, settle=True)
     again = copy.deepcopy(student)
     said: list[str] = []
     history = fine_tune(student, data, settings, tmp_path / "a.pt", say=said.append)
@@ -299,7 +300,7 @@ def test_without_settling_every_look_is_a_candidate(
     tmp_path: Path, student: FaceModel, data: TrainData
 ) -> None:
     said: list[str] = []
-    settings = TrainSettings(epochs=3, batch_size=8, settle=False)
+    settings = TrainSettings(epochs=3, batch_size=8)  # too few steps to settle
     history = fine_tune(student, data, settings, tmp_path / "a.pt", say=said.append)
     assert not any("partly in float" in line for line in said)
     losses = dict(history.held_out)

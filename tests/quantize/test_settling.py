@@ -13,7 +13,7 @@ from efquantface.importers.load import load_model
 from efquantface.quantize.layers import QuantConv2d
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.scheme import Bits, Scheme
-from efquantface.quantize.settling import Settling, share_at
+from efquantface.quantize.settling import Settling, share_at, suits
 
 
 def _layer() -> QuantConv2d:
@@ -107,3 +107,13 @@ def test_training_begins_with_the_teachers_weights() -> None:
     torch.testing.assert_close(student[0].weight, teacher[0].weight)
     Settling(other, nn.Sequential(nn.Conv2d(4, 7, 3)))  # of another shape: none of its own
     torch.testing.assert_close(other[0].weight, _layer().weight)
+
+
+def test_long_trainings_of_wide_activations_settle(
+    network: nn.Module, contract: FaceContract
+) -> None:
+    model = load_model(network, contract=contract)
+    wide, few = (quantize(model, Scheme.parse(bits)).graph for bits in ("w4a8", "w4a4"))
+    assert suits(wide, 1000)
+    assert not suits(wide, 999)
+    assert not suits(few, 5000)

@@ -77,11 +77,11 @@ class TrainSettings(BaseModel):
         "until the end",
         json_schema_extra=_TUNING,
     )
-    settle: bool = Field(
-        True,
-        description="weights of 6 bits and fewer settle on their codes one after the other; otherwise "
-        "all are rounded in every step",
-        json_schema_extra=_TUNING,
+    settle: bool | None = Field(
+        None,
+        description="weights of 4 bits settle on their codes one after the other; otherwise all are "
+        "rounded in every step",
+        json_schema_extra={**_TUNING, "shown": "w4a8 in trainings of a thousand steps and more"},
     )
     memory_gb: float = Field(
         8.0,

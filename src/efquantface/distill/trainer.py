@@ -31,7 +31,7 @@ from efquantface.errors import TrainingError
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.fused import fused
 from efquantface.quantize.placement import refresh_biases
-from efquantface.quantize.settling import Settling
+from efquantface.quantize.settling import Settling, suits
 
 _SAVE_EVERY = 60.0  # seconds between checkpoints inside an epoch
 _OTHER_LOSSES_RATE = 4e-4
@@ -57,8 +57,8 @@ def fine_tune(
     The untrained start is among the candidates, except where no distillation is asked for: then the
     last weights are kept. The order of images and mirrors depends on seed and epoch only, so a
     resumed run ends with the same weights as an unbroken one. ``teacher`` is the float network that
-    the student was quantized from; weights that settle begin with its own, and ``layer_weight`` needs it. ``progress`` is called with step,
-    steps and loss, ``validated`` with step and held-out loss.
+    the student was quantized from: weights that settle begin with its own, and ``layer_weight`` needs
+    it. ``progress`` is called with step, steps and loss, ``validated`` with step and held-out loss.
 
     Of several processes (``ranks``) each gives the same student, data and settings, and takes its share
     of every batch; the first one keeps the state and ends with the best weights. The order of images,
@@ -141,7 +141,7 @@ class _Trainer:
         )
         if state is None:
             self.held.look(self.bare, self.microbatches, self.step)
-        if self.settings.settle and (0 if state is None else int(state["step"])) < self.total:
+        if self._settles(0 if state is None else int(state["step"])):
             self.settling = Settling(graph, self.teacher)
         if state is not None:
             self._take(state, optimizer)
@@ -186,6 +186,12 @@ class _Trainer:
                 self._save(optimizer, began)
                 self.say(f"stopped at step {self.step} of {self.total}; go on with --resume")
             raise
+
+    def _settles(self, step: int) -> bool:
+        """Whether weights settle on their codes in what is left of the training."""
+        told = self.settings.settle
+        wanted = suits(self.student.graph, self.total) if told is None else told
+        return wanted and step < self.total
 
     def _microbatches(self, state: dict[str, Any] | None) -> Microbatches:
         """As many in every process; the same again, or sums would round differently."""

@@ -255,5 +255,5 @@ def take_part(run: Run, inputs: Inputs) -> NoReturn:
 def _shared_start(run: Run, make: Callable[[], Start]) -> Start:
     recipe = run.recipe
     training = recipe.training
-    wanted = training.epochs > 0 and (training.settle or training.layer_weight > 0)
+    wanted = training.epochs > 0 and (training.settle is not False or training.layer_weight > 0)
     return shared_start(run.ranks, make, quantizes=recipe.quantizes, teacher=wanted)

@@ -61,5 +61,5 @@ def test_check_and_exclude_as_verbs(
         quiet=True,
     )  # fmt: skip
     log = done.run.log.read_text()
-    assert "left out 1 of 2 images" in log
+    assert "left out 1 of the 2 images" in log
     assert "faces: 48 images" in log

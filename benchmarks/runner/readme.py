@@ -63,7 +63,11 @@ def _note(shown: list[Group]) -> str:
     return (
         f"Losses are means over seeds, of all {pairs:.1f} million pairs of LFW. Speed is of one "
         f"face on one thread in ONNX Runtime, against the teacher's *best* float form.{slower}"
-        + (f" {some} rows are of another recipe than today's default." if old else "")
+        + (
+            f" {some} rows are of another recipe than today's default, or of one not recorded."
+            if old
+            else ""
+        )
         + " Commands, dates and machines: [results](docs/results.md)."
     )
 

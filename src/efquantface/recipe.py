@@ -160,7 +160,7 @@ class Recipe(BaseModel):
     )
     timings: str | None = Field(
         None,
-        description="timings.json of another run: choose by its times instead of measuring",
+        description="timings.json of another run: with its times the choice is the same on any machine",
         json_schema_extra=_PRUNING,
     )
     round_to: int | None = Field(

@@ -45,8 +45,8 @@ class Batches:
             images = len(self.data.plain)
             if images > _LARGEST:
                 raise TrainingError(
-                    f"{images:,} images without identities: too many to look for the same people in, "
-                    "as a metric loss does; give images with identities, or --metric none"
+                    f"{images:,} images without identities are too many for a metric loss, which "
+                    "then compares all of them; give images with identities, or --metric none"
                 )
             self._pseudo = pseudo_identities(self.data.plain[np.arange(images)])
             self.say(

@@ -1,8 +1,8 @@
-"""One description of a run: the YAML file, the command line's flags and the API's keywords alike.
+"""The recipe: one description of a run for the YAML file, the command line and Python.
 
-A setting is declared once, as a field: its name, type and limits, its help (``description``), and in
-``json_schema_extra`` the ``group`` of its flag (none: those that matter first), a ``flag`` of another
-name, and the default as it is ``shown``. The command line is made from these.
+A setting is declared once, as a field with name, type, limits and help (``description``). Its
+``json_schema_extra`` holds the ``group`` of its flag (none for the most important ones), a ``flag`` of
+another name, and the default as it is ``shown``. The command line is made from these fields.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from efquantface.target.goal import Target
 from efquantface.text import plain
 
 FLOAT = "float"  # bits of a student that is pruned only
-PRUNED_EPOCHS = 12  # a pruned network starts far from its teacher, and still gains in the twelfth
-FLAGS = "command line"  # where settings came from, as errors name it: then by their flags
+PRUNED_EPOCHS = 12  # a pruned network starts far from its teacher, and gains up to the twelfth
+FLAGS = "command line"  # source of settings; errors then name flags instead of fields
 
 _BITS: dict[str, JsonValue] = {"group": "Bits"}
 _PRUNING: dict[str, JsonValue] = {"group": "Pruning"}
@@ -56,7 +56,7 @@ def _flag(name: str) -> str:
 
 
 class Recipe(BaseModel):
-    """Everything that decides what a run does. Validated here and nowhere else."""
+    """All settings of a run. They are validated here only."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -71,7 +71,7 @@ class Recipe(BaseModel):
     bits: str = Field(
         "w8a8",
         description="bits of weights and activations: w8a8 (fastest, closest), w6a8 or w4a8 (smaller "
-        "files, as fast). Fewer activation bits (w6a6, w4a4) make nothing smaller or faster in ONNX "
+        "files, as fast). Fewer activation bits (w6a6, w4a4) make no file smaller or faster in ONNX "
         "Runtime or OpenVINO; they are for NPUs and for comparison with papers. 4, int4 or 4bit "
         "alone means w4a8. float: pruned only",
         json_schema_extra={"shown": "w8a8, and float where only --prune is given"},
@@ -89,10 +89,10 @@ class Recipe(BaseModel):
     )
     target: str | None = Field(
         None,
-        description="what is asked of the student: 'TAR@1e-4 -0.3' (at most 0.3 points less TAR at that "
+        description="goal for the student: 'TAR@1e-4 -0.3' (at most 0.3 points less TAR at that "
         "FAR), a file size (600KB, 60%) or a time (2.5ms). Ways of compressing are tried without "
-        "training, what training gives is predicted, and the one that fits is trained; instead of "
-        "bits, prune and budget",
+        "training, the loss after training is predicted, and the best that meets the target is "
+        "trained; instead of bits, prune and budget",
     )
     preprocess: str | None = Field(
         None,
@@ -109,8 +109,8 @@ class Recipe(BaseModel):
         None,
         ge=1,
         le=4096,
-        description="processes that train together, each on a device of its own; torchrun starts them, "
-        "on several machines, too, and without it they are started here",
+        description="processes that train together, each on its own device. torchrun starts them, also "
+        "on several machines; without torchrun they are started here",
         json_schema_extra={"shown": "1, or as many as torchrun started"},
     )
 
@@ -130,14 +130,14 @@ class Recipe(BaseModel):
     )
     full_range: bool = Field(
         False,
-        description="8-bit weights use all codes, for fleets that are known to have VNNI: the file is "
-        "wrong on x86 processors without it",
+        description="8-bit weights use all codes. Only for fleets that are known to have VNNI: the file "
+        "is wrong on x86 processors without VNNI",
         json_schema_extra=_BITS,
     )
     rounding: Literal["auto", "reconstruct", "nearest"] = Field(
         "auto",
         description="reconstruct: each layer's weights are fitted and rounded against the teacher's "
-        "outputs; nearest: every weight to its nearest code; auto: the former, unless the student "
+        "outputs; nearest: every weight gets its nearest code; auto: reconstruct, unless the student "
         "is trained with activations below 8 bits",
         json_schema_extra=_BITS,
     )
@@ -147,28 +147,28 @@ class Recipe(BaseModel):
 
     importance: Literal["taylor", "magnitude"] = Field(
         "taylor",
-        description="which channels go: taylor (by what the embedding loses) or magnitude (by their "
-        "weights alone)",
+        description="importance of channels: taylor (by what the embedding loses) or magnitude (by the "
+        "channels' weights only)",
         json_schema_extra=_PRUNING,
     )
     prune_by: Literal["auto", "macs", "time"] = Field(
         "auto",
-        description="what goes, by the loss for each multiply-accumulate (macs: channels, the same on "
-        "every machine), or for each ms measured on this machine (time: channels and whole residual "
-        "blocks); auto: macs for a share, time for a time",
+        description="what is removed: channels with the least loss for each multiply-accumulate (macs, "
+        "the same on every machine), or channels and residual blocks with the least loss for each ms "
+        "measured on this machine (time); auto: macs for a share, time for a time",
         json_schema_extra=_PRUNING,
     )
     timings: str | None = Field(
         None,
-        description="timings.json of another run, to choose by time as that run did, on any machine",
+        description="timings.json of another run: with its times the choice is the same on any machine",
         json_schema_extra=_PRUNING,
     )
     round_to: int | None = Field(
         None,
         ge=1,
         le=64,
-        description="channels left are a multiple of it, as kernels like",
-        json_schema_extra={**_PRUNING, "shown": "8, and 16 where time decides"},
+        description="channels left are a multiple of it; kernels are faster then",
+        json_schema_extra={**_PRUNING, "shown": "16, and 8 for a float student"},
     )
 
     max_images: int = Field(
@@ -180,8 +180,8 @@ class Recipe(BaseModel):
     faces_gb: float = Field(
         4.0,
         ge=0,
-        description="crops are held in memory up to so many GB; more of them stay in their files, "
-        "and are decoded a batch at a time",
+        description="crops of up to this many GB are held in memory; larger sets stay in their files, "
+        "and are decoded batch by batch",
         json_schema_extra=_FACES,
     )
     hold_out: float = Field(
@@ -195,7 +195,7 @@ class Recipe(BaseModel):
     resize: bool = Field(False, description="scale crops of another size", json_schema_extra=_FACES)
     follow_links: bool = Field(
         False,
-        description="take items of a list file that are links out of their folder",
+        description="take items of a list file that are links to files outside their folder",
         json_schema_extra=_FACES,
     )
     check_alignment: bool = Field(
@@ -205,7 +205,7 @@ class Recipe(BaseModel):
     )
     anyway: bool = Field(
         False,
-        description="go on where a check of the teacher fails",
+        description="go on if a check of the teacher fails",
         json_schema_extra=_FACES,
     )
     cache: bool = Field(
@@ -232,7 +232,7 @@ class Recipe(BaseModel):
         description="threads of a process",
         json_schema_extra={**_RUN, "shown": "all cores"},
     )
-    seed: int = Field(0, ge=0, description="of everything random", json_schema_extra=_RUN)
+    seed: int = Field(0, ge=0, description="of all random choices", json_schema_extra=_RUN)
 
     @field_validator("bits", mode="before")
     @classmethod
@@ -298,19 +298,22 @@ class Recipe(BaseModel):
             given.insert(0, "bits")
         if given:
             raise ValueError(
-                f"target {self.target}: chooses itself, leave out {', '.join(given)}"
+                f"target {self.target}: a target chooses these itself, leave out {', '.join(given)}"
                 + (" (train pinned.yaml on several devices)" if "devices" in given else "")
             )
         return self
 
     @classmethod
     def create(cls, values: dict[str, Any], where: str = "recipe") -> Recipe:
-        """Validate values (None means: the default, which for ``bits`` and ``epochs`` knows ``prune``).
+        """Make a recipe of ``values``.
 
-        ``where`` they come from stands in front of errors.
+        Args:
+            values: by field; None means the default. With ``prune`` the defaults of ``bits`` and
+                ``epochs`` are others.
+            where: the source of the values, with which errors start.
 
         Raises:
-            RecipeError: naming every field that is wrong, and its value.
+            RecipeError: a value is wrong; the message names each wrong field and its value.
         """
         try:
             given = nested(values)
@@ -325,15 +328,19 @@ class Recipe(BaseModel):
             if where == FLAGS:
                 raise RecipeError("; ".join(sentences(error, cls, _flag))) from None
             raise RecipeError(f"{where}: " + "; ".join(sentences(error, cls))) from None
-        except UnicodeEncodeError as error:  # half of a character, as "\\ud800" spells it
+        except UnicodeEncodeError as error:  # half a surrogate pair, such as "\\ud800"
             raise RecipeError(f"{where}: {plain(str(error))}") from None
 
     @classmethod
     def read(cls, path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
-        """Read a YAML recipe; ``overrides`` that are not None win over the file.
+        """Read a YAML recipe.
+
+        Args:
+            path: of the file.
+            overrides: values by field; those that are not None replace the file's.
 
         Raises:
-            RecipeError: the file is missing, not YAML, or holds wrong values.
+            RecipeError: the file is missing, is not YAML, or holds wrong values.
         """
         try:
             values = parse_yaml(path.read_text(encoding="utf-8"))
@@ -352,16 +359,16 @@ class Recipe(BaseModel):
         return cls.create({**base, **given}, str(path))
 
     def to_yaml(self) -> str:
-        """The recipe with every default written out."""
+        """The recipe as YAML, with every default written out."""
         values = self.model_dump(mode="json")
         return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
     @property
     def channels_round_to(self) -> int:
-        """What channels are a multiple of: integer kernels are as slow at 24 of them as at 32."""
+        """Channels left are a multiple of this. Integer kernels are as slow at 24 channels as at 32."""
         if self.round_to is not None:
             return self.round_to
-        return 16 if self.prunes_by_time else 8
+        return 16 if self.quantizes or self.prunes_by_time else 8
 
     @property
     def prunes_by_time(self) -> bool:
@@ -372,7 +379,7 @@ class Recipe(BaseModel):
 
     @property
     def prune_goal(self) -> PruneGoal | None:
-        """What pruning is asked for."""
+        """The goal of pruning; None without pruning."""
         return None if self.prune is None else PruneGoal.parse(self.prune)
 
     @property
@@ -382,12 +389,12 @@ class Recipe(BaseModel):
 
     @property
     def crop_size(self) -> tuple[int, int] | None:
-        """Height and width of crops, where they are told."""
+        """Height and width of crops; None if the recipe does not say them."""
         return None if self.size is None else parse_size(self.size)
 
     @property
     def scheme(self) -> Scheme:
-        """The bits as a scheme."""
+        """The bits as a scheme; the recipe must not be ``float``."""
         return Scheme(
             Bits.parse(self.bits),
             tuple((pattern, Bits.parse(bits)) for pattern, bits in self.layers.items()),
@@ -398,10 +405,10 @@ class Recipe(BaseModel):
 
     @property
     def reconstructs(self) -> bool:
-        """Whether weights are rounded against the teacher.
+        """Whether weights are reconstructed against the teacher.
 
-        A network that is not trained any further gains by it at any bits. With low-bit activations it
-        fits weights to inputs that training is about to mend, and training ends worse than from the
+        Without training, reconstruction helps at all bits. With activations below 8 bits it fits
+        weights to inputs whose errors training will correct. Training then ends worse than from the
         nearest codes (docs/experiments/2026-11-27-rounding-before-training.md).
         """
         if not self.quantizes:

@@ -116,7 +116,7 @@ def test_same_times_same_network(
 def test_goals_out_of_reach(model: FaceModel, batches: list[torch.Tensor]) -> None:
     with pytest.raises(RecipeError, match="already"):
         prune_by_time(model, batches, PruneGoal(ms=1e4), by_products)
-    with pytest.raises(RecipeError, match=r"1e-05ms: pruning got from"):
+    with pytest.raises(RecipeError, match=r"1e-05ms: pruning reached"):
         prune_by_time(model, batches, PruneGoal(ms=1e-5), by_products, round_to=4)
 
 

@@ -48,7 +48,7 @@ def test_least_share_that_meets_the_goal(model: FaceModel, batches: list[torch.T
 def test_goal_out_of_reach_says_how_far_it_got(
     model: FaceModel, batches: list[torch.Tensor]
 ) -> None:
-    with pytest.raises(RecipeError, match=r"2\.1ms: pruning got from .* to .* ms .* floor"):
+    with pytest.raises(RecipeError, match=r"2\.1ms: pruning reached .* ms from .* ms .* floor"):
         prune_to(model, batches, 2.1, clock, round_to=2)
     with pytest.raises(RecipeError, match="already"):
         prune_to(model, batches, 1e4, clock)

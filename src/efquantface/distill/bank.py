@@ -1,8 +1,8 @@
-"""The teacher bank: its embeddings of every crop and mirror image, computed once, cached privately.
+"""The teacher bank: embeddings of every crop and its mirror image, computed once, cached privately.
 
-Blocks of crops are dealt to the run's processes in turns; the first one gathers and keeps them. So every
-row is the same however many there are. Of crops in memory the rows are in memory, too; of crops that
-stay in their files they are in a file (N,2,D), as a map.
+The processes of a run take blocks of crops in turns; the first process gathers the rows. So rows do not
+depend on the number of processes. If the crops are in memory, the rows are in memory, too. Otherwise the
+rows are in a file (N,2,D), which is memory-mapped.
 """
 
 from __future__ import annotations
@@ -27,12 +27,18 @@ from efquantface.files import make_folder, whole
 from efquantface.interfaces import Embeds, Progress
 
 Float32 = npt.NDArray[np.float32]
-_SENT = 64 << 20  # bytes at once
+_SENT = 64 << 20  # bytes that are sent at once
 
 
 @dataclass(frozen=True)
 class TeacherBank:
-    """Teacher embeddings (N,D) of the crops as they are and of their mirror images."""
+    """The teacher's embeddings of the crops and of their mirror images.
+
+    Attributes:
+        plain: (N,D) of the crops.
+        mirrored: (N,D) of their mirror images.
+        path: the file in the cache or the run's folder; None if there is none.
+    """
 
     plain: Float32
     mirrored: Float32
@@ -50,20 +56,23 @@ class TeacherBank:
         ranks: Ranks = ALONE,
         progress: Progress | None = None,
     ) -> TeacherBank:
-        """Compute or read the bank.
+        """Compute the bank, or read it from the cache.
 
-        The cache is private (:mod:`efquantface.embedding.cache`), and the first process's.
+        Only the first process reads and writes the cache, which is private
+        (:mod:`efquantface.embedding.cache`).
 
         Args:
-            teacher: what embeds.
+            teacher: computes the embeddings.
             faces: uint8 RGB crops (N,H,W,3).
             key: identifies the teacher (a digest of its weights).
-            cache: whether to keep the result on disk.
-            spill: the file for rows of crops that are not in memory, where they are not cached.
+            cache: whether to keep the bank on disk.
+            spill: the file for rows of crops that are not in memory, if they are not cached.
             ranks: the processes of the run.
+            progress: called with (done, total) embeddings.
 
         Raises:
-            WriteError: rows that do not fit into memory cannot be written.
+            WriteError: the file of rows cannot be written.
+            EvaluationError: an embedding is not finite.
         """
         if not isinstance(faces, np.ndarray):
             return _in_a_file(teacher, faces, key, cache, spill, ranks, progress)
@@ -86,7 +95,7 @@ class TeacherBank:
 def _embedded(
     teacher: Embeds, faces: Any, ranks: Ranks, progress: Progress | None
 ) -> Iterator[Float32]:
-    """Rows (n,2,D) of consecutive blocks, in the first process; the others only take part."""
+    """Rows (n,2,D) of consecutive blocks, in the first process; nothing in the others."""
     starts = list(range(0, len(faces), BLOCK))
     for first in range(0, len(starts), ranks.count):
         turn = starts[first : first + ranks.count]
@@ -113,13 +122,13 @@ def _embedded(
 def _told(
     progress: Progress | None, before: int, times: int, total: int, mine: int, done: int, _: int
 ) -> None:
-    """Pass on how far it is, as if the others were as far as this process."""
+    """Report progress, assuming that the other processes have done as much as this one."""
     if progress is not None:
         progress(min(before + (mine + done) * times, total), total)
 
 
 def _handed_on(found: list[Float32] | None, count: int, ranks: Ranks) -> list[Float32]:
-    """What the first process has, in all of them."""
+    """The first process's rows, for all processes."""
     if ranks.alone or ranks.first:
         assert found is not None
     if ranks.alone:
@@ -167,7 +176,7 @@ def _in_a_file(
 
 
 def _write(stream: BinaryIO, parts: Iterator[Float32], count: int) -> None:
-    """A .npy file (N,2,D), a block at a time."""
+    """Write a .npy file (N,2,D), block by block."""
     begun = False
     for rows in parts:
         if not begun:
@@ -179,7 +188,7 @@ def _write(stream: BinaryIO, parts: Iterator[Float32], count: int) -> None:
 
 
 def _mapped(path: Path, count: int) -> Float32 | None:
-    """The rows (count,2,D) of a file; None where it is missing, damaged or of other faces."""
+    """The rows (count,2,D) of a file; None if it is missing, damaged or of other faces."""
     try:
         rows: Float32 = np.load(path, mmap_mode="r", allow_pickle=False)
         fits = rows.ndim == 3 and rows.shape[:2] == (count, 2) and rows.dtype == np.float32
@@ -189,7 +198,7 @@ def _mapped(path: Path, count: int) -> Float32 | None:
 
 
 def _shared_map(path: Path | None, found: Float32 | None, count: int, ranks: Ranks) -> Float32:
-    """The first process's rows in all: its file where that is seen, elsewhere a copy without a name."""
+    """The first process's rows for all: its file, or a temporary copy on machines without that file."""
     if ranks.alone:
         assert found is not None
         return found
@@ -222,7 +231,7 @@ def _private() -> Path:
 
 
 def _seen(path: Path, count: int, mark: str) -> Float32 | None:
-    """The file where this machine has it, and has the same."""
+    """The rows of the file; None if this machine has no file with this mark."""
     try:
         rows: Float32 = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception:  # see _mapped
@@ -232,5 +241,5 @@ def _seen(path: Path, count: int, mark: str) -> Float32 | None:
 
 
 def _mark(rows: Float32 | None) -> str:
-    """What tells two banks apart: the first and the last row, and their shape."""
+    """A mark that tells banks apart, from their shape, first and last row."""
     return "" if rows is None else f"{rows.shape} {rows[0].tobytes().hex()[:64]} {rows[-1].sum()}"

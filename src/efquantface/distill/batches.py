@@ -1,4 +1,4 @@
-"""The order in which training images come: identities x images, every image once an epoch."""
+"""The order of training images: batches of identities x images, every image once an epoch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from efquantface.errors import TrainingError
 from efquantface.rows import unit
 
 _BLOCK = 2048
-_LARGEST = 200_000  # images that are all compared with each other
+_LARGEST = 200_000  # unlabelled images, at most: all are compared with each other
 
 
 class Batches:
-    """Which images a step takes: a function of seed, epoch and position only."""
+    """The images of each step. They depend only on settings, seed and step."""
 
     def __init__(
         self,
@@ -33,7 +33,11 @@ class Batches:
         self._epoch: tuple[int, npt.NDArray[np.int64], npt.NDArray[np.bool_]] | None = None
 
     def identities(self) -> npt.NDArray[np.int64]:
-        """(N,) of the training images; where none are known, what the teacher takes for one."""
+        """Identities (N,) of the training images; if unknown, of :func:`pseudo_identities`.
+
+        Raises:
+            TrainingError: there are too many images without identities.
+        """
         known = self.data.identities
         if known is not None and bool((known >= 0).all()):
             return known
@@ -41,8 +45,8 @@ class Batches:
             images = len(self.data.plain)
             if images > _LARGEST:
                 raise TrainingError(
-                    f"{images:,} images without identities are too many to look for the same people in; "
-                    "a metric loss takes labelled ones there (--metric none goes without)"
+                    f"{images:,} images without identities are too many for a metric loss, which "
+                    "then compares all of them; give images with identities, or --metric none"
                 )
             self._pseudo = pseudo_identities(self.data.plain[np.arange(images)])
             self.say(
@@ -52,7 +56,7 @@ class Batches:
         return self._pseudo
 
     def order(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """The order (N,) of an epoch's images, and which of them are mirrored."""
+        """The order (N,) of an epoch's images, and a mask (N,), by image, of the mirrored ones."""
         if self._epoch is None or self._epoch[0] != epoch:
             self._epoch = (epoch, *self._shuffled(epoch))
         return self._epoch[1:]
@@ -67,7 +71,7 @@ class Batches:
         return order, rng.random(count) < 0.5
 
     def at(self, step: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Indices (B,) of a step, and which of them are mirrored."""
+        """Indices (B,) of a step's images, and a mask (B,) of the mirrored ones."""
         epoch, position = divmod(step, self.an_epoch)
         order, flips = self.order(epoch)
         index = order[position * self.size : (position + 1) * self.size]
@@ -77,10 +81,15 @@ class Batches:
 def identity_order(
     identities: npt.NDArray[np.int64], images_each: int, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """A permutation (N,) in which images of one identity stand together by ``images_each``.
+    """A permutation (N,) with the images of one identity in groups of ``images_each``.
 
-    Cut into batches it gives identities x images, without replacement and exact over the epoch. People
-    with fewer images stand together as they are; people with hundreds come in many small groups.
+    Cut into batches it gives identities x images, without replacement. Every image occurs once. People
+    with fewer images are one smaller group; people with hundreds are many groups.
+
+    Args:
+        identities: (N,).
+        images_each: images of a group, at least 1.
+        rng: of the order.
     """
     order = rng.permutation(len(identities))
     order = order[np.argsort(identities[order], kind="stable")]
@@ -97,11 +106,14 @@ def identity_order(
 def pseudo_identities(
     teacher: npt.NDArray[np.float32], threshold: float = 0.9
 ) -> npt.NDArray[np.int64]:
-    """Identities (N,) of unlabelled images: an image, and those that the teacher takes for the same.
+    """Identities (N,) of unlabelled images: near-duplicates by the teacher's embeddings share a number.
 
-    Images whose cosine is at or above ``threshold`` (near-duplicates; of centred embeddings, where the
-    teacher finds strangers alike) share a number; every other image has one of its own, so that its
-    positives are its mirror image and itself an epoch before.
+    Every other image has a number of its own. Its positives are its mirror image and the same image an
+    epoch before. If strangers are alike to the teacher, embeddings are centred first.
+
+    Args:
+        teacher: embeddings (N,D).
+        threshold: cosine at and above which two images are near-duplicates.
     """
     (rows,) = centred(unit(teacher, "teacher embeddings"))
     parent = np.arange(len(rows), dtype=np.int64)

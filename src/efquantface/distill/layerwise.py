@@ -1,7 +1,7 @@
-"""Layer-wise distillation: the outputs of residual blocks are pulled to the teacher's as well.
+"""Layer-wise distillation: the outputs of residual blocks are trained to match the teacher's, too.
 
-Through many layers of few bits the embedding's gradient is a weak and noisy guide; each block's
-output compared with the teacher's tells early layers what they lost.
+Through many layers of few bits the embedding's gradient becomes weak and noisy. Comparing each block's
+output with the teacher's gives early layers a gradient of their own.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _SMALLEST = 1e-12
 class LayerDistillation(nn.Module):
     """Student and teacher side by side: pixels (B,3,H,W) -> (embedding (B,D), |s - t|^2, |t|^2).
 
-    Both sums (L,) run over the batch, one a layer; :func:`layer_error` makes an error of them. The
-    layers are the network's additions, or all its convolutions where it has none.
+    The sums (L,) are over the batch, one for each layer; :func:`layer_error` turns them into an error.
+    The layers are the network's additions, or all its convolutions if it has none.
 
     Args:
         student: quantized graph; its modules are shared, not copied.
-        teacher: the float graph that it was quantized from (its channels scaled alike).
+        teacher: the float graph that it was quantized from, with the same equalization.
     """
 
     def __init__(self, student: fx.GraphModule, teacher: fx.GraphModule) -> None:
@@ -55,7 +55,7 @@ def layer_error(errors: Tensor, energies: Tensor) -> Tensor:
 
 
 def _pairs(student: fx.GraphModule, teacher: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
-    """Nodes of the student and the teacher that hold the same value."""
+    """Pairs of a student's and a teacher's node with the same value."""
     by_name = {name_of(node): node for node, _ in module_nodes(student)}
     modules = module_nodes(teacher)
     chosen = [n for n, m in modules if isinstance(m, ops.Add)]
@@ -75,13 +75,13 @@ def _pairs(student: fx.GraphModule, teacher: fx.GraphModule) -> list[tuple[fx.No
         rectifier = module_of(teacher, user)
         rectified = isinstance(quantizer, ActivationQuantizer) and quantizer.rectified
         if rectified and isinstance(rectifier, ops.Clamp):
-            node = user  # the student's quantizer stands for the ReLU as well
+            node = user  # the student's quantizer includes the ReLU
         pairs.append((quantizers[0], node))
     return pairs
 
 
 def _with_outputs(gm: fx.GraphModule, nodes: list[fx.Node]) -> fx.GraphModule:
-    """The same modules in a graph that gives the embedding and the values of ``nodes``."""
+    """A graph with the same modules that returns the embedding and the values of ``nodes``."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     embedding = graph.graph_copy(gm.graph, copies)

@@ -1,4 +1,4 @@
-"""How much memory training takes, before and while it runs, and how a batch is cut to stay below."""
+"""Estimates the memory of training, and cuts a batch into microbatches to stay below a limit."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from efquantface.runtime.memory import freed_memory
 
 COMPILER_MB = 2000.0  # measured: 1.4 GB with mobileface2, 1.9 GB with IResNet-100
-# a weight, its gradient, two moments of AdamW, the best so far, and what quantizing it keeps
+# values a weight: itself, gradient, two moments of AdamW, the best so far; quantizing keeps 4 more
 _WEIGHTS = 5 + 4
-_SLACK = 1.5  # gaps between blocks, and maps that live for one operator only
+_SLACK = 1.5  # for gaps between blocks of memory, and for maps that one operator needs
 
 
 def peak_memory_mb() -> float:
-    """The process's peak so far; where the system does not tell it, what is in use now."""
+    """MB of the process's peak so far; what is in use now if the system does not report the peak."""
     if sys.platform.startswith("linux"):
         import resource
 
@@ -28,21 +28,22 @@ def peak_memory_mb() -> float:
 
 
 def saved_bytes(module: nn.Module, pixels: Tensor) -> float:
-    """Bytes an image that a forward pass keeps for its backward pass, uncompiled.
+    """Bytes an image that a forward pass keeps for its backward pass, without torch.compile.
 
-    A compiled pass keeps about as much.
+    A compiled pass keeps about as much. The difference between four images and two leaves out what
+    images share.
 
     Args:
         module: in training mode.
-        pixels: (4,3,H,W) float; what four images keep more than two do not share.
+        pixels: (4,3,H,W) float.
     """
 
     def kept(batch: Tensor) -> int:
         sizes: dict[int, int] = {}
-        alive: list[Tensor] = []  # so that no address is used twice
+        alive: list[Tensor] = []  # keeps addresses from being used twice
 
         def pack(tensor: Tensor) -> Any:
-            """Nothing is packed: a node that keeps its own output would be a circle, and a leak."""
+            """Pack nothing: a node that keeps its own output would be a circle, and a leak."""
             storage = tensor.untyped_storage()
             sizes[storage.data_ptr()] = storage.nbytes()
             alive.append(tensor.detach())
@@ -57,16 +58,16 @@ def saved_bytes(module: nn.Module, pixels: Tensor) -> float:
 def microbatch_size(
     batch: int, an_image: float, weights: int, limit_mb: float, compiler_mb: float = 0.0
 ) -> tuple[int, float]:
-    """(images of a microbatch, expected MB) to stay below ``limit_mb``.
+    """(images of a microbatch, expected MB of the process), to stay below ``limit_mb``.
 
-    The microbatches of a batch are equally large; where even two images are too many it is two.
+    All microbatches of a batch have the same size, at least two images, even if these are too many.
 
     Args:
         batch: images a step.
         an_image: bytes an image, from :func:`saved_bytes`.
         weights: trained values.
         limit_mb: of the whole process.
-        compiler_mb: taken by the compiler beside it, ``COMPILER_MB`` where the step is compiled.
+        compiler_mb: MB that the compiler takes; ``COMPILER_MB`` if the step is compiled.
     """
     in_use = max(psutil.Process().memory_info().rss - freed_memory(), 0)
     fixed = in_use + 4 * weights * _WEIGHTS * _SLACK + compiler_mb * 2**20

@@ -1,14 +1,15 @@
-"""The evaluation-based metric loss: a batch's pairs, seen through the thresholds of each FPR.
+"""The evaluation-based metric loss: it compares decisions on pairs at the threshold of each FAR.
 
-For anchors FPR_1..FPR_A let T_a be the similarity above which the share FPR_a of impostor pairs
-lies. The soft rank of a pair's similarity s counts the anchors at which it is accepted,
+The anchors are FAR_1..FAR_A. T_a is the similarity above which the share FAR_a of impostor pairs lies.
+The soft rank of a pair's similarity s is the share of anchors at which the pair is accepted,
 
-    R(s) = 1/A  sum_a  sigmoid((s - T_a) / t),
+    R(s) = 1/A  sum_a  sigmoid((s - T_a) / t).
 
-once with the student's similarities and thresholds and once with the teacher's. The loss is the mean of
-(R_student - R_teacher)^2 over genuine pairs plus the same over hard negatives: only pairs whose decision
-differs at some anchor carry it. (Evaluation-oriented knowledge distillation, CVPR 2022; Ef-QuantFace,
-arXiv 2402.18163.) All functions are pure; :mod:`efquantface.distill.metric_bank` keeps the state.
+It is computed with the student's similarities and thresholds, and with the teacher's. The loss is the
+mean of (R_student - R_teacher)^2 over genuine pairs, plus the same over hard impostor pairs. Only pairs
+whose decision differs at some anchor contribute. Sources: evaluation-oriented knowledge distillation
+(EKD), CVPR 2022; Ef-QuantFace, arXiv 2402.18163. The functions have no state;
+:mod:`efquantface.distill.metric_bank` keeps it.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ _REACH = 3.0  # temperatures below the lowest threshold at which a pair still co
 
 
 def soft_rank(scores: Tensor, thresholds: Tensor, temperature: float) -> Tensor:
-    """R(s) in 0..1 of similarities of any shape.
+    """The soft rank R(s), 0 to 1, of the shape of ``scores``.
 
     Args:
-        thresholds: (A,) one an anchor.
-        temperature: t, in units of the cosine.
+        scores: cosines of any shape.
+        thresholds: (A,), one for each anchor.
+        temperature: t, in units of the cosine, above 0.
     """
     return torch.sigmoid((scores[..., None] - thresholds) / temperature).mean(dim=-1)
 
@@ -41,14 +43,13 @@ def metric_loss(
     teacher_thresholds: Tensor,
     temperature: float = TEMPERATURE,
 ) -> Tensor:
-    """The loss of pairs (P,); zero, with a gradient of zero, where nothing can be compared.
+    """The metric loss of pairs (P,). Without pairs to compare it is zero, and so is its gradient.
 
     Args:
         student, teacher: (P,) cosines of the same pairs.
         same: (P,) True for genuine pairs.
-        student_thresholds, teacher_thresholds: (A,) at the same FPRs; those of the student are
-            constants here.
-        temperature: t; 0.05 reaches pairs that the 0.01 of EKD leaves without a gradient.
+        student_thresholds, teacher_thresholds: (A,) at the same FARs. No gradient passes to them.
+        temperature: t. With 0.05 more pairs have a gradient than with the 0.01 of EKD.
     """
     difference = soft_rank(student, student_thresholds.detach(), temperature) - soft_rank(
         teacher, teacher_thresholds, temperature
@@ -68,11 +69,14 @@ def ekd_loss(
     student_thresholds: Tensor,
     teacher_thresholds: Tensor,
 ) -> Tensor:
-    """EKD as published, as far as a batch allows it: ranks summed over anchors, fixed weights.
+    """EKD as published (CVPR 2022), on the pairs of a batch: ranks summed over anchors, fixed weights.
 
-    0.02 times the mean squared difference over genuine pairs plus 0.01 times that over the 2,000
-    hardest negatives (by the student's similarity), t = 0.01. A batch without genuine pairs is NaN in
-    the published form and contributes nothing here.
+    The loss is 0.02 times the mean squared difference over genuine pairs, plus 0.01 times that over the
+    2,000 impostor pairs with the largest similarity to the student, with t = 0.01. Without genuine pairs
+    the published loss is NaN; here that term is zero.
+
+    Args:
+        student, teacher, same, student_thresholds, teacher_thresholds: as for :func:`metric_loss`.
     """
     count = len(student_thresholds)
     difference = count * (
@@ -87,6 +91,6 @@ def ekd_loss(
 
 
 def _mean(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean over chosen pairs; zero where there is none."""
+    """Mean over chosen pairs; zero if there are none."""
     weights = chosen.to(values.dtype)
     return (values * weights).sum() / weights.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""What the metric loss remembers: exact teacher thresholds, and recent student embeddings."""
+"""The state of the metric loss: exact teacher thresholds, and recent embeddings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from efquantface.evaluation.allpairs import score_all_pairs
 from efquantface.evaluation.metrics import tar_at_far
 
 FARS = (1e-2, 1e-3, 1e-4, 1e-5)
-_FEWEST = 10  # impostor pairs that an anchor's threshold has to stand on
+_FEWEST = 10  # impostor pairs at or above an anchor's threshold, at least
 _EKD_MOMENTUM = 0.01
 _RING = 2048  # recent embeddings that a batch is compared with
 _EXACT = 50_000  # images whose pairs give the teacher's thresholds
@@ -35,27 +35,33 @@ _STATE = (
 
 
 def anchors(impostors: int) -> list[float]:
-    """The FPRs that so many impostor pairs support."""
+    """The FARs that this number of impostor pairs supports, largest first."""
     return [far for far in FARS if far * impostors >= _FEWEST]
 
 
 def exact_thresholds(
     embeddings: npt.NDArray[np.float32], identities: npt.NDArray[np.int64], fars: list[float]
 ) -> Tensor:
-    """(A,) thresholds over all pairs of a set, in blocks: 14,000 images take seconds."""
+    """Thresholds (A,) at ``fars`` over all pairs of a set. 14,000 images take seconds.
+
+    Args:
+        embeddings: (N,D).
+        identities: (N,).
+        fars: A rates that the pairs support.
+    """
     result = score_all_pairs(embeddings, identities)
-    one = np.ones(1, np.float32)  # the genuine scores play no part in a threshold
+    one = np.ones(1, np.float32)  # thresholds do not depend on genuine scores
     points = [tar_at_far(one, result.top_impostors, far, result.impostors) for far in fars]
     return torch.tensor([p.threshold for p in points])
 
 
 class MetricBank:
-    """The stateful shell of the metric loss: a ring of recent embeddings of both networks.
+    """The metric loss with its state: a ring of recent embeddings of both networks.
 
-    Batches are compared with themselves and with the ring. The student's thresholds are those of the
-    ring's own impostor pairs, computed anew every few steps; the ring is filled before the first step,
-    so they are unbiased from then on. With ``published`` both thresholds follow EKD instead: they begin
-    at zero and move by a hundredth towards each batch's own.
+    Pairs are within a batch, and between batch and ring. The student's thresholds are those of the
+    ring's impostor pairs, computed again every few steps. The ring is filled before the first step, so
+    the thresholds are unbiased from the start. With ``published`` the thresholds follow EKD: they start
+    at zero, and move by a hundredth of the way to each batch's thresholds.
     """
 
     def __init__(
@@ -73,12 +79,14 @@ class MetricBank:
         """Fill the ring.
 
         Args:
-            student, teacher: embeddings (M,D) of M training images by both networks, any length.
-            identities: (M,) numbers; equal ones are genuine pairs.
+            student, teacher: embeddings (M,D) of M training images by both networks, of any length.
+            identities: (M,) numbers; images with equal numbers are genuine pairs.
             teacher_thresholds: (A,) at ``fars`` over the whole training set.
+            fars: the A anchors.
+            published: EKD as published.
             refresh: steps between two computations of the student's thresholds.
-            alike: cosine of two strangers; the rest of the cosines' range is what the temperature and
-                the loss are a share of, as the distillation beside it is.
+            alike: mean cosine of strangers. Temperature and loss are scaled by 1 - alike, as the
+                distillation loss is.
         """
         self.student = F.normalize(student.detach(), dim=1)
         self.teacher = F.normalize(teacher.detach(), dim=1)
@@ -96,7 +104,12 @@ class MetricBank:
             self.student_thresholds = self._own_thresholds()
 
     def loss(self, student: Tensor, teacher: Tensor, identities: Tensor) -> Tensor:
-        """The metric loss of a batch (B,D), which then joins the ring."""
+        """The metric loss of a batch, which then enters the ring.
+
+        Args:
+            student, teacher: embeddings (B,D).
+            identities: (B,).
+        """
         s, t = F.normalize(student, dim=1), F.normalize(teacher, dim=1)
         upper = torch.triu(torch.ones(len(s), len(s), dtype=torch.bool, device=s.device), 1)
         scores = [(s @ s.T)[upper]]
@@ -127,7 +140,7 @@ class MetricBank:
         return {name: getattr(self, name) for name in _STATE}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state`."""
+        """Restore a :meth:`state`."""
         for name in _STATE:
             value = state[name]
             if isinstance(value, Tensor):
@@ -136,7 +149,7 @@ class MetricBank:
 
     def _push(self, student: Tensor, teacher: Tensor, identities: Tensor) -> None:
         where = (self.at + torch.arange(len(student), device=student.device)) % len(self.student)
-        # new tensors: the old ones are still needed by the batch's backward pass
+        # new tensors, because the batch's backward pass still needs the old ones
         self.student = self.student.index_copy(0, where, student)
         self.teacher = self.teacher.index_copy(0, where, teacher)
         self.identities = self.identities.index_copy(0, where, identities)
@@ -152,7 +165,7 @@ class MetricBank:
         return _thresholds((self.student @ self.student.T)[different], self.fars)
 
     def _move_thresholds(self, student: Tensor, teacher: Tensor, same: Tensor) -> None:
-        """EKD's running thresholds."""
+        """Update EKD's running thresholds."""
         if bool(same.all()):
             return
         for own, scores in ((self.student_thresholds, student), (self.teacher_thresholds, teacher)):
@@ -166,12 +179,20 @@ def fill_bank(
     metric: str,
     say: Callable[[str], None],
 ) -> MetricBank:
-    """A bank with the teacher's thresholds, and a ring of the student's embeddings of whole batches.
+    """A bank with the teacher's thresholds and a ring of embeddings of whole batches.
 
-    Thresholds stand on all pairs, of at most 50,000 images.
+    Thresholds are those of all pairs of at most 50,000 images.
 
     Args:
-        embed: the student's embeddings (B,D) of training images by index; one size of batch only.
+        embed: gives the student's embeddings (B,D) of training images by index (B,). It is called with
+            whole batches only.
+        data: the training images.
+        batches: their order and identities.
+        metric: ``ours`` or ``ekd``.
+        say: called with a line for the log.
+
+    Raises:
+        TrainingError: there are too many images without identities.
     """
     identities = batches.identities()
     seen = np.arange(0, len(identities), -(-len(identities) // _EXACT))
@@ -184,7 +205,7 @@ def fill_bank(
     index = np.concatenate(parts)
     say(
         f"metric loss ({metric}): {len(np.unique(identities)):,} identities, "
-        f"thresholds at FPR {', '.join(f'{far:g}' for far in fars)}"
+        f"thresholds at FAR {', '.join(f'{far:g}' for far in fars)}"
     )
     return MetricBank(
         student,
@@ -198,7 +219,7 @@ def fill_bank(
 
 
 def _thresholds(impostor: Tensor, fars: list[float]) -> Tensor:
-    """(A,) the (floor(far M) + 1)-th largest impostor score of each FPR."""
+    """Thresholds (A,): for each FAR, the (floor(FAR M) + 1)-th largest of M impostor scores."""
     counts = [int(far * len(impostor)) + 1 for far in fars]
     top = impostor.topk(min(max(counts), len(impostor))).values
     return torch.stack([top[min(c, len(top)) - 1] for c in counts])

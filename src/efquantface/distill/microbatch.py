@@ -1,4 +1,4 @@
-"""Forward and backward passes of a batch, in microbatches where memory asks for it."""
+"""Forward and backward passes of a batch, in microbatches if memory needs it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from efquantface.distill.settings import TrainSettings
 
 
 class Microbatches:
-    """Losses of a batch and their gradients; of several processes each has its share of the batch.
+    """The losses of a batch and their gradients. With several processes, each has a share of the batch.
 
-    Every process passes the same number of microbatches, whose sizes differ by one image at most.
-    Losses are means over the whole batch, and :class:`DistributedDataParallel` takes the mean of the
-    processes' gradients; so each process weighs its images with ``count / batch``.
+    All processes pass the same number of microbatches, whose sizes differ by one image at most. Losses
+    are means over the whole batch. :class:`DistributedDataParallel` averages the gradients of the
+    processes, so each process weighs its images with ``count / batch``.
 
     Attributes:
         size: images of a microbatch; a compiled model sees this size only.
         parts: microbatches of a process's share.
-        metric: the metric loss beside the distillation, where one is wanted.
-        layer_weight: of the layers' error, as it stands now.
+        metric: the metric loss; None without one.
+        layer_weight: present weight of the layers' error.
     """
 
     def __init__(self, settings: TrainSettings, ranks: Ranks, size: int, parts: int) -> None:
@@ -36,12 +36,21 @@ class Microbatches:
         self.layer_weight = settings.layer_weight
 
     def distil(self, model: Any, pixels: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of one microbatch's embeddings, and while it lasts of the layers; the embeddings."""
+        """The distillation loss of a microbatch, and its embeddings (B,D).
+
+        The loss includes the layers' error if that is trained.
+
+        Args:
+            model: gives embeddings, or what :class:`~efquantface.distill.layerwise.LayerDistillation`
+                gives.
+            pixels: float (B,3,H,W).
+            teacher: embeddings (B,D).
+        """
         if not self.settings.layer_weight:
             embedding = model(pixels)
             return self.loss(embedding, teacher), embedding
         embedding, errors, energies = model(pixels)
-        if not self.ranks.alone:  # a layer's error is a share of what all images have
+        if not self.ranks.alone:  # a layer's error is relative to the energy of all images
             energies = self._mean_energy(energies, len(pixels)) * len(pixels)
         layers = layer_error(errors, energies)
         return self.loss(embedding, teacher) + self.layer_weight * layers, embedding
@@ -51,7 +60,7 @@ class Microbatches:
         return together[:-1] / together[-1]
 
     def embed(self, model: Any, pixels: Tensor) -> Tensor:
-        """Embeddings (B,D) without gradients, by a model that no other process waits for."""
+        """Embeddings (B,D) without gradients; ``model`` does not synchronize processes."""
         outs = (model(x) for x in torch.tensor_split(pixels, self.parts))
         first = bool(self.settings.layer_weight)
         return torch.cat([(out[0] if first else out).detach() for out in outs])
@@ -65,19 +74,19 @@ class Microbatches:
         identities: Tensor | None,
         batch: int,
     ) -> float:
-        """The loss of a batch; gradients are added up over microbatches and processes.
+        """The loss of a batch. Gradients are summed over microbatches and averaged over processes.
 
         Args:
-            model: what passes gradients on to the other processes.
-            bare: the same without them.
-            pixels, teacher: (B,3,H,W) and (B,D), this process's share.
+            model: synchronizes gradients with the other processes.
+            bare: the same model without synchronization.
+            pixels, teacher: float (B,3,H,W) and embeddings (B,D), this process's share.
+            identities: (batch,); only a metric loss needs them.
             batch: images of all processes.
-            identities: (batch,); only a metric loss asks for them.
         """
         xs, ts = (torch.tensor_split(v, self.parts) for v in (pixels, teacher))
         value, slopes, first = 0.0, None, None
         if self.metric is not None and not (self.parts == 1 and self.ranks.alone):
-            # pairs reach across microbatches: embed all, take the loss's slope, and hand it out
+            # pairs span microbatches: embed all images, then take the loss's gradient by embedding
             if self.parts == 1:
                 first = self.distil(model, xs[0], ts[0])
                 own = first[1].detach()

@@ -1,4 +1,4 @@
-"""Which parameters learn how fast, and when."""
+"""Learning rates: by parameter, by the start's loss and by step."""
 
 from __future__ import annotations
 
@@ -17,28 +17,32 @@ _BATCH = 64
 def rate_for(loss: float, batch: int = _BATCH) -> float:
     """Learning rate for a student that starts with this held-out cosine loss.
 
-    ``0.0044 sqrt(loss)`` for 64 images a step, and in proportion for other batches: the closer the
-    start is to the teacher, the less a weight has to move. It meets the rates that were best in
-    trials from 1 - cosine 0.0003 (dlib in W8A8) to 0.38 (y1 in W4A4), over which they differ
-    sixtyfold (docs/experiments/2026-11-25-low-bit-defaults.md).
+    The rate is ``0.0044 sqrt(loss)`` for 64 images a step, and proportional to the batch. The closer the
+    start is to the teacher, the less a weight has to move. The formula agrees with the best rates in
+    trials from 1 - cosine 0.0003 (dlib in W8A8) to 0.38 (y1 in W4A4). These rates differ sixtyfold
+    (docs/experiments/2026-11-25-low-bit-defaults.md).
 
     Args:
-        loss: mean 1 - cosine to the teacher, as a share of what strangers have.
+        loss: mean 1 - cosine to the teacher, divided by that of strangers.
         batch: images a step.
     """
     return _RATE * math.sqrt(max(loss, 0.0)) * batch / _BATCH
 
 
 def parameter_groups(graph: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
-    """Weights, biases, and scales and zero points, each with what concerns them.
+    """Groups for the optimizer: weights, biases, and scales and zero points by bits.
 
-    The rate of weights and biases (``base_lr`` None) is filled in once the start's loss is known.
+    Weights and biases have ``base_lr`` None; their rate is set when the start's loss is known.
 
-    The fewer the codes, the less a quantizer's scale has to say about each of them, and the faster it
-    may move: scales learn faster by ``sqrt(2^(8 - bits))``, as in LSQ, whose gradients are scaled by
-    the root of the number of codes (Esser et al. 2020, section 2.2).
+    With fewer codes a quantizer's scale may move faster. Scales have a rate larger by
+    ``sqrt(2^(8 - bits))``, as in LSQ, which scales gradients by the root of the number of codes (Esser
+    et al. 2020, section 2.2).
 
-    Parameters stand in the order of their names, so that a saved state fits any graph of the same ones.
+    Parameters are sorted by name, so that a saved state fits any graph with the same names.
+
+    Args:
+        graph: the student.
+        settings: of the training.
     """
     weights, biases = [], []
     scales: dict[int, list[nn.Parameter]] = {}
@@ -67,7 +71,7 @@ def parameter_groups(graph: nn.Module, settings: TrainSettings) -> list[dict[str
 
 
 def schedule(step: int, total: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
+    """Factor of the learning rate, 0 to 1, at a step: linear warm-up, then a cosine to zero."""
     warmup = max(int(total * _WARMUP_SHARE), 1)
     if step < warmup:
         return (step + 1) / warmup

@@ -1,4 +1,4 @@
-"""From stored pixels to what a network takes."""
+"""Turns stored pixels into a network's input."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from torch import Tensor
 
 
 def as_input(pixels: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Float pixels (N,3,H,W) on the device, channels last."""
+    """uint8 pixels (N,3,H,W) as float32 on the device, in channels-last memory."""
     tensor = torch.from_numpy(pixels).to(device).float()
     return tensor.contiguous(memory_format=torch.channels_last)

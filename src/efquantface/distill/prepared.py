@@ -1,4 +1,4 @@
-"""The student's module as training calls it: on its device, compiled where that pays."""
+"""Prepares the student's module for training: on its device, compiled if that is worth it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from efquantface.distill.pixels import as_input
 from efquantface.distill.ranks import Ranks
 from efquantface.distill.settings import TrainData, TrainSettings
 
-_WORTH_COMPILING = 60  # steps; compiling costs as much as so many uncompiled steps
+_WORTH_COMPILING = 60  # steps; compiling takes as long as this many uncompiled steps
 
 
 class Prepared:
     """How a student is trained on this machine.
 
     Attributes:
-        compiled: whether it is, once :meth:`module_on` has been called.
+        compiled: whether the module is compiled; known after :meth:`module_on`.
     """
 
     def __init__(
@@ -30,20 +30,21 @@ class Prepared:
         self.compiled = False
 
     def may_compile(self) -> bool:
-        """Where not told, on CUDA: the CPU has kernels of our own, which compiling only slows."""
+        """Whether to compile: by default on CUDA only, since compiling slows our CPU kernels."""
         if self.settings.layer_weight and not self.ranks.alone:
-            return False  # processes add up sums inside of a step
+            return False  # processes exchange sums within a step
         wanted = self.settings.compile
         if wanted is None:
             wanted = self.ranks.device != "cpu"
         return wanted and self.settings.epochs > 0
 
     def microbatch(self, batch: int, weights: int, data: TrainData) -> int:
-        """Images of a microbatch, so that a step stays below the memory it may take.
+        """The number of images of a microbatch, so that a step stays below the memory limit.
 
         Args:
             batch: images a step, of this process.
-            weights: trained values.
+            weights: number of trained values.
+            data: training images, of which four are passed.
         """
         if not self.settings.epochs:
             return batch
@@ -60,7 +61,7 @@ class Prepared:
         return size
 
     def leave_out_unreached(self, data: TrainData) -> None:
-        """Processes wait for every trained parameter's gradient; one that no loss reaches has none."""
+        """Train no parameters that no loss reaches: processes would wait for their gradients."""
         found = self.module(as_input(data.pixels[:2], torch.device("cpu")))
         parts = found if isinstance(found, tuple) else (found,)
         torch.autograd.backward([part.sum() for part in parts if part.requires_grad])
@@ -70,9 +71,10 @@ class Prepared:
         self.module.zero_grad(set_to_none=True)
 
     def module_on(self, device: torch.device, steps: int, trial: Callable[[Any], None]) -> Any:
-        """The module there; compiled where possible, said where not.
+        """The module on ``device``, compiled if possible; the log says if not.
 
         Args:
+            device: where it is trained.
             steps: of the training.
             trial: passes one microbatch forward and backward through a compiled module.
         """
@@ -89,11 +91,11 @@ class Prepared:
         return self._compiled(trial) if wanted else self.module
 
     def _compiled(self, trial: Callable[[Any], None]) -> Any:
-        """The module compiled and tried on one batch; itself where compiling fails."""
+        """The module, compiled and tried on one microbatch; not compiled if that fails."""
         compiled: Any = torch.compile(self.module, dynamic=False)
         try:
             trial(compiled)
-        except Exception as error:  # compilers fail in many ways, and none of them is fatal here
+        except Exception as error:  # compilers raise many kinds; training works without them
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             self.say(f"torch.compile failed ({reason}): training without it")
             self.compiled = False

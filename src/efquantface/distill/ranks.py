@@ -1,8 +1,8 @@
-"""The processes of one run: what they hand each other, and how the end of one ends all of them.
+"""The processes of one run: what they send each other, and how all end when one of them ends.
 
-The first process (rank 0) works alone for most of a run. The others poll a small store meanwhile, which
-no timeout ends. Each writes a beat into it every few seconds; whoever falls silent, or says that it
-failed, ends the run within a minute, whatever the others wait for.
+The first process (rank 0) works alone for most of a run. The others poll a small store, without a
+timeout. Each process writes a beat into the store every few seconds. If a beat stops, or if a process
+reports a failure, the run ends within a minute.
 """
 
 from __future__ import annotations
@@ -27,17 +27,19 @@ from efquantface.distill.watch import Watch
 from efquantface.errors import EfqError, RunError
 
 _POLL = 0.05  # seconds
-_WORD = 3.0  # seconds in which whoever failed says why
+_WORD = 3.0  # seconds in which a failed process says why
 _STOPPED = "was stopped"
-_GOODBYE = 6.0  # seconds in which the others hear that the first process has failed
+_GOODBYE = 6.0  # seconds in which the others learn that the first process has failed
 
 
 class Ranks:
     """A run's processes, as one of them sees them.
 
     Attributes:
-        rank, count: this process, of how many.
-        device: this process's own.
+        rank: of this process, 0 to ``count - 1``.
+        count: number of processes.
+        local_count: number of processes on this machine.
+        device: of this process.
     """
 
     def __init__(self, started: Started, device: str, fabric: Fabric | None = None) -> None:
@@ -48,7 +50,7 @@ class Ranks:
         self._watch: Watch | None = None
         if self.count == 1:
             return
-        # plain data go over the CPU, whatever gradients go over
+        # data that are not gradients are sent by the CPU
         self._group = dist.new_group(backend="gloo")
         self._store = self._connected()
         self._watch = Watch(self._client(self._store.port), self.rank, self.count)
@@ -56,7 +58,11 @@ class Ranks:
 
     @classmethod
     def join(cls, started: Started, device: str) -> Ranks:
-        """Start or meet the others.
+        """Start the other processes or connect to them.
+
+        Args:
+            started: which processes there are.
+            device: ``cpu``, ``cuda`` or ``cuda:1``.
 
         Raises:
             RunError, RuntimeMissingError: see :meth:`Started.launch`.
@@ -65,25 +71,28 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this process owns the run's folder, and says what happens."""
+        """Whether this is the first process, which owns the run's folder and prints the log."""
         return self.rank == 0
 
     @property
     def alone(self) -> bool:
-        """Whether there is one process only."""
+        """Whether there is only one process."""
         return self.count == 1
 
     @property
     def fabric(self) -> Fabric:
-        """What training runs on."""
+        """The Fabric that training uses."""
         if self._fabric is None:
             self._fabric = one_device(self.device)
         return self._fabric
 
-    # --- what is handed on
+    # --- what processes send each other
 
     def once(self, make: Callable[[], bytes]) -> bytes:
-        """What the first process makes, however long it takes; all get it.
+        """Bytes that the first process makes, for all processes. The others wait without a timeout.
+
+        Args:
+            make: called in the first process only.
 
         Raises:
             RunError: another process has ended.
@@ -108,9 +117,9 @@ class Ranks:
 
     @contextmanager
     def file(self, path: Path | None) -> Iterator[Path | None]:
-        """The first process's file for all: its own path there, a copy for the others.
+        """The first process's file, for all processes: ``path`` in the first, a copy in the others.
 
-        ``path`` is looked at in the first process only; no path, or no file there, is None for all.
+        Only the first process looks at ``path``. If it has no file there, all get None.
         """
         if self.alone:
             yield path if path is not None and path.is_file() else None
@@ -129,7 +138,7 @@ class Ranks:
             yield copy
 
     def totals(self, values: Sequence[float]) -> list[float]:
-        """Sums over all processes, the same bits in each."""
+        """Sums over all processes, with the same bits in each."""
         if self.alone:
             return list(values)
         mine = torch.tensor(list(values), dtype=torch.float64)
@@ -138,7 +147,7 @@ class Ranks:
         return [float(v) for v in torch.stack(parts).sum(dim=0)]
 
     def summed(self, values: Tensor) -> Tensor:
-        """The sum of a tensor over all processes, on its device; no gradient passes."""
+        """The sum of a tensor over all processes, on its device, without gradient."""
         if self.alone:
             return values
         result = values.detach().clone()
@@ -147,11 +156,11 @@ class Ranks:
 
     @property
     def share(self) -> slice:
-        """This process's images of a batch: every N-th."""
+        """This process's images of a batch: every ``count``-th."""
         return slice(self.rank, None, self.count)
 
     def whole(self, part: Tensor, total: int) -> Tensor:
-        """The rows (total,...) of a batch from every process's :attr:`share`; no gradient passes."""
+        """The rows (total,...) of a batch, from the :attr:`share` of each process, without gradient."""
         if self.alone:
             return part
         padded = part.new_zeros(-(-total // self.count), *part.shape[1:])
@@ -165,11 +174,11 @@ class Ranks:
         return result
 
     def gather(self, part: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """Rows (n,D) on the CPU of every process, in the first one; empty in the others.
+        """The rows of all processes, in the first process; an empty list in the others.
 
         Args:
-            part: this process's rows.
-            sizes: how many each process has, known to all.
+            part: this process's rows (n,...), on the CPU.
+            sizes: number of rows of each process, the same in all.
         """
         if self.alone:
             return [part]
@@ -182,10 +191,14 @@ class Ranks:
     # --- how it ends
 
     def check_same(self, mine: str, what: str) -> None:
-        """All processes have the same ``mine``.
+        """Check that all processes have the same ``mine``.
+
+        Args:
+            mine: a text on what this process has.
+            what: its name in the error.
 
         Raises:
-            RunError: this one differs from the first.
+            RunError: this process differs from the first.
         """
         theirs = self.once(mine.encode).decode()
         if theirs != mine:
@@ -195,7 +208,7 @@ class Ranks:
             )
 
     def lost(self, error: BaseException) -> str | None:
-        """What became of another process, where ``error`` comes of that; otherwise None."""
+        """What happened to another process, if that caused ``error``; otherwise None."""
         if self._watch is None:
             return None
         broken = isinstance(error, dist.DistError) or (
@@ -209,15 +222,15 @@ class Ranks:
         if said is not None and stopped and said.endswith(_STOPPED):
             return None  # Ctrl-C reaches all of them
         if said is None and broken:
-            return "another process of the run has ended without a word"
+            return "another process of the run has ended without a message"
         return said
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What ends one process ends all of them; the first one says why.
+        """End all processes if one fails; the first process says why.
 
         Raises:
-            RunError: in the first process, where another one has failed or is gone.
+            RunError: in the first process, if another process has failed or ended.
             SystemExit: in the others, always.
         """
         if self._watch is None:
@@ -234,7 +247,11 @@ class Ranks:
             raise SystemExit(0)
 
     def leave(self) -> None:
-        """The others' work is done, and nobody waits for anybody from here on."""
+        """End the work in common: the first process goes on alone, the others end.
+
+        Raises:
+            SystemExit: in all processes but the first.
+        """
         if self._watch is None or self._watch.left:
             return
         self._watch.leave()
@@ -267,11 +284,11 @@ class Ranks:
             return bool(self._store.check([key]))
         except RuntimeError:
             assert self._watch is not None
-            time.sleep(_WORD)  # until the watch, too, has noticed
+            time.sleep(_WORD)  # until the watch has noticed, too
             raise RunError(self._watch.said or "the first process has ended") from None
 
     def _connected(self) -> TCPStore:
-        """The store, which the first process holds."""
+        """A connection to the store, which is in the first process."""
         held = self._client(0, holds=True) if self.first else None
         port = torch.tensor([0 if held is None else held.port])
         dist.broadcast(port, 0, self._group)

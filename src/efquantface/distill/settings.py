@@ -58,7 +58,7 @@ class TrainSettings(BaseModel):
     metric: Literal["none", "ours", "ekd"] = Field(
         "none",
         description="evaluation-based metric loss beside it: none, ours (pairs seen through the "
-        "thresholds of each FPR) or ekd (as published)",
+        "thresholds of each FAR) or ekd (as published)",
         json_schema_extra=_TUNING,
     )
     metric_weight: float = Field(

@@ -1,4 +1,4 @@
-"""Which processes a run has: started by torchrun, or by Fabric for ``--devices N``."""
+"""The processes of a run, started by torchrun, or by Fabric for ``--devices N``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from efquantface.errors import RecipeError, RunError, RuntimeMissingError
 
 _GIVEN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _BY_FABRIC = ("LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
-_OPERATION = timedelta(minutes=30)  # a dead process is noticed by its silence, much earlier
+_OPERATION = timedelta(minutes=30)  # the watch notices dead processes much earlier
 _OBSERVER = "child-process-observer"
 
 
@@ -33,9 +33,9 @@ class Started:
 
     Attributes:
         rank: of this process, 0 to ``count - 1``.
-        count: of all processes, each with a device of its own.
-        local_rank, local_count: of those on this machine.
-        starts: this process is the only one yet, and starts the others.
+        count: number of processes; each has its own device.
+        local_rank, local_count: the same for the processes on this machine.
+        starts: this process starts the others.
     """
 
     rank: int = 0
@@ -48,15 +48,16 @@ class Started:
     def find(
         cls, devices: int | None, device: str, environ: Mapping[str, str] = os.environ
     ) -> Started:
-        """Read what the starter left in the environment.
+        """Find the processes by the variables that torchrun or Fabric sets.
 
         Args:
-            devices: how many the user asks for; as many as were started where None.
+            devices: number of processes that the user asks for; None: as many as were started.
             device: ``cpu``, ``cuda`` or ``cuda:1``.
+            environ: the environment.
 
         Raises:
-            RecipeError: another number was started, the environment is no starter's, or a certain GPU is
-                asked for beside several devices.
+            RecipeError: another number of processes was started, the variables are wrong, or a certain
+                GPU is asked for with several devices.
         """
         if all(name in environ for name in _GIVEN):
             rank, count = (_number(environ, name) for name in _GIVEN[:2])
@@ -84,25 +85,28 @@ class Started:
             )
         if found.count > 1 and ":" in device:
             raise RecipeError(
-                f"device {device} beside {found.count} devices: each takes its own; write cuda"
+                f"device {device} with {found.count} devices: each process has its own; write cuda"
             )
         return found
 
     def device(self, device: str) -> str:
-        """This process's own: ``cuda`` becomes ``cuda:1``, for example."""
+        """The device of this process: ``cuda`` becomes ``cuda:1``, for example."""
         return f"{device}:{self.local_rank}" if self.count > 1 and device == "cuda" else device
 
     def launch(self, device: str) -> Fabric:
-        """Start the others where nobody has, and connect all of them.
+        """Start the other processes if they are not started yet, and connect all of them.
+
+        Args:
+            device: ``cpu`` or ``cuda``.
 
         Raises:
-            RunError: they cannot be started from here, or do not find each other.
-            RuntimeMissingError: this machine has fewer GPUs.
+            RunError: the processes cannot be started from here, or do not find each other.
+            RuntimeMissingError: this machine has too few GPUs.
         """
         cuda = device.startswith("cuda")
         if dist.is_initialized():
             raise RunError(
-                "one run on several devices a process: begin the next one in a new process"
+                "one run on several devices a process: start the next run in a new process"
             )
         if cuda and torch.cuda.device_count() < self.local_count:
             raise RuntimeMissingError(
@@ -110,8 +114,8 @@ class Started:
             )
         if self.starts and not _can_be_repeated():
             raise RunError(
-                "several devices: every process runs the same command, which a notebook or console "
-                "has not; write a script, or use --devices on the command line"
+                "several devices: every process runs the same command, and a notebook or console "
+                "has none; write a script, or use --devices on the command line"
             )
         environment: ClusterEnvironment = LightningEnvironment()
         if not self.starts and "RANK" in os.environ:
@@ -119,12 +123,12 @@ class Started:
         strategy = DDPStrategy(
             process_group_backend="nccl" if cuda else "gloo",
             timeout=_OPERATION,
-            forward_sync_buffers=False,  # all compute the same ones
+            forward_sync_buffers=False,  # all processes compute the same
             gradient_as_bucket_view=True,
         )
         if self.count % self.local_count:
-            raise RunError(f"{self.count} processes: each machine starts as many as the others")
-        # of 1x1 kernels, whose strides mean nothing
+            raise RunError(f"{self.count} processes: each machine must start the same number")
+        # the warning is about 1x1 kernels, whose strides do not matter
         warnings.filterwarnings("ignore", message="Grad strides do not match")
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         try:
@@ -138,7 +142,7 @@ class Started:
             fabric.launch()
         except (RuntimeError, ValueError, OSError) as error:
             raise RunError(
-                f"process {self.rank} of {self.count}: does not find the others "
+                f"process {self.rank} of {self.count}: cannot connect to the others "
                 f"({str(error).splitlines()[0][:200]})"
             ) from None
         _quiet_observer()
@@ -146,7 +150,7 @@ class Started:
 
 
 def one_device(device: str) -> Fabric:
-    """Fabric for a single device."""
+    """A launched Fabric for one device: ``cpu``, ``cuda`` or ``cuda:1``."""
     if device == "cpu":
         fabric = Fabric(accelerator="cpu", devices=1)
     else:
@@ -163,13 +167,13 @@ def _number(environ: Mapping[str, str], name: str, otherwise: str = "") -> int:
 
 
 def _can_be_repeated() -> bool:
-    """Whether the command of this process starts another one that does the same."""
+    """Whether this process's command can be run again, to start the other processes."""
     main = sys.modules.get("__main__")
     return not hasattr(sys, "ps1") and getattr(main, "__file__", None) is not None
 
 
 def _quiet_observer() -> None:
-    """Our own watch lets the state be saved; Fabric's kills the first process at once."""
+    """Turn off Fabric's observer, which kills the first process at once. Our watch lets it save."""
     for thread in threading.enumerate():
         if thread.name == _OBSERVER:
             thread._run = lambda: True  # type: ignore[attr-defined]

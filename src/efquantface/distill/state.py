@@ -1,4 +1,4 @@
-"""The saved state of a training run: written whole or not at all, read without unpickling code."""
+"""The saved state of training: written whole or not at all, and read without running pickled code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from efquantface.stored import load_stored
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Keep ``state`` (tensors, numbers, lists and dictionaries of them)."""
+    """Write ``state``: tensors, numbers, and lists and dictionaries of them.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
     with whole(path) as stream:
         patient = _Patient(stream)
         torch.save(state, cast(IO[bytes], patient))
@@ -23,14 +27,14 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 
 
 class _Patient(io.RawIOBase):
-    """A stream that keeps its error for later: torch's writer rewords what is raised below it."""
+    """A stream that keeps its first error, because torch's writer would replace it by its own."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write, or, after an error, nothing."""
+        """Write ``data``; after an error, write nothing."""
         try:
             if self.error is None:
                 self.stream.write(data)
@@ -40,15 +44,15 @@ class _Patient(io.RawIOBase):
 
 
 def read_state(file: Path, total: int, path: Path | None = None) -> dict[str, Any]:
-    """What was saved by a run of ``total`` steps.
+    """Read the state that a run of ``total`` steps saved.
 
     Args:
-        file: what is read.
-        total: steps.
-        path: what errors name, where ``file`` is a copy.
+        file: is read.
+        total: steps of the training.
+        path: for errors, if ``file`` is a copy; None: ``file``.
 
     Raises:
-        RunError: the file cannot be read, or another run or another version saved it.
+        RunError: the file cannot be read, or was saved by another run or another version.
     """
     path = path or file
     try:
@@ -66,6 +70,6 @@ def read_state(file: Path, total: int, path: Path | None = None) -> dict[str, An
 
 
 def unusable(path: Path, error: Exception) -> RunError:
-    """The error for a state that does not fit."""
+    """The error for a state that cannot be resumed from."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return RunError(f"{path}: cannot be resumed from ({reason})")

@@ -1,4 +1,4 @@
-"""The beat of a run's processes: who is silent or has failed is noticed, whatever others wait for."""
+"""The watch of a run's processes: notices those that are silent or have failed."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 _BEAT = 2.0  # seconds
 _SILENT = 30.0  # seconds without a beat after which a process counts as gone
-_MERCY = 5.0  # seconds in which the main thread notices by itself
-_PATIENCE = 20.0  # seconds that it has to save and leave, once interrupted
+_MERCY = 5.0  # seconds in which the main thread may notice by itself
+_PATIENCE = 20.0  # seconds that the main thread has to save and end, once interrupted
 _FAILED, _LEFT = "failed", "left"
 
 
 class Watch(threading.Thread):
-    """A thread that beats for this process and listens to the others.
+    """A thread that writes this process's beat and reads those of the others.
 
     Attributes:
-        said: what became of another process, in words; None while all go on.
-        first_is_gone: the first process is the one that ended.
-        left: the work in common is over.
+        said: what happened to another process, in words; None while all work.
+        first_is_gone: whether the first process has ended.
+        left: whether the work in common is over.
     """
 
     def __init__(self, store: TCPStore, rank: int, count: int) -> None:
@@ -46,7 +46,7 @@ class Watch(threading.Thread):
                 self._listen(heard)
             except Exception:  # the store ends with the process that holds it
                 if not self.left:
-                    self.said = "the first process of the run has ended without a word"
+                    self.said = "the first process of the run has ended without a message"
                     self.first_is_gone = True
             if self.said is not None:
                 self._end()
@@ -54,7 +54,12 @@ class Watch(threading.Thread):
             time.sleep(_BEAT)
 
     def tell(self, why: str, patience: float = 0.0) -> None:
-        """Say to all that this process has failed, and wait so many seconds until all have left."""
+        """Tell all that this process has failed.
+
+        Args:
+            why: the reason.
+            patience: seconds to wait, at most, until all others have left.
+        """
         told = json.dumps({"rank": self.rank, "text": f"{self._own}: {why}"})
         self.left = True
         until = time.monotonic() + patience
@@ -66,7 +71,7 @@ class Watch(threading.Thread):
                 time.sleep(0.05)
 
     def leave(self) -> None:
-        """Nobody waits for this process any longer."""
+        """End the watch; the others do not wait for this process any longer."""
         self.left = True
         with suppress(Exception), self._lock:
             self.store.set(f"beat/{self.rank}", _LEFT)
@@ -102,7 +107,7 @@ class Watch(threading.Thread):
                 self.first_is_gone = rank == 0
 
     def _end(self) -> None:
-        """Let the main thread end by itself; then interrupt it; then end the process."""
+        """Wait for the main thread to end; then interrupt it; then end the process."""
         if self._waited(_MERCY):
             return
         _thread.interrupt_main()

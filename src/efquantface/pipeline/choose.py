@@ -1,6 +1,6 @@
-"""Chooses for the user: every way of compressing is tried without training, and one is taken.
+"""Chooses a way of compressing for a target: all are tried without training, and one is trained.
 
-Nothing but 256 crops has been seen by an untrained student, so all other faces can tell what it loses.
+An untrained student has seen the calibration crops only. So its loss can be measured on all other faces.
 """
 
 from __future__ import annotations
@@ -37,16 +37,18 @@ from efquantface.target.front import WAYS, Candidate, Way, choose
 from efquantface.target.goal import Target
 from efquantface.target.predict import distance, lost, nearer, strictest_far, trained
 
-_FACES = 4_000  # eight million pairs
+_FACES = 4_000  # at most; they give eight million pairs
 
 
 def with_choice(run: Run, inputs: Inputs, bank: TeacherBank) -> tuple[Run, Choice | None]:
-    """The run with the recipe that meets its target; as it is where there is none.
+    """The run with settings that meet the recipe's target, and the choice.
 
-    A resumed run keeps its choice, for times differ from one measurement to the next.
+    Without a target the run is not changed, and the choice is None. A resumed run keeps its choice,
+    because times differ between measurements.
 
     Raises:
-        TargetError: no way meets the target, or the faces cannot tell.
+        TargetError: no way meets the target, or the faces have no identities.
+        EvaluationError: the faces are too few to predict losses on.
     """
     recipe, console = run.recipe, run.console
     if recipe.target is None:
@@ -77,7 +79,7 @@ def _kept(run: Run) -> Choice | None:
 
 
 def _settled(recipe: Recipe, way: Way) -> Recipe:
-    """The recipe with a way's settings in the place of the target."""
+    """The recipe with a way's settings in place of the target."""
     training = recipe.training
     if way.prune is not None and "epochs" not in training.model_fields_set:
         training = training.model_copy(update={"epochs": PRUNED_EPOCHS})
@@ -89,7 +91,9 @@ def _try_all(run: Run, inputs: Inputs, bank: TeacherBank, target: Target) -> Cho
     recipe, model = run.recipe, inputs.teacher.model
     faces = _Faces.of(run, inputs, bank)
     far = target.far or strictest_far(faces.identities)
-    lost(faces.teacher, faces.teacher, faces.identities, far)  # do they support it
+    lost(
+        faces.teacher, faces.teacher, faces.identities, far
+    )  # raises if they do not support ``far``
     batches = calibration_batches(
         model, inputs.faces, inputs.train, recipe.seed, recipe.calibration_images
     )
@@ -116,7 +120,7 @@ class _Faces:
     def of(cls, run: Run, inputs: Inputs, bank: TeacherBank) -> _Faces:
         if not inputs.faces.has_identities:
             raise TargetError(
-                f"target {run.recipe.target}: losses are predicted by who is who; give faces with a "
+                f"target {run.recipe.target}: predicting losses needs identities; give faces with one "
                 "subfolder an identity, or choose bits yourself"
             )
         recipe = run.recipe
@@ -133,7 +137,7 @@ class _Faces:
 def _networks(
     run: Run, model: FaceModel, batches: list[Tensor]
 ) -> Iterable[tuple[Way, FaceModel | None]]:
-    """Every way, and its float network; None where so much cannot be pruned."""
+    """Every way and its float network; None if the way's share cannot be pruned."""
     recipe = run.recipe
     made: dict[float, FaceModel | None] = {}
     scores = None

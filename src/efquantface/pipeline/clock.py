@@ -1,4 +1,4 @@
-"""What students take on this machine: exported as they would be delivered, and timed."""
+"""The time that students take on this machine: they are exported as at the end of a run, and timed."""
 
 from __future__ import annotations
 
@@ -20,30 +20,36 @@ from efquantface.quantize.placement import quantize
 from efquantface.quantize.scheme import Scheme
 from efquantface.runtime.sessions import onnxruntime_session, run_onnxruntime
 
-_SECONDS = 2.0  # of turns with a network; within the limits of their count
+_SECONDS = 2.0  # for timing a network, within ``_ROUNDS``
 _ROUNDS = (20, 150)
 _TURN_SECONDS = 0.001
-_UNDISTURBED = 0.1  # of the turns
-_SESSIONS = 3  # of one file: some are slower by several percent
+_UNDISTURBED = 0.1  # share of the turns
+_SESSIONS = 3  # of one file; some are slower by several percent
 
 Call = Callable[[], object]
 Measure = Callable[[FaceModel], float]
 
 
 class Clock:
-    """Ms of one crop on one thread, in ONNX Runtime, of a float model's student.
+    """Times a float model's student: ms for one crop on one thread in ONNX Runtime.
 
-    The first model is timed by itself, later ones in turns with it: what they take of its time counts,
-    so that a slower machine slows both. Turns are short, and the least disturbed tenth of them counts:
-    other work takes a machine away for milliseconds. Each model has several sessions, which differ by
-    where their memory lies. Ranges are left as they are: no time depends on them.
+    The first model is timed alone. Later models run in turns with it, and the ratio of both times
+    counts: other load on the machine slows both. Turns are short, because other processes interrupt for
+    milliseconds. The 10th percentile of the turns counts. Each model has several sessions, since a
+    session's time depends on where its memory lies. Ranges are not searched, since no time depends on
+    them.
 
-    A network of the same operators and shapes is timed once: with the same ``timings`` a choice by time
-    is the same again, on any machine.
+    A network of the same operators and shapes is timed once. So with the same ``timings`` a choice by
+    time is the same on any machine.
     """
 
     def __init__(self, scheme: Scheme | None, timings: Timings | None = None) -> None:
-        """``scheme``: None where students stay float; ``timings``: what was measured earlier."""
+        """Start without a first model.
+
+        Args:
+            scheme: of the students; None: they stay float.
+            timings: what was measured earlier.
+        """
         self.scheme, self.timings = scheme, timings or Timings()
         self.first: tuple[FaceModel, float] | None = None
         self.opened: list[Call] = []
@@ -81,7 +87,7 @@ class Clock:
 
 
 def _ms(models: list[list[Call]]) -> list[float]:
-    """Ms of each model's call, all models' sessions in turns."""
+    """Ms of each model's call. The sessions of all models run in turns."""
     calls = [call for model in models for call in model]
     repeats, a_round = [], 0.0
     for call in calls:
@@ -93,7 +99,7 @@ def _ms(models: list[list[Call]]) -> list[float]:
     times = np.empty((rounds, len(calls)))
     for turn in range(rounds):
         for column, call in enumerate(calls):
-            call()  # its weights come back into the processor's cache
+            call()  # loads its weights into the processor's cache
             times[turn, column] = 1000 * _seconds(call, repeats[column])
     undisturbed = np.quantile(times, _UNDISTURBED, axis=0)
     return [float(np.median(part)) for part in np.split(undisturbed, len(models))]
@@ -107,28 +113,32 @@ def _seconds(call: Call, times: int) -> float:
 
 
 class Timings:
-    """Ms by network, in a file where one is given: what a choice by time was made of."""
+    """Ms by network, on which a choice by time is based; kept in a file if one is given."""
 
     def __init__(self, path: Path | None = None, known: dict[str, float] | None = None) -> None:
-        """``path`` is written to with every timing; ``known``: those to begin with."""
+        """``path`` is written with every new timing; ``known`` are the timings to start with."""
         self.path, self.known = path, dict(known or {})
 
     def get(self, key: str) -> float | None:
-        """Ms of a network that was timed; None for others."""
+        """Ms of a network; None if it was not timed."""
         return self.known.get(key)
 
     def add(self, key: str, ms: float) -> None:
-        """Remember, and write down."""
+        """Keep a timing, and write the file.
+
+        Raises:
+            WriteError: the file cannot be written.
+        """
         self.known[key] = ms
         if self.path is not None:
             write_text(self.path, json.dumps(self.known, indent=1) + "\n")
 
     @staticmethod
     def read(path: Path) -> dict[str, float]:
-        """Timings of another run.
+        """Read the timings of another run: ms by network.
 
         Raises:
-            RecipeError: no such file, or not one of timings.
+            RecipeError: the file cannot be read, or holds no timings.
         """
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -148,7 +158,7 @@ def _positive(ms: object) -> float:
 
 
 def _key(model: FaceModel, scheme: Scheme | None) -> str:
-    """Of a network's operators and shapes, and the student's bits."""
+    """Digest of a network's operators and shapes, the scheme and the crop size."""
     c = model.contract
     what = [
         [asdict(spec) for spec in specs_of(model.graph)],

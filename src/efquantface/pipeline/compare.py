@@ -1,4 +1,4 @@
-"""The exported file beside the user's own: their decisions on evaluation sets, and their speed."""
+"""Compares the exported file with the user's: decisions on evaluation sets, and speed."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ from efquantface.runtime.sessions import has_cuda
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found.
+    """Teacher and student on the evaluation sets.
 
     Attributes:
-        teacher: the name of what was compared with.
+        teacher: the name of the teacher's file or network.
+        protocols: the metrics of both on every set.
         lengths: how the student's embedding lengths follow the teacher's, by set.
     """
 
@@ -47,22 +48,27 @@ def compare(
     sets: Sequence[EvalItem],
     training: tuple[FaceSet, npt.NDArray[np.float32]],
 ) -> Comparison:
-    """The exported file against the user's own, on every set.
+    """Compare the exported file with the user's own, on every set.
 
-    ``training`` is what was trained on and the teacher's embeddings (N,D) of it; people that a set
-    shares with it are warned of.
+    Warns of people that a set shares with the training faces.
+
+    Args:
+        run: whose exported file is evaluated.
+        teacher: the user's network.
+        sets: evaluation sets.
+        training: the faces trained on, and the teacher's embeddings (N,D) of them.
     """
     recipe, console, lengths = run.recipe, run.console, dict[str, dict[str, float]]()
     # training on CUDA does not need an ONNX Runtime that has it
     device = recipe.device if has_cuda() else "cpu"
     own = teacher.embedder(own=True, device=device, threads=recipe.threads)
-    # on CUDA it would run in float
+    # CUDA would run the student in float
     student = Embedder.open(run.directory.onnx, threads=recipe.threads)
     kept: Embeds = teacher.remembering(own) if recipe.cache else own
     options = recipe.evaluation.options()
 
     def embedded(item: EvalItem) -> list[Embedded]:
-        known = kept if isinstance(item, EvalSet) else own  # IJB's crops stream by
+        known = kept if isinstance(item, EvalSet) else own  # IJB's crops are read one by one
         both = [
             embed_item(item, embedder, who, options, console)
             for who, embedder in (("teacher", known), ("student", student))
@@ -82,9 +88,9 @@ def without_vnni(
     """What a student that is not portable loses on x86 without VNNI, on some held-out faces.
 
     Args:
-        run: whose exported file is opened as any client opens it.
-        student: what was exported.
-        held: all faces that were held out, N.
+        run: whose exported file is opened in ONNX Runtime.
+        student: the network that was exported.
+        held: all N faces that were held out.
         teacher: the teacher's embeddings (N,D) of them.
     """
     index = cap(held.identities, crops_for(student), run.recipe.seed)
@@ -103,7 +109,7 @@ def without_vnni(
 
 
 def time_files(run: Run, teacher: Teacher) -> Speed:
-    """One thread: the user's file, its best float form, the student, in turns."""
+    """Time the user's file, its best float form and the student in turns, on one thread."""
     models = [
         (TEACHER, teacher.embedder(own=True, threads=1)),
         (BEST_FLOAT, teacher.embedder(threads=1)),

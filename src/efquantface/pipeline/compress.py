@@ -1,4 +1,4 @@
-"""The main job: teacher and faces in, a verified integer student and a report out."""
+"""Compresses a network: takes teacher and faces, gives a checked student and a report."""
 
 from __future__ import annotations
 
@@ -90,31 +90,31 @@ def compress(
     callbacks: Sequence[Callback] = (),
     **options: Any,
 ) -> CompressResult | RunPlan:
-    """Compress a face-recognition network and prove what it lost.
+    """Compress a face-recognition network, and measure what it loses.
 
     Args:
         teacher: an ONNX file, a checkpoint, the name of a default, or an ``nn.Module`` together
             with ``contract``.
-        faces: a folder of aligned crops (one subfolder an identity, or unlabelled),
-            ``synthetic:COUNT``, or a :class:`FaceSet`.
+        faces: a folder of aligned crops (one subfolder an identity, or images without identities),
+            any other source that ``efq compress`` takes, ``synthetic:COUNT``, or a :class:`FaceSet`.
         output: the run's directory.
-        contract: what an ``nn.Module`` expects of its crops; overrides what a file says.
+        contract: of an ``nn.Module``; overrides the contract of a file.
         eval_sets: evaluation sets in memory, beside the recipe's ``eval``.
-        recipe: all options at once; otherwise ``options`` are its fields (``bits="w8a8"``,
-            ``eval=("lfw=DIR",)``, ``epochs=2``, ...).
-        force, resume: replace an existing run, or go on with it.
-        dry_run: say what was found and what would be done, and write nothing.
+        recipe: all settings at once; then ``options`` are not used.
+        force, resume: replace an existing run; continue an unfinished one.
+        dry_run: print what was found and what would be done, and write nothing.
         quiet: print nothing.
-        caveat: a sentence for the head of table and report.
-        callbacks: told of progress, losses and metrics.
+        caveat: a sentence at the top of table and report.
+        callbacks: called with progress, losses and metrics.
+        options: fields of the recipe (``bits="w8a8"``, ``eval=("lfw=DIR",)``, ``epochs=2``, ...).
 
     Returns:
-        The student, its files and all numbers; of a dry run the plan.
+        The student, its files and all metrics; for a dry run, the plan.
 
     Raises:
-        EfqError: a kind of it, saying what was wrong and what to do.
-        KeyboardInterrupt: the run's directory can be gone on with by ``resume``.
-        SystemExit: in all processes of a run on several devices but the first, once their work is done.
+        EfqError: one of its subclasses; the message says what is wrong and what to do.
+        KeyboardInterrupt: the user stopped the run; ``resume`` continues it.
+        SystemExit: on several devices, in all processes but the first, when their work is done.
 
     Example:
         >>> done = compress(network, faces, folder, contract=contract, bits="w8a8", epochs=1)
@@ -134,7 +134,7 @@ def compress(
     started = Started.find(recipe.devices, recipe.device)
     files = RunDir(Path(output))
     if started.starts:
-        _check_directory(files, recipe, force, resume)  # before others are started
+        _check_directory(files, recipe, force, resume)  # before other processes are started
     check_device(recipe.device)
     keep_freed_memory()
     if dry_run:
@@ -159,7 +159,7 @@ def compress(
             take_part(run, inputs)
         check_room(run, inputs)
         with alone_in(files.path, files.environment), _going_on(run):
-            files.make(recipe, force=force, resume=resume)  # what was given can be used
+            files.make(recipe, force=force, resume=resume)  # after the inputs are checked
             files.keep_inputs(inputs.digests, resume=resume)
             console.log_to(files.log)
             if not ranks.alone:
@@ -168,30 +168,31 @@ def compress(
 
 
 def _check_directory(files: RunDir, recipe: Recipe, force: bool, resume: bool) -> None:
-    """A run may be written there.
+    """Check that a run may be written there.
 
     Raises:
-        RunError: it may not; FinishedError where there is nothing to go on with.
+        RunError: it may not.
+        FinishedError: ``resume``, and the run is finished.
     """
     files.check(recipe, force=force, resume=resume)
     if resume and files.finished:
         raise FinishedError(
-            f"{files.path}: is finished, there is nothing to go on with; see {files.report}, or add "
-            "--force to make it anew"
+            f"{files.path}: is finished, there is nothing to resume; see {files.report}, or add "
+            "--force to replace it"
         )
 
 
 def _threads(ranks: Ranks) -> int:
-    """Of the first process, which works alone for most of a run: all of them."""
+    """Threads of the first process: all, since it works alone for most of a run."""
     return torch.get_num_threads() if ranks.alone else default_threads()
 
 
 @contextmanager
 def _going_on(run: Run) -> Iterator[None]:
-    """What ends a run early says how to go on."""
+    """Say how to resume when a run ends early."""
     again = (
         f"{run.directory.path} is not finished. Call again with --resume (resume=True) to go on, or "
-        "with --force (force=True) to begin anew"
+        "with --force (force=True) to start again"
     )
     try:
         yield
@@ -205,7 +206,7 @@ def _going_on(run: Run) -> Iterator[None]:
             raise
         raise OutOfMemoryError(
             f"out of memory ({str(error).splitlines()[0][:160] if str(error) else 'no room'}); "
-            "--memory-gb 2 lets a batch pass in smaller parts, --max-images takes fewer faces, "
+            "--memory-gb 2 uses smaller microbatches, --max-images takes fewer faces, "
             f"--batch-size and --reconstruction matter, too. {again}"
         ) from None
 

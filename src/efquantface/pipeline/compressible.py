@@ -1,4 +1,4 @@
-"""Whether a network can be compressed: said before any work begins, by the code that will do it."""
+"""Checks early that a network can be compressed, with the code that compresses it later."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from efquantface.quantize.placement import quantize, refresh_biases
 from efquantface.quantize.scheme import Scheme
 from efquantface.runtime.sessions import onnxruntime_session
 
-_SHOWN = 200  # characters of an error that is none of ours
+_SHOWN = 200  # characters of an error of a library
 
 
 def check_compressible(model: FaceModel, scheme: Scheme | None = None) -> None:
-    """Place the quantizers, write the student as a file and load it; nothing is measured or kept.
+    """Quantize the network, export it and load the file. Nothing is measured or kept.
 
     Args:
-        model: float.
-        scheme: the bits; 8 everywhere where None.
+        model: canonical float model.
+        scheme: the bits; None: 8 everywhere.
 
     Raises:
-        ModelFileError: the network has no integer form, and why.
+        ModelFileError: the network has no integer form; the message says why.
         RecipeError: the scheme names a layer that the network does not have.
     """
     try:

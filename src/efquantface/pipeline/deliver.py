@@ -1,4 +1,4 @@
-"""From the trained student to the checked file: its embeddings' length, the file, what it must pass."""
+"""From the trained student to the checked file: embedding length, export, parity."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ Rows = npt.NDArray[np.float32]
 
 
 def restore_length(student: FaceModel, faces: Faces, teacher: Rows) -> None:
-    """Give embeddings the teacher's mean length back, by the last layers' scale.
+    """Scale the last layer so that embeddings have the teacher's mean length.
 
-    Where a norm or another function ends the network, their length is left to it.
+    A network that ends with a norm or another function is not changed.
 
     Args:
         student: changed in place.
-        faces: held-out crops (N,H,W,3).
+        faces: uint8 held-out crops (N,H,W,3).
         teacher: the teacher's embeddings (N,D) of them.
     """
     student.graph.cpu()
@@ -60,18 +60,19 @@ def export_student(
     metadata: dict[str, str],
     console: Console,
 ) -> Parity:
-    """Write the ONNX file under a working name; it gets its own once it has passed.
+    """Write the ONNX file and check its parity. It gets its name only after the check passes.
 
     Args:
-        student: quantized, or float where it is only pruned.
-        target: the file.
-        faces: held-out crops (N,H,W,3), of which a few dozen are compared.
+        student: quantized, or float if it is only pruned.
+        target: the path of the file.
+        faces: uint8 held-out crops (N,H,W,3), of which at most 64 are compared.
         teacher: the teacher's embeddings (N,D) of them.
         metadata: stored in the file.
-        console: to say what was found.
+        console: for the log.
 
     Raises:
         ParityError: the file does not compute what the student computes.
+        WriteError: the file cannot be written.
     """
     unchecked = target.with_suffix(".unchecked.onnx")
     write_onnx(student, unchecked, metadata)

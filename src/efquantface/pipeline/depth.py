@@ -1,9 +1,9 @@
-"""Blocks and channels chosen together, by what the embedding loses for each ms.
+"""Chooses blocks and channels to remove by the embedding's loss for each ms saved.
 
-Losses of blocks and of channels cannot be added: one is large and exact, the other a second-order one of
-many small steps. So the blocks that lose least for each ms go one after the other, what is missing to
-the goal goes by channels, and the network whose embeddings stay nearest is taken: it has blocks removed
-only where that loses less than channels do for the same.
+Losses of blocks and of channels cannot be compared. A block's loss is large and measured. A channel's is
+small and estimated. So candidates are built. Each has one more block removed than the last: the block
+with the least loss for each ms. Then channels are removed until the goal is reached. The candidate with
+the nearest embeddings is taken. So blocks are removed only where channels would lose more.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from efquantface.prune.shorter import (
     shorten,
 )
 
-_FITTED_CROPS = 96  # for a candidate, which is compared only
+_FITTED_CROPS = 96  # for a candidate; the chosen network is fitted on more
 _ROUNDS = 2
-_PATIENCE = 2  # candidates in turn that are not better than the best
+_PATIENCE = 2  # candidates in a row that are not better than the best
 
 
 def prune_by_time(
@@ -45,19 +45,21 @@ def prune_by_time(
     progress: Callable[[int, int], None] = lambda *_: None,
     **options: Any,
 ) -> tuple[Pruned, Latency]:
-    """Remove the blocks and channels whose loss is least for the time that they take.
+    """Remove the blocks and channels with the least loss for each ms saved.
 
     Args:
         model, batches, progress: as for :func:`~efquantface.prune.prune.prune`.
-        goal: ms for one crop on one thread; or a share of the multiply-accumulates, which is removed
-            where it saves most ms for the loss.
-        measure: ms of a float model's student (:class:`~efquantface.pipeline.clock.Clock`), asked for
-            ``model`` first. With the same times the choice is the same.
-        say: told of every candidate.
+        goal: ms for one crop on one thread, or a share of the multiply-accumulates.
+        measure: ms of a float model's student (:class:`~efquantface.pipeline.clock.Clock`). It is called
+            with ``model`` first. With the same times the choice is the same.
+        say: called with a line on every candidate.
         options: ``importance``, ``round_to`` and ``seed`` of ``prune``.
 
+    Returns:
+        The pruned network, and the times.
+
     Raises:
-        RecipeError: the network is that fast already, or the smallest one is not.
+        RecipeError: the network already meets the goal, or cannot be pruned to it.
     """
     search = _Search(model, batches, goal, measure, say, options)
     blocks, share = search.best()
@@ -77,7 +79,7 @@ def prune_by_time(
 
 
 class _Search:
-    """Networks with more and more blocks removed, each brought to the goal by channels."""
+    """Candidates: each has one more block removed, and channels until the goal is reached."""
 
     def __init__(
         self,
@@ -107,7 +109,7 @@ class _Search:
             )
 
     def best(self) -> tuple[list[Block], float]:
-        """The blocks of the best candidate and its share of multiply-accumulates.
+        """The blocks of the best candidate, and the share of multiply-accumulates removed.
 
         Raises:
             RecipeError: no candidate meets the goal.
@@ -135,7 +137,7 @@ class _Search:
             if self.goal.ms is None:
                 lost /= max(self.before - after, 1e-3 * self.before)
                 if made.share > (self.goal.share or 0.0) + 0.05:
-                    break  # blocks alone go beyond the goal
+                    break  # blocks alone remove more than the goal
             if best is None or lost < best[0]:
                 best, worse = (lost, blocks, share), 0
             else:
@@ -147,7 +149,7 @@ class _Search:
         return best[1], best[2]
 
     def _candidate(self, blocks: list[Block]) -> tuple[Pruned, float]:
-        """A network without these blocks at the goal, and its share."""
+        """A network without these blocks that meets the goal, and the share removed."""
         shorter: Shorter | None = None
         if blocks:
             shorter = shorten(self.model, blocks, self.some, seed=self.seed)

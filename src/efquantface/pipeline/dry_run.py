@@ -1,4 +1,4 @@
-"""A dry run: what was found, and what a run would do with it."""
+"""A dry run: checks the inputs, and estimates what a run would take."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from efquantface.pipeline.start import reconstruction_mb
 
 @dataclass(frozen=True, repr=False)
 class RunPlan:
-    """What ``compress(..., dry_run=True)`` gives.
+    """What ``compress(..., dry_run=True)`` returns.
 
     Attributes:
         teacher: its name.
         parameters: of the teacher.
-        contract: what it expects of its crops.
-        images, identities: of the faces; 0 identities where they are not labelled.
-        train, held: images to train on, and held out.
-        sets: evaluation sets, each with its number of images.
-        alignment: what the check of landmarks said; empty where it was not made.
+        contract: of the teacher.
+        images, identities: numbers of the faces; 0 identities if the faces have none.
+        train, held: numbers of images to train on, and held out.
+        sets: number of images by evaluation set.
+        alignment: the result of the landmark check; empty if there was none.
         stages: in order.
-        seconds: expected, by stage; stages whose time cannot be told in advance are missing.
+        seconds: expected, by stage; without stages whose time is unknown.
         steps: of training.
-        memory_mb: expected at most, of the whole process.
-        disk_mb: room that the run's folder takes at most.
+        memory_mb: expected peak of the whole process.
+        disk_mb: the most that the run's folder takes.
     """
 
     teacher: str
@@ -58,12 +58,12 @@ class RunPlan:
     disk_mb: float
 
     def __repr__(self) -> str:
-        """One line."""
+        """The plan in one line, with teacher and number of images."""
         return f"RunPlan({self.teacher}, {self.images:,} images: {self.describe()})"
 
     @property
     def minutes(self) -> float:
-        """Of all stages whose time can be told."""
+        """Expected minutes of all stages in :attr:`seconds`."""
         return sum(self.seconds.values()) / 60
 
     def describe(self) -> str:
@@ -80,10 +80,10 @@ class RunPlan:
 
 
 def plan_run(run: Run, inputs: Inputs) -> RunPlan:
-    """Time a few faces and one training step, and say what a run would do. Nothing is written.
+    """Time a few faces and two training steps, and print what a run would do. Nothing is written.
 
     Raises:
-        EfqError: a kind of it; the teacher cannot be quantized as the recipe says.
+        EfqError: one of its subclasses: the teacher cannot be quantized with this recipe.
     """
     recipe, console, teacher = run.recipe, run.console, inputs.teacher
     names = stages(recipe)
@@ -102,7 +102,7 @@ def plan_run(run: Run, inputs: Inputs) -> RunPlan:
         held=len(inputs.held),
         sets={item.name: faces_of(item) for item in inputs.sets},
         alignment=inputs.alignment,
-        # reading has been done just now
+        # reading is done
         stages=names[1:],
         seconds={name: told[name] for name in names if name in told},
         steps=0 if training is None else training.steps,
@@ -119,7 +119,7 @@ def plan_run(run: Run, inputs: Inputs) -> RunPlan:
 
 
 def _memory_mb(run: Run, inputs: Inputs, training: Plan | None) -> float:
-    """Of what takes most: training, or rounding layers beside what is in use already."""
+    """The larger of two peaks: of training, and of rounding layers on top of what is in use."""
     rounding = peak_memory_mb()
     if run.recipe.reconstructs:
         rounding += reconstruction_mb(inputs.teacher.model)

@@ -1,4 +1,4 @@
-"""How long a run will take: from the teacher's time for a face, and one training step."""
+"""Estimates the time of a run from the teacher's time for one face and from a training step."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ EVALUATION, SPEED, REPORT = "evaluation", "speed", "report"
 
 _TIMED_FACES = 32
 _RANGE_CROPS = 4
-_TIMED_CROPS = 21 * (1 + 16)  # of each file, rounds at batch 1 and 16
+_TIMED_CROPS = 21 * (1 + 16)  # for each file: 21 rounds at batch 1 and 16
 _FILES = 3  # timed: the user's, its best float form, the student
-_PARITY_FACES = 64 * 20  # crops, and about how many passes of ONNX Runtime the checks are worth
+_PARITY_FACES = 64 * 20  # 64 crops; the checks take as long as about 20 passes of ONNX Runtime
 _REPORT_SECONDS = 3.0
 
 
@@ -54,7 +54,7 @@ def stages(recipe: Recipe) -> tuple[str, ...]:
 
 
 def faces_of(item: EvalItem) -> int:
-    """Faces of an evaluation set."""
+    """The number of faces in an evaluation set."""
     if isinstance(item, EvalSet):
         return len(item.faces)
     if isinstance(item, TemplateSet):
@@ -65,7 +65,7 @@ def faces_of(item: EvalItem) -> int:
 
 
 def seconds_a_face(embedder: Embedder, faces: npt.NDArray[np.uint8]) -> float:
-    """Time a face by embedding some of ``faces`` (N,H,W,3)."""
+    """Seconds for one face, measured on the first 32 of ``faces``, uint8 (N,H,W,3)."""
     some = faces[:_TIMED_FACES]
     embedder.embed(some[:1])  # the first call allocates
     began = time.monotonic()
@@ -74,10 +74,14 @@ def seconds_a_face(embedder: Embedder, faces: npt.NDArray[np.uint8]) -> float:
 
 
 def expected_seconds(run: Run, inputs: Inputs, a_face: float) -> dict[str, float]:
-    """Seconds of the stages whose work is embedding faces; a student is taken to be no slower.
+    """Expected seconds by stage, for the stages that mainly embed faces.
+
+    The student is assumed to be no slower than the teacher.
 
     Args:
-        a_face: seconds in which the teacher embeds one on all threads.
+        run: with its recipe.
+        inputs: faces and evaluation sets.
+        a_face: seconds that the teacher takes for one face on all threads.
     """
     mirrored = 2 if run.recipe.evaluation.options().flips else 1
     evaluated = sum(faces_of(item) for item in inputs.sets)
@@ -92,13 +96,12 @@ def expected_seconds(run: Run, inputs: Inputs, a_face: float) -> dict[str, float
 
 
 def training_plan(run: Run, inputs: Inputs) -> Plan:
-    """Steps, seconds a step and memory of the fine-tuning, by one step of a student.
+    """Steps, seconds a step and memory of training, estimated from two steps of a student.
 
-    Rough: its ranges are set on a few crops, nothing is compiled, and a network that will be pruned
-    is still whole.
+    The estimate is rough: ranges are set on a few crops, nothing is compiled, and nothing is pruned.
 
     Raises:
-        ModelFileError, RecipeError: the teacher cannot be quantized, or not so.
+        ModelFileError, RecipeError: the teacher cannot be quantized with this recipe.
     """
     recipe, settings, model = run.recipe, run.recipe.training, inputs.teacher.model
     size = min(settings.batch_size, len(inputs.train))
@@ -118,13 +121,13 @@ def training_plan(run: Run, inputs: Inputs) -> Plan:
     x = x.to(recipe.device)
     target = torch.randn(size, model.contract.embedding_size, generator=torch.Generator())
     seconds = math.inf
-    for _ in range(2):  # the first one allocates
+    for _ in range(2):  # the first step allocates
         seconds = min(seconds, _step(module, x, target.to(recipe.device), part))
     return Plan(steps, seconds, memory)
 
 
 def _step(module: torch.nn.Module, pixels: Tensor, target: Tensor, part: int) -> float:
-    """Seconds of a batch's passes forward and backward."""
+    """Seconds of the forward and backward passes of a batch, in microbatches of ``part`` images."""
     began = time.monotonic()
     for x, t in zip(torch.split(pixels, part), torch.split(target, part), strict=True):
         LOSSES["cosine"](module(x), t).backward()  # type: ignore[no-untyped-call]

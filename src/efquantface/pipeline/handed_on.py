@@ -1,7 +1,7 @@
-"""What the first process made alone, in all processes of a run: the student that they train.
+"""Sends the untrained student from the first process of a run to all others.
 
-Pruning to a time, and what is tried and left out where it does not help, depend on the machine: repeated
-everywhere they would not give one student. So the first process starts alone and hands on what it has.
+Pruning to a time depends on the machine, and so do optimizations that are tried. Repeated in every
+process, they could give different students. So the first process makes the student alone.
 """
 
 from __future__ import annotations
@@ -25,15 +25,19 @@ from efquantface.quantize.scheme import Scheme
 def shared_start(
     ranks: Ranks, make: Callable[[], Start], *, quantizes: bool, teacher: bool
 ) -> Start:
-    """The start that the first process makes, in all of them.
+    """The start that the first process makes, for all processes.
 
-    Every process, the first one, too, takes the student from the same bytes: gradients meet in the order
-    in which a graph's parameters stand.
+    Every process reads the student from the same bytes, the first one, too. Gradients are averaged in
+    the order of a graph's parameters, which must be the same everywhere.
 
     Args:
+        ranks: the processes of the run.
         make: called in the first process only.
-        quantizes: the student is quantized; a float one is made trainable anew.
-        teacher: all need the float network: weights settle, or layers are distilled.
+        quantizes: the student is quantized. A float student is made trainable in each process.
+        teacher: weights settle or layers are distilled, so all processes need the float network.
+
+    Raises:
+        RunError: another process has ended.
     """
     if ranks.alone:
         return make()
@@ -59,12 +63,12 @@ def shared_start(
 
 
 def trained_in(graph: nn.Module) -> list[str]:
-    """Names of the parameters that training changes, which no checkpoint holds."""
+    """Names of the parameters that training changes. Checkpoints do not store them."""
     return [name for name, p in graph.named_parameters() if p.requires_grad]
 
 
 def train_the_same(graph: nn.Module, names: Sequence[str]) -> None:
-    """Let training change the named parameters alone."""
+    """Let training change the named parameters only."""
     wanted = set(names)
     for name, parameter in graph.named_parameters():
         parameter.requires_grad_(name in wanted)

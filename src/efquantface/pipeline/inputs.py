@@ -1,4 +1,4 @@
-"""What a run is given, read and checked: teacher, faces, evaluation sets."""
+"""Reads and checks the inputs of a run: teacher, faces, evaluation sets."""
 
 from __future__ import annotations
 
@@ -34,20 +34,21 @@ from efquantface.pipeline.teacher import Teacher
 from efquantface.pipeline.teacher_check import TeacherCheck, check_teacher, compare_with_source
 
 _SKIPPED_SHOWN = 5
-_COMPARED = 256  # faces by which processes know that theirs are the same
+_COMPARED = 256  # faces by which processes check that they have the same
 HELD_OUT = "held-out"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run is given.
+    """The inputs of a run.
 
     Attributes:
-        faces: all of them, N.
+        teacher: the network to compress.
+        faces: all N faces.
         train, held: indices of the faces to train on, and of those held out.
-        sets: what teacher and student are evaluated on.
-        alignment: what comparing landmarks with the template gave; empty where it was not asked for.
-        teacher_check: the teacher's graph beside the user's own file; None where that cannot run.
+        sets: evaluation sets.
+        alignment: the result of comparing landmarks with the template; empty if it was not asked for.
+        teacher_check: the teacher's graph compared with the user's file; None if the file cannot run.
     """
 
     teacher: Teacher
@@ -60,7 +61,7 @@ class Inputs:
 
     @cached_property
     def digests(self) -> dict[str, Any]:
-        """By what a resumed run knows that teacher and faces are the same."""
+        """Digests by which a resumed run checks that teacher and faces are the same."""
         images = content_hash(self.faces.images)
         images.update(np.ascontiguousarray(self.faces.identities).data)
         return {
@@ -71,10 +72,10 @@ class Inputs:
 
 
 def check_alike(run: Run, inputs: Inputs) -> None:
-    """All processes of a run work with the same teacher and faces.
+    """Check that all processes of a run have the same teacher and faces.
 
     Raises:
-        RunError: another machine has other files.
+        RunError: this process has others than the first.
     """
     if run.ranks.alone:
         return
@@ -93,10 +94,10 @@ def read_inputs(
     contract: FaceContract | None,
     eval_sets: Sequence[EvalItem],
 ) -> Inputs:
-    """Read and check everything, and say what was found. Nothing is written.
+    """Read and check all inputs, and print what was found. Nothing is written.
 
     Raises:
-        EfqError: a kind of it; what was given cannot be used.
+        EfqError: one of its subclasses: an input cannot be used.
     """
     recipe, console = run.recipe, run.console
     opened, face_set = _fitting(run, teacher, faces, contract)
@@ -109,7 +110,7 @@ def read_inputs(
         opened = Teacher.open(teacher, preprocess=reading, size=size, licence=recipe.licence)
         known = replace(opened.contract, source=f"tried on faces, {reading}")
         opened.model.contract = known
-    if not run.ranks.first:  # what is checked, and what is evaluated, is the first process's
+    if not run.ranks.first:  # the first process checks and evaluates
         train, held = split(face_set, recipe.hold_out, recipe.seed)
         return Inputs(opened, face_set, train, held, [], "")
     checked = _checked(run, teacher, opened.model, face_set)
@@ -121,7 +122,7 @@ def read_inputs(
     sets = [*eval_sets, *named]
     train, held = split(face_set, recipe.hold_out, recipe.seed)
     if not sets:
-        console.log("no --eval given: all pairs of the held-out faces are the evaluation")
+        console.log("no --eval given: evaluated on all pairs of the held-out faces")
         sets = [EvalSet(HELD_OUT, face_set.subset(held), None, True)]
     return Inputs(opened, face_set, train, held, sets, alignment, checked)
 
@@ -132,7 +133,7 @@ def _fitting(
     faces: str | Path | FaceSet,
     contract: FaceContract | None,
 ) -> tuple[Teacher, FaceSet]:
-    """Teacher and faces; a teacher that takes crops of any size is opened for those of the faces."""
+    """Teacher and faces. A teacher that takes crops of any size is opened for the size of the faces."""
     recipe = run.recipe
 
     def opened(size: tuple[int, int] | None) -> Teacher:
@@ -159,7 +160,7 @@ def _fitting(
 
 
 def _faces(run: Run, faces: str | Path | FaceSet, contract: FaceContract) -> FaceSet:
-    """Load, and say what was found and skipped."""
+    """Load the faces, and print what was found and what was skipped."""
     recipe, console = run.recipe, run.console
     found = load_source(
         faces,
@@ -175,7 +176,7 @@ def _faces(run: Run, faces: str | Path | FaceSet, contract: FaceContract) -> Fac
     )
     console.log(f"faces: {found.describe()}")
     if found.people == 1:
-        console.log("all of them lie in one folder: taken as unlabelled")
+        console.log("all faces are in one folder: taken as unlabelled")
         found = found.unlabelled()
     for name, why in found.skipped[:_SKIPPED_SHOWN]:
         console.warn(f"skipped {name}: {why}")
@@ -188,10 +189,10 @@ def _faces(run: Run, faces: str | Path | FaceSet, contract: FaceContract) -> Fac
 def _checked(
     run: Run, given: str | Path | nn.Module | FaceModel, model: FaceModel, faces: FaceSet
 ) -> TeacherCheck | None:
-    """The graph computes what the user's own file computes.
+    """Check that the graph computes what the user's file computes.
 
     Raises:
-        ImportMismatchError, ModelFileError: it does not, and the recipe does not go on anyway.
+        ImportMismatchError, ModelFileError: it does not, and the recipe does not say ``anyway``.
     """
     if run.recipe.anyway:
         found = compare_with_source(given, model, faces.images)
@@ -207,7 +208,7 @@ def _checked(
 def _alignment(
     run: Run, given: str | Path | FaceSet, faces: FaceSet, contract: FaceContract
 ) -> str:
-    """What the check of the crops' landmarks says."""
+    """The result of the check of the crops' landmarks; empty if it is not made."""
     made = isinstance(given, FaceSet) or str(given).startswith(SYNTHETIC)
     if made or not run.recipe.check_alignment:
         return ""

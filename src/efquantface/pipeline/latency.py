@@ -1,7 +1,7 @@
-"""How much to prune so that the student takes a wanted time on this machine.
+"""Prunes a network until its student meets a wanted time on this machine.
 
-Multiply-accumulates tell little of time: small layers cost calls, integer kernels like some channel
-counts better than others. So candidates are exported as they would be delivered, and timed.
+Multiply-accumulates predict time badly. Each layer costs a call, however small it is. Integer kernels
+are faster at some numbers of channels than at others. So candidates are exported and timed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from efquantface.prune.prune import Pruned, prune, scores_of
 from efquantface.prune.shorter import Shorter
 
 _TRIES = 7
-_MOST = 0.97  # more than any floor leaves
-_NEAR = 0.97  # of the goal: no need to look for a network that takes longer
+_MOST = 0.97  # a larger share than any floor allows
+_NEAR = 0.97  # share of the goal; a network that takes so long is accepted
 
 
 def prune_to(
@@ -35,18 +35,21 @@ def prune_to(
     progress: Callable[[int, int], None] = lambda *_: None,
     **options: Any,
 ) -> tuple[Pruned, Latency]:
-    """Prune as little as brings the student to ``goal`` ms, channels alone.
+    """Prune the fewest channels for which the student takes at most ``goal`` ms.
 
     Args:
         model, batches, progress: as for :func:`~efquantface.prune.prune.prune`.
         goal: ms for one crop on one thread.
-        measure: ms of a float model's student (:class:`~efquantface.pipeline.clock.Clock`), asked for
-            ``model`` first.
-        say: told of every candidate.
+        measure: ms of a float model's student (:class:`~efquantface.pipeline.clock.Clock`). It is called
+            with ``model`` first.
+        say: called with a line on every candidate.
         options: ``importance``, ``round_to`` and ``seed`` of ``prune``.
 
+    Returns:
+        The pruned network, and the times.
+
     Raises:
-        RecipeError: the network is that fast already, or the smallest one is not.
+        RecipeError: the network already meets the goal, or cannot be pruned to it.
     """
     before = time_before(model, goal, measure, say)
     importance, seed = options.get("importance", "taylor"), options.get("seed", 0)
@@ -59,16 +62,16 @@ def prune_to(
 def time_before(
     model: FaceModel, goal: float | None, measure: Measure, say: Callable[[str], None]
 ) -> float:
-    """Ms of the network as it is.
+    """Ms of the student of the network that is not pruned.
 
     Raises:
-        RecipeError: they meet the goal.
+        RecipeError: it already meets the goal.
     """
     before = measure(model)
     asked = "" if goal is None else f", the goal is {goal:g} ms"
     say(f"not pruned: {before:.2f} ms a crop on one thread{asked}")
     if goal is not None and before <= goal:
-        raise RecipeError(f"--prune {goal:g}ms: {before:.2f} ms already, nothing has to be pruned")
+        raise RecipeError(f"--prune {goal:g}ms: {before:.2f} ms already, nothing to prune")
     return before
 
 
@@ -81,13 +84,17 @@ def least_share(
     say: Callable[[str], None] = lambda _: None,
     **options: Any,
 ) -> float:
-    """The least share of multiply-accumulates without which the student takes ``goal`` ms.
+    """The least share of multiply-accumulates to remove so that the student takes at most ``goal`` ms.
 
     Args:
-        options: of :func:`~efquantface.prune.prune.prune`.
+        model, batches: as for :func:`~efquantface.prune.prune.prune`.
+        goal: ms for one crop on one thread.
+        measure: ms of a float model's student.
+        say: called with a line on every candidate.
+        options: of ``prune``.
 
     Raises:
-        RecipeError: no share does.
+        RecipeError: no share is enough.
     """
     shorter: Shorter | None = options.get("shorter")
     least = 0.0
@@ -98,7 +105,7 @@ def least_share(
             return least
 
     def candidate(share: float) -> float:
-        """Time with this share removed; NaN where floors do not allow it."""
+        """Ms with this share removed; NaN if the floors do not allow it."""
         try:
             once = {**options, "rounds": 1, "recover": False}
             made = prune(model, batches, share, **once)
@@ -121,10 +128,20 @@ def reach(
     say: Callable[[str], None] = lambda _: None,
     **options: Any,
 ) -> tuple[Pruned, float]:
-    """Prune by ``share``, and by more where that is not fast enough yet; gives the ms, too.
+    """Prune by ``share``, and by more if the student takes more than ``goal`` ms.
+
+    Args:
+        model, batches, share: as for :func:`~efquantface.prune.prune.prune`.
+        goal: ms for one crop on one thread.
+        measure: ms of a float model's student.
+        say: called with a line on every candidate.
+        options: of ``prune``.
+
+    Returns:
+        The pruned network, and its ms.
 
     Raises:
-        RecipeError: no share is.
+        RecipeError: no share is enough.
     """
     while True:
         pruned = prune(model, batches, share, **options)
@@ -132,14 +149,14 @@ def reach(
         say(f"pruned {pruned.share:.0%}: {after:.2f} ms")
         if after <= goal:
             return pruned, after
-        # other channels went in the second round, or the machine was busy: a little more
+        # the last rounds removed other channels, or the machine was busy: remove a little more
         share += 0.02
         if share >= _MOST:
-            raise RecipeError(f"--prune {goal:g}ms: got to {after:.2f} ms, not further")
+            raise RecipeError(f"--prune {goal:g}ms: reached {after:.2f} ms only; ask for more ms")
 
 
 def _search(candidate: Callable[[float], float], goal: float, before: float, least: float) -> float:
-    """The least share that meets the goal, by halving the interval it lies in."""
+    """The least share that meets the goal, by bisection."""
     low, high = least, _MOST
     fastest, reached = before, least
     met: float | None = None
@@ -159,8 +176,8 @@ def _search(candidate: Callable[[float], float], goal: float, before: float, lea
             low = share
     if met is None:
         raise RecipeError(
-            f"--prune {goal:g}ms: pruning got from {before:.2f} to {fastest:.2f} ms ({reached:.0%} of "
-            "multiply-accumulates removed), then every group of channels was at its floor; combine "
+            f"--prune {goal:g}ms: pruning reached {fastest:.2f} ms from {before:.2f} ms ({reached:.0%} "
+            "of multiply-accumulates removed), then every group of channels was at its floor; combine "
             "it with fewer bits, or ask for more ms"
         )
     return met

@@ -1,4 +1,4 @@
-"""One process at a time in a run's folder."""
+"""A lock: one process at a time works in a run's folder."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ NAME = ".lock"
 
 
 def this_process() -> dict[str, Any]:
-    """What ``env.json`` keeps, so that another process can say who works in a folder."""
+    """Process id, host and start time for ``env.json``; another process names them in its error."""
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     return {"pid": os.getpid(), "host": platform.node(), "began": now}
 
 
 @contextmanager
 def alone_in(folder: Path, environment: Path) -> Iterator[None]:
-    """Hold a run's folder, which is made. The operating system lets go of it when the process ends.
+    """Make a run's folder, and lock it. The operating system unlocks it when the process ends.
+
+    On file systems without locks nothing is locked.
 
     Args:
+        folder: of the run.
         environment: the run's ``env.json``.
 
     Raises:
-        RunError: another process holds it.
+        RunError: another process has locked it.
         WriteError: the folder cannot be made.
     """
     make_folder(folder)

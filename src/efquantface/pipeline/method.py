@@ -1,4 +1,4 @@
-"""The method, top to bottom, of the process that owns the run; and the others' share of it."""
+"""The method, from start to end: in the process that owns the run, and in the others."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ from efquantface.report.results import Results, Sizes
 from efquantface.runtime.environment import environment
 
 _LAYER_FACES = 64
-_LOOKED_AT = 200_000  # training images among which people of evaluation sets are looked for
+_LOOKED_AT = 200_000  # training images searched for people of evaluation sets, at most
 
 
 @dataclass(frozen=True, repr=False)
 class CompressResult:
-    """What :func:`compress` gives back.
+    """What :func:`compress` returns.
 
     Attributes:
         run: the run's files, for example ``run.onnx`` and ``run.report``.
         student: the network in PyTorch.
-        results: all numbers.
-        parity: of the exported file.
+        results: all metrics.
+        parity: the check of the exported file.
     """
 
     run: RunDir
@@ -67,12 +67,12 @@ class CompressResult:
     parity: Parity
 
     def __repr__(self) -> str:
-        """One line: where, and what was found."""
+        """One line: the run's folder and its results."""
         return f"CompressResult({self.run.path}, {self.results!r})"
 
 
 def work(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
-    """The method, top to bottom."""
+    """The method, from start to end. ``caveat`` is a sentence at the top of table and report."""
     with run.console.stage(estimate.EMBEDDING):
         bank = teacher_bank(run, inputs)
     run, choice = with_choice(run, inputs, bank)
@@ -91,7 +91,7 @@ def work(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
 
     start = _shared_start(run, begin)
     history = train(run, inputs, start, bank)
-    run.ranks.leave()  # the rest is the first process's
+    run.ranks.leave()  # the first process does the rest
     student = start.student if recipe.quantizes else plain(start.student)
     with console.stage(estimate.EXPORT):
         parity = _deliver(run, inputs, student, bank)
@@ -140,13 +140,13 @@ def work(run: Run, inputs: Inputs, caveat: str) -> CompressResult:
 
 
 def _rows_of(bank: TeacherBank, index: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Rows (N,D) of the bank, looked up when they are asked for."""
+    """Rows (N,D) of the bank, read when they are used."""
     rows: Any = Taken(bank.plain, index)
     return cast("npt.NDArray[np.float32]", rows)
 
 
 def _looked_at(inputs: Inputs) -> npt.NDArray[np.int64]:
-    """The training images among which people of evaluation sets are looked for."""
+    """The training images that are searched for people of evaluation sets."""
     if len(inputs.train) <= _LOOKED_AT:
         return inputs.train
     return inputs.train[cap(inputs.faces.identities[inputs.train], _LOOKED_AT, 0)]
@@ -155,7 +155,7 @@ def _looked_at(inputs: Inputs) -> npt.NDArray[np.int64]:
 def _prune(
     run: Run, model: FaceModel, batches: list[Tensor]
 ) -> tuple[Pruned | None, Latency | None]:
-    """The smaller float network, and its time where one was asked for."""
+    """The pruned float network, and its times if time decided; None without pruning."""
     recipe, console, goal, latency = run.recipe, run.console, run.recipe.prune_goal, None
     if goal is None:
         return None, None
@@ -182,7 +182,7 @@ def _prune(
 
 
 def _timings(run: Run) -> Timings:
-    """Those of a run that is gone on with, or that the recipe names, to begin with."""
+    """Known timings to start with: of a resumed run, and of the run that the recipe names."""
     known: dict[str, float] = {}
     if run.recipe.timings is not None:
         known |= Timings.read(Path(run.recipe.timings))
@@ -232,7 +232,7 @@ def _images_used(recipe: Recipe, train: int) -> int:
 
 
 def _report(run: Run, inputs: Inputs, results: Results) -> None:
-    """Write metrics and report; the training state has done its work."""
+    """Write metrics, model card and report. Remove the training state and the bank."""
     files = run.directory
     files.write_metrics(results.as_dict())
     shown = [s for s in inputs.sets if isinstance(s, EvalSet)] if run.recipe.report_faces else []
@@ -244,7 +244,7 @@ def _report(run: Run, inputs: Inputs, results: Results) -> None:
 
 
 def take_part(run: Run, inputs: Inputs) -> NoReturn:
-    """The share of all processes but the first: embeddings, and training."""
+    """What all processes but the first do: embed their share of the faces, and train."""
     bank = teacher_bank(run, inputs)
     start = _shared_start(run, lambda: Start(inputs.teacher.model, inputs.teacher.model, Scheme()))
     train(run, inputs, start, bank)

@@ -1,4 +1,4 @@
-"""Whether what a user names is there, seen from names and folders, before anything is read."""
+"""Checks that what a user names exists, by names and folders, before anything is read."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from efquantface.importers.packs import is_pack
 from efquantface.recipe import Recipe
 from efquantface.runtime.backends import ENDINGS
 
-# Endings by which a model is told from faces; what else can be read is for load_model to say.
+# Endings that tell a model from faces. load_model decides what else it can read.
 _MODELS = (*ENDINGS, ".dat", ".pt", ".pth", ".ckpt", ".safetensors", ".pkl")
 _LISTS = (".txt", ".lst")
-_IN_MEMORY = "<"  # a recipe names what a Python caller gives as an object so
+_IN_MEMORY = "<"  # in a recipe, starts the name of an object that a Python caller gave
 _STUDENT = "student.safetensors"
 
 
 def check_inputs(recipe: Recipe) -> None:
-    """Everything that a recipe names is there.
+    """Check that everything exists that a recipe names.
 
     Raises:
-        ModelFileError, DataError, RecipeError: something is missing, is no such thing, or teacher and
+        ModelFileError, DataError, RecipeError: something is missing or of another kind, or teacher and
             faces are swapped.
     """
     check_model_and_faces(recipe.teacher, recipe.faces)
@@ -41,10 +41,10 @@ def check_inputs(recipe: Recipe) -> None:
 
 
 def check_model_and_faces(model: str, faces: str) -> None:
-    """A model, then a source of faces, in this order.
+    """Check a model and a source of faces.
 
     Raises:
-        ModelFileError, DataError: one of them is missing, or they are swapped.
+        ModelFileError, DataError: one of them is missing.
         RecipeError: they are swapped.
     """
     if _is_faces(model) and _is_model(faces):
@@ -57,7 +57,7 @@ def check_model_and_faces(model: str, faces: str) -> None:
 
 
 def check_model(model: str) -> None:
-    """The name of a default, a file, or a run's folder.
+    """Check that ``model`` is the name of a default, a file, a run's folder or a pack of networks.
 
     Raises:
         ModelFileError: it is none of these.
@@ -80,7 +80,7 @@ def check_model(model: str) -> None:
 
 
 def check_faces(faces: str) -> None:
-    """``synthetic:COUNT``, or what :func:`check_source` takes.
+    """Check that ``faces`` is ``synthetic:COUNT`` or a source of faces (:func:`check_source`).
 
     Raises:
         DataError: it is neither.
@@ -92,7 +92,7 @@ def check_faces(faces: str) -> None:
 
 
 def check_source(path: Path) -> None:
-    """A folder, or a file that holds or lists faces.
+    """Check that ``path`` is a folder, or a file that holds or lists faces.
 
     Raises:
         DataError: it is neither.
@@ -109,10 +109,10 @@ def check_source(path: Path) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """A folder.
+    """Check that ``path`` is a folder.
 
     Raises:
-        DataError: it is none.
+        DataError: it is not.
     """
     if not path.is_dir():
         what = "is a file, a folder is wanted" if path.exists() else "no such folder"
@@ -120,10 +120,10 @@ def check_folder(path: Path) -> None:
 
 
 def check_file(name: str, flag: str, error: type[EfqError] = DataError) -> None:
-    """A file that a flag names.
+    """Check that the file exists that a flag names.
 
     Raises:
-        EfqError: of the kind ``error``: there is no such file.
+        EfqError: of the class ``error``: there is no such file.
     """
     path = Path(name)
     if not path.is_file():
@@ -150,7 +150,7 @@ def _is_faces(text: str) -> bool:
 
 
 def _close(path: Path, names: dict[str, assets.Asset] | None = None) -> str:
-    """A name beside a missing path that is close to it."""
+    """A hint for a missing path: a similar name in its folder, or of ``names``."""
     beside = path.absolute().parent
     there = [p.name for p in beside.iterdir()] if beside.is_dir() else []
     return did_you_mean(path.name, [*there, *(names or {})])

@@ -1,4 +1,4 @@
-"""What is checked about a teacher before work begins: its notes, its preprocessing, its identity."""
+"""Checks a teacher before the work begins: its notes, its preprocessing, its embedding size."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from efquantface.rows import unit
 
 AS_FOUND = "as found"
 _IMAGES = 160
-_HARDLY = 0.8  # AUC below which a network is not one that recognizes faces
-_LEAST, _LEAST_MIRRORED = 2e-4, 1e-2  # of AUC, by which another preprocessing must win
-_ALIKE = 2e-3  # of AUC between mirror images: RGB and BGR, for example
+_HARDLY = 0.8  # AUC; below it a network does not recognize faces
+_LEAST, _LEAST_MIRRORED = 2e-4, 1e-2  # difference of AUC by which another preprocessing must win
+_ALIKE = 2e-3  # difference of AUC that mirror images do not tell: RGB and BGR, for example
 _UNSURE = ". Faces without labels do not tell RGB from BGR; look that up"
 _EACH = 4  # images of a person
-_GENUINE, _PEOPLE = 20, 8  # pairs of one person, and people, below which labels say little
+_GENUINE, _PEOPLE = 20, 8  # genuine pairs and people; with fewer, labels say little
 
 
 def model_digest(model: FaceModel) -> str:
-    """Digest of all weights and the contract, the key of cached embeddings."""
+    """SHA-256 of all weights and the contract, in hex: the key of cached embeddings."""
     digest = hashlib.sha256(model.contract.to_json().encode())
     for name, value in sorted(model.graph.state_dict().items()):
         digest.update(name.encode())
@@ -41,7 +41,7 @@ def model_digest(model: FaceModel) -> str:
 
 
 def say_notes(model: FaceModel, console: Console) -> None:
-    """Print what was found out about the teacher."""
+    """Print the teacher's name, size, contract and notes."""
     console.log(
         f"teacher: {model.name}, {model.parameters:,} parameters, {model.contract.describe()}"
     )
@@ -52,19 +52,21 @@ def say_notes(model: FaceModel, console: Console) -> None:
 def check_preprocessing(
     model: FaceModel, faces: FaceSet, console: Console, anyway: bool = False
 ) -> None:
-    """Stop where the teacher, as it is fed, cannot be right.
+    """Stop if the teacher's preprocessing is wrong, or if the teacher does not tell people apart.
 
-    An *assumed* preprocessing is tried against the field's others, on same and different pairs; a
-    known one is believed. Where identities are at hand, the teacher must tell people apart, too.
+    An *assumed* preprocessing is compared with the other usual ones, by how well genuine and impostor
+    pairs are separated. A known one is not compared. With identities the teacher must also tell people
+    apart.
 
     Args:
         model: the teacher.
-        faces: the user's own.
-        anyway: warn, and go on.
+        faces: the user's faces.
+        console: for log and warnings.
+        anyway: warn instead of stopping.
 
     Raises:
-        PreprocessError: another preprocessing than the assumed one separates people clearly better.
-        NotRecognizingError: under none of them people are told apart (AUC below 0.8).
+        PreprocessError: another preprocessing separates people clearly better than the assumed one.
+        NotRecognizingError: no preprocessing separates people (AUC below 0.8).
     """
     assumed = model.contract.source.startswith(ASSUMED)
     first, *more = _samples(faces, _IMAGES)
@@ -80,7 +82,7 @@ def check_preprocessing(
         console.log(f"preprocessing assumed: separation (AUC) {listed}")
     if first.labelled and scores[best] < _HARDLY:
         problem = (
-            f"{model.name}: under no known preprocessing does it tell people apart (AUC {listed}). Is "
+            f"{model.name}: tells people apart under no known preprocessing (AUC {listed}). Is "
             "it a trained face-recognition network, are the crops aligned, is each folder one person? "
             "--anyway goes on"
         )
@@ -92,23 +94,27 @@ def check_preprocessing(
     ):
         problem = (
             f"{model.name}: the preprocessing {best!r} separates people clearly better than the "
-            f"assumed one (AUC {listed}). Add --preprocess {best}; where you know better, name the "
-            f"right one there{'' if first.labelled else _UNSURE}"
+            f"assumed one (AUC {listed}). Add --preprocess {best}; if you know the right one, name "
+            f"that{'' if first.labelled else _UNSURE}"
         )
         _stop(PreprocessError(problem), console, anyway)
     elif scores[AS_FOUND] < _HARDLY and first.labelled:
         console.warn(
-            f"{model.name}: hardly tells people apart as it is fed ({model.contract.source}), and "
+            f"{model.name}: hardly tells people apart with its preprocessing ({model.contract.source}); "
             f"{best!r} does better (AUC {listed})"
         )
 
 
 def check_embedding(model: FaceModel, console: Console, anyway: bool = False) -> None:
-    """Stop where the network gives another number of values than embeddings have.
+    """Stop if the network's output has not the size of an embedding.
+
+    Args:
+        model: the teacher.
+        console: for the warning.
+        anyway: warn instead of stopping, if the output has 16 values or more.
 
     Raises:
-        NotRecognizingError: saying what it looks like. With ``anyway`` that is a warning where it gives
-            16 values or more.
+        NotRecognizingError: the output is no embedding; the message says what it looks like.
     """
     values = model.contract.embedding_size
     problem = no_embedding(values)
@@ -120,16 +126,18 @@ def check_embedding(model: FaceModel, console: Console, anyway: bool = False) ->
 
 
 def better_reading(model: FaceModel, faces: FaceSet, console: Console) -> str | None:
-    """Another preprocessing that networks of the model's kind come with, where it tells people better.
+    """The best preprocessing of those in ``model.readings``, by how well it separates people.
 
-    All of ``model.readings`` are tried on the faces, and what was found is said.
+    Networks with the same names of tensors come with different preprocessings. All are tried on the
+    faces, and the result is printed.
 
     Args:
-        model: as its first reading has it.
-        faces: the user's own.
+        model: with the first of its readings.
+        faces: the user's faces.
+        console: for the log.
 
     Returns:
-        The winner's name; None where the first wins, or there is nothing to choose.
+        The name of the best one; None if that is the first, or there is one only.
     """
     first, *others = model.readings or ("",)
     if not others:
@@ -143,7 +151,7 @@ def better_reading(model: FaceModel, faces: FaceSet, console: Console) -> str | 
     listed = ", ".join(f"{first if n == AS_FOUND else n} {v:.4f}" for n, v in scores[0].items())
     why = "" if samples[0].labelled else _UNSURE
     console.log(
-        f"networks of these names differ in preprocessing: {best if wins else first} taken (AUC "
+        f"networks of these names differ in preprocessing: {best if wins else first} chosen (AUC "
         f"{listed}){why}"
     )
     return best if wins else None
@@ -185,10 +193,10 @@ class _Sample:
 
 
 def _samples(faces: FaceSet, size: int) -> list[_Sample]:
-    """One sample, or two of different faces where there are enough.
+    """One sample, or two of different faces if there are enough.
 
-    People come in random order, few images of each, so that there are many of them; those with a
-    single image come last.
+    People are in random order, with at most 4 images each at first, so that a sample has many people.
+    People with a single image come last.
     """
     rng = np.random.default_rng(60)
     order = rng.permutation(len(faces))
@@ -202,7 +210,7 @@ def _samples(faces: FaceSet, size: int) -> list[_Sample]:
 
 
 def _occurrence(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """How often each value stood before its place."""
+    """For each value (N,), how often it occurred at earlier positions."""
     order = np.argsort(values, kind="stable")
     found = np.empty(len(values), np.int64)
     starts = np.flatnonzero(np.diff(values[order], prepend=values[order[:1]] - 1))
@@ -224,7 +232,7 @@ def _sample(faces: FaceSet, picked: npt.NDArray[np.int64]) -> _Sample:
 def _separations(
     embedder: Embedder, sample: _Sample, names: Container[str] | None = None
 ) -> dict[str, float]:
-    """AUC under each preprocessing, or those of ``names``."""
+    """AUC by preprocessing, or only of those in ``names``."""
     contract = embedder.contract
     variants = {AS_FOUND: contract} | {
         name: contract.with_preprocess(name)
@@ -239,7 +247,7 @@ def _separations(
 
 
 def _best(scores: dict[str, float], sample: _Sample) -> str:
-    """The name of the highest; of those that mirror images do not tell apart the first one."""
+    """The name with the highest score. Of scores that mirror images do not tell apart, the first."""
     top = max(scores.values()) - (0 if sample.labelled else _ALIKE)
     return next(name for name, value in scores.items() if value >= top)
 
@@ -247,8 +255,7 @@ def _best(scores: dict[str, float], sample: _Sample) -> str:
 def _clearly(scores: dict[str, float], best: str, sample: _Sample) -> bool:
     """Whether another preprocessing wins clearly: it halves the ranking errors.
 
-    Mirror images are told from other faces by any network that sees at all, so a little less of that
-    says nothing.
+    Without labels it must win by more, because any network tells mirror images from other faces.
     """
     least = _LEAST if sample.labelled else _LEAST_MIRRORED
     as_found, other = scores[AS_FOUND], scores[best]
@@ -256,7 +263,7 @@ def _clearly(scores: dict[str, float], best: str, sample: _Sample) -> bool:
 
 
 def _separation(trial: Embedder, sample: _Sample) -> float:
-    """AUC of same against different pairs. The network takes what its contract makes of a crop."""
+    """AUC of genuine against impostor pairs, or of mirror images against others without labels."""
     first = unit(trial.embed(sample.images))
     if sample.same is not None:
         scores = first @ first.T

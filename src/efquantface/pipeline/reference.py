@@ -1,4 +1,4 @@
-"""What a teacher is checked against: the user's own file in its own runtime, or the user's module."""
+"""What a teacher is compared with: the user's file in ONNX Runtime, or the user's module."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from efquantface.runtime.feeding import Layout, fed, layout_of
 from efquantface.runtime.sessions import Float32, onnxruntime_session, run_onnxruntime
 
 Array = npt.NDArray[Any]
-SINGLE, HALF = 1e-4, 1e-2  # relative difference of a tensor that rounding explains
+SINGLE, HALF = 1e-4, 1e-2  # largest relative difference of a tensor from rounding
 _HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
 class Reference(Protocol):
-    """Where a teacher came from, as something that computes by itself.
+    """The source of a teacher, which can be run without the imported graph.
 
     Attributes:
         name: of the file or the module.
-        what: it is, in the teacher's view.
-        half: it computes in half precision.
+        what: the kind of source, for messages ("its own file").
+        half: whether it computes in half precision.
     """
 
     name: str
@@ -48,31 +48,35 @@ class Reference(Protocol):
     half: bool
 
     def run(self, x: Float32) -> Float32:
-        """Embeddings (N,D) of normalized float32 crops (N,3,H,W), as it computes them by itself."""
+        """Embeddings (N,D), float32, of normalized float32 crops (N,3,H,W)."""
         ...
 
     def values(self, x: Float32) -> Iterator[tuple[str, str, Array, Array]]:
-        """Its tensors and the imported graph's, in the order of execution.
+        """Its tensors and those of the imported graph, in order of execution.
+
+        Args:
+            x: normalized float32 crops (N,3,H,W).
 
         Yields:
-            A tensor's name, what made it, its value there, and its value here.
+            A tensor's name, the operator that computes it, its value in the source, and its value in
+            the graph.
         """
         ...
 
     def trained(self) -> str:
-        """What in it works as in training; empty where nothing does."""
+        """The operators that are in training mode, as text; empty if there are none."""
         ...
 
 
 def reference_of(given: str | Path | nn.Module | FaceModel, model: FaceModel) -> Reference | None:
-    """The reference of a loaded teacher; None where nothing can run it (dlib's file, a student).
+    """The reference of a loaded teacher; None if nothing can run its source (dlib's file, a student).
 
     Args:
-        given: what the user called the teacher.
-        model: as it was loaded.
+        given: the teacher as the user gave it.
+        model: the loaded teacher.
 
     Raises:
-        NotRunnableError: ONNX Runtime does not load the file.
+        NotRunnableError: ONNX Runtime cannot load the file.
     """
     if isinstance(given, nn.Module):
         inner = unwrapped(given)
@@ -111,7 +115,7 @@ class FileReference:
         return self._run(x)
 
     def values(self, x: Float32) -> Iterator[tuple[str, str, Array, Array]]:
-        """See :class:`Reference`; the file's own tensors, given out as outputs."""
+        """See :class:`Reference`; the file's tensors become outputs."""
         imported = import_onnx(self.path)
         names = [
             (output, node)
@@ -168,18 +172,18 @@ class ModuleReference:
         self.half = some.dtype in (torch.float16, torch.bfloat16)
 
     def run(self, x: Float32) -> Float32:
-        """Embeddings (N,D) as the module's own ``forward`` gives them."""
+        """Embeddings (N,D) from the module's ``forward``."""
         size = len(x) * self.contract.embedding_size
         with evaluating(self.module), torch.no_grad():
             found = self.module(torch.from_numpy(x).to(self.device, self.dtype))
-        if isinstance(found, tuple | list):  # a norm or a quality score beside the embedding
+        if isinstance(found, tuple | list):  # a norm or a quality score is returned, too
             found = next((t for t in found if isinstance(t, Tensor) and t.numel() == size), None)
         if len(x) > 1 and (found is None or found.numel() != size):  # it takes one face at a time
             return np.concatenate([self.run(crop[None]) for crop in x])
         return _array(found).reshape(len(x), -1)
 
     def values(self, x: Float32) -> Iterator[tuple[str, str, Array, Array]]:
-        """See :class:`Reference`; outputs of the module's own layers."""
+        """See :class:`Reference`; outputs of the module's layers."""
         there: dict[str, tuple[str, Array]] = {}
 
         def keep(path: str) -> Any:
@@ -212,8 +216,8 @@ class Difference:
 
     Attributes:
         tensor: its name in the file or module.
-        maker: the operator that gives it.
-        size: relative difference over all crops; infinite where a value is not finite.
+        maker: the operator that computes it.
+        size: relative difference over all crops; infinite if a value is not finite.
     """
 
     tensor: str
@@ -222,13 +226,14 @@ class Difference:
 
 
 def first_difference(reference: Reference, x: Float32) -> Difference | None:
-    """The first tensor, in the order of execution, that differs by more than rounding.
+    """The first tensor, in order of execution, that differs by more than rounding.
 
     Args:
-        x: normalized crops (N,3,H,W).
+        reference: the source of the teacher.
+        x: normalized float32 crops (N,3,H,W).
 
     Returns:
-        None where all tensors agree one by one.
+        None if all tensors agree.
     """
     limit = HALF if reference.half else SINGLE
     for tensor, maker, there, here in reference.values(x):
@@ -239,7 +244,7 @@ def first_difference(reference: Reference, x: Float32) -> Difference | None:
 
 
 def relative_difference(there: Array, here: Array) -> float:
-    """Root of the summed squared difference over that of ``there``; infinite for other sizes."""
+    """Norm of the difference over the norm of ``there``; infinite if sizes differ."""
     if there.size != here.size:
         return np.inf
     wanted = there.astype(np.float64).reshape(-1)
@@ -270,7 +275,7 @@ def _array(value: Tensor) -> Array:
 
 
 def _computes_in_half(proto: onnx.ModelProto) -> bool:
-    """Half-precision values are computed with, not only stored and cast."""
+    """Whether half-precision values are computed with, not only stored and cast."""
     graph = proto.graph
     read = {name for n in graph.node if n.op_type != "Cast" for name in n.input}
     kinds = {i.data_type for i in graph.initializer if i.name in read}
@@ -280,8 +285,10 @@ def _computes_in_half(proto: onnx.ModelProto) -> bool:
 
 
 def _trains(node: onnx.NodeProto, constants: dict[str, Array]) -> bool:
-    """Whether a node works as in training."""
-    if node.op_type == "BatchNormalization":  # up to opset 13, statistics as outputs say it
+    """Whether a node is in training mode."""
+    if (
+        node.op_type == "BatchNormalization"
+    ):  # up to opset 13, statistics as outputs mean training mode
         told = any(a.name == "training_mode" and a.i == 1 for a in node.attribute)
         return told or sum(bool(name) for name in node.output) > 1
     if node.op_type == "Dropout" and len(node.input) > 2:

@@ -1,4 +1,4 @@
-"""Room on disk that a run takes, told and looked at before its work begins."""
+"""The disk space that a run needs, checked before its work begins."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from efquantface.pipeline.inputs import Inputs
 from efquantface.pipeline.run_dir import Run
 
 _NUMBER = 4  # bytes
-_OF_THE_STATE = 4  # weights, their best, two moments
-_OF_THE_STUDENT = 2  # checkpoint and ONNX file
-_BESIDES = 8_000_000  # bytes: report, metrics, log
+_OF_THE_STATE = 4  # values a weight: itself, the best so far, two moments
+_OF_THE_STUDENT = 2  # values a weight: checkpoint and ONNX file
+_BESIDES = 8_000_000  # bytes of report, metrics, log
 
 
 def needed_bytes(run: Run, inputs: Inputs) -> int:
-    """At most, in the run's folder."""
-    # a state stays until the next one is whole
+    """The most bytes that a run takes in its folder."""
+    # the old state is kept until the new one is written
     state = 2 * _OF_THE_STATE if run.recipe.training.epochs else 0
-    bank = 0  # rows that do not fit into memory, where they are not cached
+    bank = 0  # rows of crops that are not in memory, if they are not cached
     if not (run.recipe.cache or isinstance(inputs.faces.images, np.ndarray)):
         bank = 2 * len(inputs.faces) * inputs.teacher.contract.embedding_size * _NUMBER
     weights = inputs.teacher.model.parameters * _NUMBER * (state + _OF_THE_STUDENT)
@@ -27,10 +27,10 @@ def needed_bytes(run: Run, inputs: Inputs) -> int:
 
 
 def check_room(run: Run, inputs: Inputs) -> None:
-    """The disk has room for the run.
+    """Check that the disk has space for the run.
 
     Raises:
-        WriteError: it has not.
+        WriteError: it does not.
     """
     path = run.directory.path
     needed, left = needed_bytes(run, inputs), free_bytes(path)

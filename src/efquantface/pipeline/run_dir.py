@@ -1,4 +1,4 @@
-"""A run: its recipe, its console and its directory, in which nothing is overwritten or lost."""
+"""A run: its recipe, its console and its directory. Other runs are not overwritten by accident."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class RunDir:
 
     @property
     def log(self) -> Path:
-        """Everything that was said."""
+        """All log lines and warnings."""
         return self.path / "log.txt"
 
     @property
     def state(self) -> Path:
-        """Training state to resume from."""
+        """The training state that a resumed run starts from."""
         return self.path / "state.pt"
 
     @property
     def checkpoint(self) -> Path:
-        """The student to train on or evaluate in PyTorch."""
+        """The student in PyTorch, to train further or to evaluate."""
         return self.path / "student.safetensors"
 
     @property
@@ -54,37 +54,37 @@ class RunDir:
 
     @property
     def metrics(self) -> Path:
-        """All numbers."""
+        """All metrics."""
         return self.path / "metrics.json"
 
     @property
     def inputs(self) -> Path:
-        """Digests of teacher and faces, by which a resumed run knows that they are the same."""
+        """Digests of teacher and faces; a resumed run compares them with its own."""
         return self.path / "inputs.json"
 
     @property
     def choice(self) -> Path:
-        """What was tried for a target, and what was chosen; a resumed run goes on with it."""
+        """The ways tried for a target, and the one chosen; a resumed run keeps it."""
         return self.path / "choice.json"
 
     @property
     def bank(self) -> Path:
-        """The teacher's embeddings while a run goes on, where memory and cache do not hold them."""
+        """The teacher's embeddings during a run, if they are neither in memory nor in the cache."""
         return self.path / "teacher.npy"
 
     @property
     def timings(self) -> Path:
-        """Ms of the networks that a choice by time was made among."""
+        """Ms of the networks that were timed for a choice by time."""
         return self.path / "timings.json"
 
     @property
     def environment(self) -> Path:
-        """Versions, processor, seeds, and the process."""
+        """Versions, processor, seed and process."""
         return self.path / "env.json"
 
     @property
     def finished(self) -> bool:
-        """Whether a run came to its end here."""
+        """Whether the directory holds a finished run."""
         last = (self.onnx, self.metrics, self.report)
         return all(file.is_file() for file in last) and not self.state.exists()
 
@@ -99,18 +99,25 @@ class RunDir:
         return self.path / "MODEL_CARD.md"
 
     def check(self, recipe: Recipe, *, force: bool, resume: bool) -> None:
-        """Raise if a run with ``recipe`` may not be written here; changes nothing.
+        """Check that a run with ``recipe`` may be written here. Nothing is changed.
+
+        Args:
+            recipe: of the run.
+            force: an existing run may be replaced.
+            resume: an existing run with the same recipe may be continued.
 
         Raises:
-            RunError: it exists (without ``force`` or ``resume``), is no run, was made by another
-                recipe, or cannot be written.
+            RunError: the directory exists (without ``force`` or ``resume``), is no run, is a run of
+                another recipe (with ``resume``), or cannot be written.
         """
         path = self.path
         if path.exists() and not path.is_dir():
             raise RunError(f"{path}: is a file; choose another -o")
         there = next(p for p in (path, *path.absolute().parents) if p.exists())
         if not there.is_dir() or not os.access(there, os.R_OK | os.W_OK | os.X_OK):
-            raise RunError(f"{path}: cannot be written, {there} does not let us")
+            raise RunError(
+                f"{path}: cannot be written, no permission in {there}; choose another -o"
+            )
         if not path.is_dir() or self._holds_nothing():
             return
         if not (resume or force):
@@ -121,13 +128,16 @@ class RunDir:
             self._check_same(recipe)
 
     def make(self, recipe: Recipe, *, force: bool, resume: bool) -> None:
-        """Make the directory, or what ``resume`` finds ready to go on; ``force`` removes the old run.
+        """Make the directory with recipe and environment; ``force`` removes an old run's files.
 
-        Stopped at any moment it leaves nothing, or a run: the recipe is the first to come, and stays
-        while an old run is removed.
+        If it is stopped at any moment, it leaves nothing or a valid run. The recipe is written first,
+        and it stays while an old run is removed.
+
+        Args:
+            recipe, force, resume: as for :meth:`check`.
 
         Raises:
-            RunError: as :meth:`check`, or it cannot be written.
+            RunError: as :meth:`check`.
         """
         self.check(recipe, force=force, resume=resume)
         path = self.path
@@ -142,7 +152,7 @@ class RunDir:
             raise RunError(f"{path}: cannot be written ({error.strerror})") from None
 
     def _empty(self) -> None:
-        """Remove everything but the recipe, by which a run is known as one; the state goes first."""
+        """Remove everything but the recipe, which marks the folder as a run; the state goes first."""
         for file in sorted(self.path.iterdir(), key=lambda p: p != self.state):
             if file in (self.recipe, self.path / LOCK):
                 continue
@@ -152,23 +162,27 @@ class RunDir:
                 file.unlink()
 
     def _holds_nothing(self) -> bool:
-        """Whether it is empty, or a run was stopped here before it had anything to keep."""
+        """Whether it is empty, or holds a run that was stopped before it had results."""
         names = {file.name for file in self.path.iterdir() if not file.name.endswith(".partial")}
         names.discard(LOCK)
         if not names:
             return True
         if not names <= _STARTED or not self.recipe.is_file():
             return False
-        try:  # with every default: a run's own, none that a user wrote
+        try:  # a run writes out every default, a user does not
             return Recipe.read(self.recipe).to_yaml() == self.recipe.read_text(encoding="utf-8")
         except RecipeError:
             return False
 
     def keep_inputs(self, found: dict[str, Any], *, resume: bool) -> None:
-        """Write down what a run begins with; a resumed one goes on with the same.
+        """Write the digests of a run's inputs; a resumed run must have the same.
+
+        Args:
+            found: digests by name.
+            resume: whether the run is resumed.
 
         Raises:
-            RunError: a resumed run was begun with another teacher or other faces.
+            RunError: the run was started with another teacher or other faces.
         """
         if resume and self.inputs.is_file():
             try:
@@ -180,7 +194,7 @@ class RunDir:
                 told = ", ".join(f"{n} ({before[n]} then, {found[n]} now)" for n in changed)
                 raise RunError(
                     f"{self.path}: since the run began, this has changed: {told}. Give it what it "
-                    "began with, or begin anew with --force"
+                    "began with, or start again with --force"
                 )
         write_text(self.inputs, json.dumps(found, indent=2) + "\n")
 
@@ -199,16 +213,16 @@ class RunDir:
             )
 
     def write_pinned(self, recipe: Recipe, scheme: Scheme) -> None:
-        """Write pinned.yaml: the recipe with the bits that a budget chose, layer by layer."""
+        """Write pinned.yaml: the recipe with the bits that the budget chose for each layer."""
         layers = {pattern: str(bits) for pattern, bits in scheme.layers}
         self.pin(recipe.model_copy(update={"budget": None, "layers": layers}))
 
     def pin(self, recipe: Recipe) -> None:
-        """Write pinned.yaml: a recipe in which nothing is left to choose."""
+        """Write pinned.yaml: the recipe with all choices made."""
         write_text(self.path / "pinned.yaml", recipe.to_yaml())
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Write metrics.json whole."""
+        """Write metrics.json."""
         write_text(self.metrics, json.dumps(metrics, indent=2) + "\n")
 
 
@@ -217,7 +231,10 @@ class Run:
     """What every stage needs.
 
     Attributes:
-        resume: go on from a saved training state, where there is one.
+        recipe: all settings.
+        console: for log and progress.
+        directory: the run's files.
+        resume: start from the saved training state, if there is one.
         ranks: the processes of the run.
     """
 
@@ -229,12 +246,12 @@ class Run:
 
     @property
     def device(self) -> str:
-        """This process's own."""
+        """The device of this process."""
         return self.recipe.device if self.ranks.alone else self.ranks.device
 
     @property
     def threads(self) -> int | None:
-        """Threads of this process while all of them work; None: the runtime's own choice."""
+        """Threads of this process while all processes work; None: the runtime chooses."""
         if self.recipe.threads or self.ranks.alone:
             return self.recipe.threads
         return max(default_threads() // self.ranks.local_count, 1)

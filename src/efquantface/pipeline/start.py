@@ -1,4 +1,4 @@
-"""The untrained student: channels equalized, bits chosen, quantizers placed, ranges searched."""
+"""Makes the untrained student: equalizes, chooses bits, places quantizers, searches ranges, rounds."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from efquantface.quantize.scheme import Bits, Scheme
 from efquantface.quantize.trying import tried
 
 _CALIBRATION_BATCH = 32
-_SENSITIVITY_BATCHES = 2  # of 32 images: fifty layers at three choices are 150 passes over them
+_SENSITIVITY_BATCHES = 2  # of 32 images; 50 layers at 3 choices are 150 passes over them
 _RECONSTRUCTION_CROPS = 192
 _RECONSTRUCTION_BYTES = 3.2e9
-_MAPS_ALIVE = 10  # of the largest size, student and teacher together, while layers are rounded
+_MAPS_ALIVE = 10  # feature maps of the largest size in memory, in student and teacher together
 _TRIES = 4
 
 
@@ -42,10 +42,10 @@ class Start:
     """What training starts from.
 
     Attributes:
-        student: quantized, ranges set.
-        teacher: the float network with its channels scaled as the student's.
+        student: quantized, with ranges.
+        teacher: the float network with the same equalization.
         scheme: the bits of every layer.
-        choices: what the budget chose, layer by layer; empty without one.
+        choices: the bits that the budget chose by layer; empty without a budget.
     """
 
     student: FaceModel
@@ -57,7 +57,7 @@ class Start:
 def calibration_index(
     train: npt.NDArray[np.int64], seed: int = 0, count: int = 256
 ) -> npt.NDArray[np.int64]:
-    """Which training images ranges are searched on: ``count`` of ``train``, sorted."""
+    """Indices of the calibration images: ``count`` of ``train``, sorted."""
     return np.sort(np.random.default_rng([seed, 50]).permutation(train)[:count])
 
 
@@ -68,7 +68,15 @@ def calibration_batches(
     seed: int = 0,
     count: int = 256,
 ) -> list[Tensor]:
-    """Pixels (N,3,H,W), uint8, that channels are scored on and ranges searched on."""
+    """Batches of uint8 pixels (N,3,H,W) on which channels are scored and ranges searched.
+
+    Args:
+        model: whose contract the pixels follow.
+        faces: all faces.
+        train: indices of the training images.
+        seed: of the choice.
+        count: number of images, at most.
+    """
     index = calibration_index(train, seed, count)
     pixels = torch.from_numpy(model.contract.pixels(faces.images[index]))
     return list(torch.split(pixels, _CALIBRATION_BATCH))
@@ -83,13 +91,19 @@ def make_start(
     console: Console,
     rebuild: bool = True,
 ) -> Start:
-    """Build the untrained student from a float model and calibration pixels (N,3,H,W).
+    """Build the untrained student from a float model.
 
-    Without ``rebuild`` weights are rounded to the nearest code instead of layer by layer against the
-    teacher's outputs.
+    Args:
+        model: canonical float model, which is not changed.
+        batches: calibration pixels, uint8 (N,3,H,W).
+        scheme: the bits.
+        budget: the largest file, as in the recipe; None: the bits of ``scheme``.
+        seed: of the positions that ranges and layers are fitted on.
+        console: for log and progress.
+        rebuild: reconstruct the weights; otherwise each is rounded to the nearest code.
 
     Raises:
-        RecipeError: the budget cannot be met, or stands beside bits by layer.
+        RecipeError: the budget cannot be met, or is given with bits of layers.
     """
     teacher = copy.deepcopy(model)
     with console.bar("equalizing channels") as advance:
@@ -130,12 +144,12 @@ def make_start(
 
 
 def reconstruction_mb(model: FaceModel) -> float:
-    """Memory of the maps that are alive while layers are rounded against the teacher's."""
+    """MB of feature maps in memory during reconstruction."""
     return _reconstruction_crops(model) * _crop_bytes(model) / 2**20
 
 
 def _reconstruction_crops(model: FaceModel) -> int:
-    """As many crops as pass through student and teacher side by side in bounded memory."""
+    """The number of crops for reconstruction, limited by memory."""
     return min(_RECONSTRUCTION_CROPS, int(_RECONSTRUCTION_BYTES / _crop_bytes(model)))
 
 
@@ -147,7 +161,7 @@ def _crop_bytes(model: FaceModel) -> int:
 def _fit(
     found: list[LayerChoice], scheme: Scheme, budget: str, measure: Callable[[Scheme], int]
 ) -> list[LayerChoice]:
-    """Choose bits, look how large the file really is, and choose again where it is too large."""
+    """Choose bits, measure the file, and choose again if it is too large."""
     limit = parse_budget(budget, measure(scheme))
     fewest = Bits(min(CHOICES), scheme.bits.activation)
     packed = sum(layer.weights for layer in found) * stored_bits(fewest.weight) / 8
@@ -158,7 +172,7 @@ def _fit(
         size = measure(dataclasses.replace(scheme, layers=_as_layers(chosen, scheme)))
         if size <= limit:
             return chosen
-        # not below the fewest bits: what unpacks 6 bits may weigh more than it saves
+        # not below the fewest bits: the operators that unpack 6 bits may be larger than what they save
         left = max(left - (size - limit), packed)
     raise RecipeError(f"budget {budget}: the smallest file found has {size:,} bytes")
 
@@ -169,5 +183,5 @@ def _as_layers(chosen: list[LayerChoice], scheme: Scheme) -> tuple[tuple[str, Bi
 
 
 def _file_size(student: FaceModel) -> int:
-    """Bytes of the file; they depend on the bits, not on the values."""
+    """Bytes of the file, which depend on the bits only."""
     return int(to_onnx(student).ByteSize())

@@ -1,4 +1,4 @@
-"""The teacher: the user's file and its graph together, opened once on each way of computing it."""
+"""The teacher: the user's file and its graph, with one embedder for each way to run them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Teacher:
 
     Attributes:
         model: its canonical graph.
-        file: the user's own ONNX file, where it is one.
+        file: the user's ONNX file; None if the teacher is something else.
     """
 
     def __init__(self, model: FaceModel, file: Path | None = None) -> None:
@@ -40,7 +40,14 @@ class Teacher:
         size: tuple[int, int] | None = None,
         licence: str = "",
     ) -> Teacher:
-        """Load what a user calls a teacher.
+        """Load a teacher.
+
+        Args:
+            given: a file, a run's folder, the name of a default, a module or a loaded model.
+            contract: overrides the file's.
+            preprocess: name of the preprocessing, for files that do not say it.
+            size: height and width of crops, for files that leave them open.
+            licence: note that is stored in the contract.
 
         Raises:
             ModelFileError, ContractError: as :func:`~efquantface.importers.load.load_model`.
@@ -58,7 +65,7 @@ class Teacher:
 
     @cached_property
     def digest(self) -> str:
-        """Of all weights and the contract; the key of its cached embeddings."""
+        """Digest of all weights and the contract: the key of its cached embeddings."""
         return model_digest(self.model)
 
     def embedder(
@@ -69,14 +76,14 @@ class Teacher:
         device: str = "cpu",
         threads: int | None = None,
     ) -> Embedder:
-        """What embeds faces as the teacher does; asked for again, the same one.
+        """An embedder of the teacher. Calls with the same arguments return the same one.
 
         Args:
-            own: the user's ONNX file as it is, where there is one. Otherwise the graph, which is
-                as close and mostly faster.
+            own: run the user's ONNX file, if there is one. Otherwise the graph is run, which gives the
+                same embeddings and is mostly faster.
             backend: ``onnxruntime`` or ``torch``, for the graph.
             device: ``cpu`` or ``cuda``.
-            threads: of the runtime; all cores where None.
+            threads: of the runtime; None: all cores.
         """
         own = own and self.file is not None
         key = own, backend, device, threads
@@ -92,7 +99,7 @@ class Teacher:
         return self._opened[key]
 
     def remembering(self, embedder: Embedder) -> Embeds:
-        """One of :meth:`embedder` that looks in the user's cache first."""
+        """``embedder`` (of :meth:`embedder`) with the user's embedding cache."""
         file = file_sha256(embedder.path) if embedder.path is not None else ""
         key = f"{self.digest} {file} {embedder.backend} {version('onnxruntime')}"
         return EmbeddingCache(embedder, key)

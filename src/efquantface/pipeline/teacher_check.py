@@ -1,4 +1,4 @@
-"""The imported graph beside the user's own file or module: it computes the same, or the run stops."""
+"""Compares the imported graph with the user's file or module; a run stops if they differ."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from efquantface.pipeline.reference import Reference, first_difference, referenc
 from efquantface.runtime.sessions import Float32
 
 CROPS = 16
-# Half precision rounds every value by 3e-4 (root of the mean square). 400 of them in a row, as in
-# ResNet-100, give a distance of 6e-3, which is 2e-5 of cosine; networks that enlarge errors get a
-# margin. EdgeFace loses 3.5e-6, MobileFaceNets 3e-7 (ONNX Runtime on x86).
+# Half precision rounds every value by 3e-4 (root mean square). 400 roundings in a row, as in
+# ResNet-100, give a distance of 6e-3, which is 2e-5 in cosine. The rest is a margin for networks
+# that amplify errors. EdgeFace loses 3.5e-6, MobileFaceNets 3e-7 (ONNX Runtime on x86).
 COSINE, HALF_COSINE = 0.9999, 0.9995
-_LENGTH = 0.01  # of an embedding, beside its direction
-_SAME = 1e-5  # embeddings of different crops that are nearer than this say nothing of them
-_SHOWN = 200  # characters of a runtime's own message
-_COARSE = 8  # random crops are as smooth as faces: so many random values a side
+_LENGTH = 0.01  # largest relative difference of an embedding's length
+_SAME = 1e-5  # relative difference below which embeddings count as equal
+_SHOWN = 200  # characters of a runtime's message
+_COARSE = 8  # random values along each side of a random crop, which is smooth like a face
 
 
 @dataclass(frozen=True)
 class TeacherCheck:
-    """What the check found.
+    """The result of the check.
 
     Attributes:
-        crops: how many.
+        crops: number of crops.
         cosine: the lowest of all crops.
-        least: what it must reach.
+        least: the lowest cosine allowed.
         reference: what the graph was compared with.
-        problem: what differs, where, and the way out; empty where all is well.
+        problem: what differs, where, and what to do; empty if nothing differs.
     """
 
     crops: int
@@ -48,7 +48,7 @@ class TeacherCheck:
     problem: str = ""
 
     def describe(self) -> str:
-        """One line."""
+        """The result in one line."""
         return f"teacher checked: {self.crops} crops, cosine {self.cosine:.5f} to {self.reference}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,11 +61,11 @@ def check_teacher(
     model: FaceModel,
     faces: npt.NDArray[np.uint8] | None = None,
 ) -> TeacherCheck | None:
-    """:func:`compare_with_source`, and stop where they differ.
+    """Like :func:`compare_with_source`, but raises if graph and source differ.
 
     Raises:
-        ImportMismatchError: the graph gives another embedding than the source.
-        ModelFileError: as :func:`compare_with_source`.
+        ImportMismatchError: the graph gives other embeddings than the source.
+        ModelFileError, NotRunnableError: as :func:`compare_with_source`.
     """
     found = compare_with_source(given, model, faces)
     if found is not None and found.problem:
@@ -78,7 +78,7 @@ def compared(
     model: FaceModel,
     faces: npt.NDArray[np.uint8] | None = None,
 ) -> list[str]:
-    """What :func:`check_teacher` found, as lines to print; a source that does not run is said, too."""
+    """The result of :func:`check_teacher` as lines to print, or why the source does not run."""
     try:
         found = check_teacher(given, model, faces)
     except NotRunnableError as error:
@@ -91,19 +91,20 @@ def compare_with_source(
     model: FaceModel,
     faces: npt.NDArray[np.uint8] | None = None,
 ) -> TeacherCheck | None:
-    """Compare the graph with what it was imported from, on crops.
+    """Compare the graph with its source, on crops.
 
     Args:
-        given: what the user called the teacher.
-        model: as it was loaded.
-        faces: uint8 RGB crops (N,H,W,3), of which 16 are taken; random ones where they are fewer.
+        given: the teacher as the user gave it.
+        model: the loaded teacher.
+        faces: uint8 RGB crops (N,H,W,3), of which 16 are taken; if they are fewer, random crops are
+            added.
 
     Returns:
-        What was found; None where nothing can run the source by itself (dlib's file, a student,
-        a :class:`FaceModel` that was loaded elsewhere).
+        The result; None if nothing can run the source (dlib's file, a student, a :class:`FaceModel`
+        that was loaded elsewhere).
 
     Raises:
-        NotRunnableError: ONNX Runtime does not run the file.
+        NotRunnableError: ONNX Runtime or PyTorch cannot run the source.
         ModelFileError: the source gives values that are not finite, or the same embedding for
             every crop.
     """
@@ -134,16 +135,16 @@ def compare_with_source(
 def _embeddings(reference: Reference, x: Float32) -> Float32:
     try:
         return reference.run(x)
-    except Exception as error:  # onnxruntime and users' modules raise classes of their own
+    except Exception as error:  # onnxruntime and users' modules raise many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0][:_SHOWN]
         raise NotRunnableError(
-            f"{reference.name}: does not run by itself ({reason}), so that nothing can be compared "
+            f"{reference.name}: does not run by itself ({reason}), so nothing can be compared "
             "with it; efq export FILE --float writes a form of an ONNX file that runs"
         ) from None
 
 
 def _check_alive(reference: Reference, there: Float32, crops: npt.NDArray[np.uint8]) -> None:
-    """The embeddings are finite, and not the same for all crops."""
+    """Check that the embeddings are finite, and not the same for all crops."""
     bad = ~np.isfinite(there).all(axis=1)
     if bad.any():
         why = ", as half precision ends at 65504; give the float32 file" if reference.half else ""
@@ -152,7 +153,7 @@ def _check_alive(reference: Reference, there: Float32, crops: npt.NDArray[np.uin
             f"{why or '; export it again from weights that are finite'}"
         )
     pixels = np.ascontiguousarray(crops.transpose(0, 3, 1, 2), np.float32)
-    # under a wrong preprocessing a network may be blind; that is another check's matter
+    # wrong preprocessing may make embeddings equal, too; another check finds that
     if np.ptp(crops, axis=0).any() and _alike(there) and _alike(_embeddings(reference, pixels)):
         raise ModelFileError(
             f"{reference.name}: the embedding does not depend on the crop ({len(there)} crops, all "
@@ -161,7 +162,7 @@ def _check_alive(reference: Reference, there: Float32, crops: npt.NDArray[np.uin
 
 
 def _alike(embeddings: Float32) -> bool:
-    """Whether all rows are the same but for rounding."""
+    """Whether all rows are the same up to rounding."""
     spread = np.abs(embeddings - embeddings.mean(axis=0)).max()
     return bool(spread <= _SAME * np.abs(embeddings).max())
 
@@ -169,7 +170,7 @@ def _alike(embeddings: Float32) -> bool:
 def _where(reference: Reference, x: Float32) -> str:
     first = first_difference(reference, x)
     if first is None:
-        return "each of its tensors agrees by itself, they differ once layers are folded"
+        return "each of its tensors agrees, they differ once layers are folded"
     return (
         f"the first tensor that differs is {first.tensor!r}, of {first.maker} "
         f"(relative difference {first.size:.2g})"
@@ -190,12 +191,12 @@ def _way_out(reference: Reference, x: Float32) -> str:
         )
     return (
         "That is a fault of efquantface, not yours: please report it with the operator's name. "
-        "An nn.Module of the network with its contract may be imported rightly"
+        "Giving the network as an nn.Module with its contract may work"
     )
 
 
 def _crops(faces: npt.NDArray[np.uint8] | None, contract: FaceContract) -> npt.NDArray[np.uint8]:
-    """``CROPS`` of the faces, the same ones each time, filled up with random smooth ones."""
+    """``CROPS`` of the faces, the same in each call; random smooth crops are added if needed."""
     rng = np.random.default_rng(25)
     few: list[npt.NDArray[np.uint8]] = []
     if faces is not None:
@@ -209,9 +210,9 @@ def _crops(faces: npt.NDArray[np.uint8] | None, contract: FaceContract) -> npt.N
 def _cosines(
     there: Float32, here: Float32
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Cosine of each pair of rows, and how long the second is beside the first.
+    """Cosine of each pair of rows (N,D), and the length of the second over the first, each (N,).
 
-    Rows without length have cosine 0 to others, and 1 to each other.
+    Rows of zeros have cosine 0 to others, and 1 to each other.
     """
     a, b = there.astype(np.float64), here.astype(np.float64)
     first, second = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)

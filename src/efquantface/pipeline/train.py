@@ -1,4 +1,4 @@
-"""The teacher's embeddings of all faces, and the student trained on them."""
+"""Computes the teacher's embeddings of all faces, and trains the student on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from efquantface.pipeline.start import Start
 
 
 def teacher_bank(run: Run, inputs: Inputs) -> TeacherBank:
-    """The teacher's embeddings, by the fastest form of the same network; what follows is estimated."""
+    """The teacher's embeddings, from its fastest form. Estimates the time of later stages, too."""
     recipe, console, teacher, images = run.recipe, run.console, inputs.teacher, inputs.faces.images
     embedder = teacher.embedder(
         backend="torch" if run.device.startswith("cuda") else "onnxruntime",
@@ -44,7 +44,7 @@ def teacher_bank(run: Run, inputs: Inputs) -> TeacherBank:
 
 @contextmanager
 def _threads(run: Run) -> Iterator[None]:
-    """Processes that train side by side share a machine's threads; the first alone has all of them."""
+    """The processes on a machine share its threads in training; before and after, the first has all."""
     before = torch.get_num_threads()
     torch.set_num_threads(run.threads or before)
     try:
@@ -54,7 +54,12 @@ def _threads(run: Run) -> Iterator[None]:
 
 
 def train(run: Run, inputs: Inputs, start: Start, bank: TeacherBank) -> History:
-    """Fine-tune the student in place; without epochs, only look at the held-out loss."""
+    """Train the student in place; without epochs, only measure the held-out loss.
+
+    Raises:
+        TrainingError: training cannot go on.
+        RunError: the saved state cannot be resumed from, or another process has ended.
+    """
     recipe, console, faces = run.recipe, run.console, inputs.faces
     contract = start.student.contract
     data = TrainData.of(faces.images, contract, bank, inputs.train, inputs.held, faces.identities)

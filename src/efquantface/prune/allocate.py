@@ -1,4 +1,4 @@
-"""Which channels go, over all layers at once, so that a share of the multiply-accumulates goes."""
+"""Chooses channels to remove, over all layers at once, for a wanted share of multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from efquantface.prune.channels import ChannelGroup
 
 @dataclass
 class Cost:
-    """Multiply-accumulates as a function of the channels that groups have left.
+    """Multiply-accumulates of a network as a function of the channels in each group.
 
     Attributes:
-        each: of every layer (name, channels in, channels out, factor): factor times both counts, or
-            times one for a depthwise layer, where the group in and out is the same.
-        fixed: what no group's channels change: products of two activations.
+        each: (channels in, channels out, spread, factor) of each layer. Channels are a group's name or
+            a fixed number. The layer's cost is the product of all four. A depthwise layer has 1 in.
+        fixed: multiply-accumulates that no group changes: products of two activations.
     """
 
     each: list[tuple[str | int, str | int, int, float]] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Cost:
 
     @classmethod
     def of(cls, gm: fx.GraphModule, groups: list[ChannelGroup], size: tuple[int, int]) -> Cost:
-        """The cost of a float graph over crops of ``size``."""
+        """The cost of a float graph on crops of ``size`` (height, width)."""
         writes = {w: g.name for g in groups for w in (*g.writers, *g.depthwise)}
         reads = {r: (g.name, spread) for g in groups for r, spread in g.readers}
         found = shapes(gm, *size)
@@ -55,11 +55,11 @@ class Cost:
         return cost
 
     def total(self, counts: dict[str, int]) -> float:
-        """Multiply-accumulates with so many channels in each group."""
+        """Multiply-accumulates with ``counts`` channels in each group."""
         return self.fixed + sum(self._layer(layer, counts) for layer in self.each)
 
     def saved(self, counts: dict[str, int], group: str, fewer: int) -> float:
-        """What ``fewer`` channels of a group save."""
+        """Multiply-accumulates saved by removing ``fewer`` channels of a group."""
         less = {**counts, group: counts[group] - fewer}
         touched = [layer for layer in self.each if group in layer[:2]]
         return sum(self._layer(layer, counts) - self._layer(layer, less) for layer in touched)
@@ -83,19 +83,22 @@ def choose(
 ) -> dict[str, list[int]]:
     """Channels to remove from each group so that at most ``goal`` multiply-accumulates are left.
 
-    ``round_to`` channels of one group go at a time, those that cost least for each
-    multiply-accumulate that they save, until the goal is reached.
+    Each step removes ``round_to`` channels of one group: those with the least loss for each
+    multiply-accumulate saved. Steps go on until the goal is reached.
 
     Args:
-        scores: (C,) of each group's channels.
+        scores: importance (C,) of the channels of each group.
         cost: of the network.
         goal: multiply-accumulates.
-        round_to: groups keep a multiple of so many channels (what integer kernels like).
-        floor: share of a group's original channels that stays.
-        sizes: original sizes of the groups, where some channels are gone already.
+        round_to: channels left in a group are a multiple of it; integer kernels are faster then.
+        floor: share of a group's original channels that stays, 0 to 1.
+        sizes: original sizes of the groups, if some channels are removed already.
+
+    Returns:
+        By group, the numbers of its channels to remove, as in ``scores``.
 
     Raises:
-        RecipeError: the goal lies below what the floors leave; says how far it gets.
+        RecipeError: the floors leave more than the goal; the message says how much.
     """
     counts = {name: len(values) for name, values in scores.items()}
     least = {
@@ -140,8 +143,10 @@ def _give_back(
     counts: dict[str, int],
     goal: float,
 ) -> None:
-    """Undo last steps, the dearest first, where the goal is met without them: the step that met it
-    may have saved more than was missing."""
+    """Undo steps that the goal does not need, those with the largest loss first.
+
+    The step that reached the goal may have saved more than was missing.
+    """
     total = cost.total(counts)
     while True:
         fitting = []

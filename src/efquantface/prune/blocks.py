@@ -1,7 +1,7 @@
-"""Residual blocks that can be removed whole: depth, where channels are width.
+"""Residual blocks that can be removed whole. Blocks are the network's depth, channels its width.
 
-At batch 1 an operator costs as much as its multiplications, so a network with fewer blocks can be faster
-than one with as few multiplications in thinner layers.
+At batch 1, calling an operator costs about as much time as its multiplications. So a network with fewer
+blocks can be faster than one with fewer channels and the same number of multiplications.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from efquantface.graph.graph import module_nodes, module_of, name_of, shapes, sk
 
 @dataclass(frozen=True)
 class Block:
-    """A residual block whose shortcut hands on what it reads.
+    """A residual block with an identity shortcut.
 
     Attributes:
         name: of its sum.
-        shortcut: which of the sum's two operands the block reads as well.
-        inside: names of its operators, the sum not among them.
+        shortcut: the operand of the sum (0 or 1) that is the block's input.
+        inside: names of its operators, without the sum.
     """
 
     name: str
@@ -37,8 +37,8 @@ class Shallower:
 
     Attributes:
         graph: the smaller float graph.
-        stands_for: of values that go on in the place of a removed block's: that value's name in the
-            whole graph.
+        stands_for: by the name of a value that replaces a removed block's: the replaced value's name
+            in the whole graph.
     """
 
     graph: fx.GraphModule
@@ -46,13 +46,15 @@ class Shallower:
 
 
 def blocks_of(gm: fx.GraphModule, height: int, width: int) -> list[Block]:
-    """The residual blocks of a float graph that can be removed, in order.
+    """The residual blocks of a float graph that can be removed, in order of execution.
 
-    A block is a sum of a value and of what layers compute from that value alone, of the same shape, and
-    read by nothing else. A shortcut that is a layer, or that repeats a smaller value, is none.
+    A block is the sum of a value and of what layers compute from that value alone. Both have the same
+    shape, and nothing else reads what is inside the block. A block with a layer in its shortcut, or with
+    a shortcut that repeats a smaller value, cannot be removed.
 
     Args:
-        gm: canonical float graph over crops of ``height`` and ``width``.
+        gm: canonical float graph.
+        height, width: of a crop.
     """
     found = []
     known = shapes(gm, height, width)
@@ -75,7 +77,7 @@ def blocks_of(gm: fx.GraphModule, height: int, width: int) -> list[Block]:
 
 
 def _between(branch: fx.Node, start: fx.Node) -> set[fx.Node]:
-    """What lies on the way from ``start`` to ``branch``; empty where something else comes in."""
+    """The nodes between ``start`` and ``branch``, with ``branch``; empty if they have other inputs."""
     inside: set[fx.Node] = set()
     left = [branch]
     while left:
@@ -90,9 +92,13 @@ def _between(branch: fx.Node, start: fx.Node) -> set[fx.Node]:
 
 
 def without_blocks(gm: fx.GraphModule, blocks: Collection[Block]) -> Shallower:
-    """A copy without these blocks: what a block read goes on in its place.
+    """A copy of a graph without these blocks. A block's input replaces its output.
 
-    A ReLU behind the sum goes with the block where what it read came through the same one.
+    A ReLU after the sum is removed, too, if the block's input went through an equal one.
+
+    Args:
+        gm: canonical float graph, which is not changed.
+        blocks: of :func:`blocks_of`.
     """
     smaller = copy.deepcopy(gm)
     gone = {block.name: block for block in blocks}
@@ -116,7 +122,7 @@ def without_blocks(gm: fx.GraphModule, blocks: Collection[Block]) -> Shallower:
 
 
 def _again(module: nn.Module, before: nn.Module | None) -> bool:
-    """Whether an operator limits values that lie within its limits already."""
+    """Whether an operator clamps values that ``before`` has clamped to the same limits."""
     if not isinstance(module, ops.Clamp) or not isinstance(before, ops.Clamp):
         return False
     return (module.low, module.high) == (before.low, before.high)

@@ -1,8 +1,8 @@
-"""Channels that can only be removed together, found by torch-pruning on a twin of the graph.
+"""Channel groups, found by torch-pruning on a twin of the graph.
 
-torch-pruning knows PyTorch's own layers, so the graph is copied with those in the place of ours: a
-scale and shift per channel becomes a BatchNorm that does nothing else. Pruned, the twin is turned back;
-its layers carry their new sizes, so it is stored as data like any other graph.
+torch-pruning knows PyTorch's own layers only. So the twin is a copy with PyTorch's layers in place of
+our operators. A scale and shift per channel becomes a BatchNorm without normalization. After pruning the
+twin is turned back into a canonical graph.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ _PASSES_CHANNELS = (
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels of one or more tensors that go together, as in the stream of residual blocks.
+    """Channels of one or more tensors that can be removed only together, as along residual shortcuts.
 
     Attributes:
-        name: the first layer that makes them.
-        size: how many there are.
-        writers: layers that make them.
+        name: of the first layer that computes them.
+        size: number of channels.
+        writers: layers that compute them.
         depthwise: depthwise layers that they pass through.
-        readers: layers that read them, and how many inputs of the layer a channel is (a flattened map).
+        readers: layers that read them, and how many inputs of the layer one channel is: more than one
+            for a flattened map.
     """
 
     name: str
@@ -62,14 +63,18 @@ class Channels:
     """A graph whose channels can be removed.
 
     Attributes:
-        original: the graph, with convolutions where it appends channels of zeros.
-        groups: what can be removed.
-        whole: layers whose output channels stay, each with the reason.
-        kept: of every layer that lost outputs, the original numbers of those it has left.
+        original: the graph; where it appends channels of zeros, it has convolutions.
+        groups: channel groups that can be removed.
+        whole: layers whose output channels all stay, each with the reason.
+        kept: by layer that lost output channels: the original numbers of those left.
     """
 
     def __init__(self, gm: fx.GraphModule, height: int, width: int) -> None:
-        """Find the groups of a float graph, which is not changed.
+        """Find the channel groups of a float graph, which is not changed.
+
+        Args:
+            gm: canonical float graph.
+            height, width: of a crop.
 
         Raises:
             ModelFileError: torch-pruning cannot follow the graph.
@@ -89,7 +94,7 @@ class Channels:
                 continue
             reasons = [self.whole[w] for w in found.writers if w in self.whole]
             if not found.readers:
-                reasons.append("nothing reads it that could go with it")
+                reasons.append("no layer that reads it can lose inputs")
             if reasons:
                 self.whole.update(dict.fromkeys(found.writers, reasons[0]))
             else:
@@ -98,7 +103,7 @@ class Channels:
     def _trace(self) -> None:
         example = torch.zeros(1, 3, *self.size)
         try:
-            # of parameters that only islands have, which stay whole
+            # warns of parameters of islands, which keep all channels
             warnings.filterwarnings("ignore", "Unwrapped parameters", module="torch_pruning")
             self.graph: Any = torch_pruning.DependencyGraph().build_dependency(self.twin, example)
         except Exception as error:  # it raises many kinds
@@ -116,7 +121,12 @@ class Channels:
             ) from None
 
     def remove(self, group: ChannelGroup, channels: Sequence[int]) -> None:
-        """Remove channels (present numbers) of a group from every layer that has them."""
+        """Remove channels of a group from every layer that has them.
+
+        Args:
+            group: one of :attr:`groups`, with its present size.
+            channels: their numbers, counted without those removed earlier.
+        """
         if not channels:
             return
         writer: Any = self.modules[group.writers[0]]
@@ -133,7 +143,7 @@ class Channels:
             self.kept[name] = [c for i, c in enumerate(before) if i not in gone]
 
     def take(self, gm: fx.GraphModule) -> None:
-        """Take over the weights of a graph that :meth:`finish` gave, after they were fitted."""
+        """Copy the fitted weights of ``gm``, a graph of :meth:`finish`, into the twin."""
         for node, module in module_nodes(gm):
             mine: Any = self.modules[str(node.target)]
             if isinstance(module, _LAYERS):
@@ -142,7 +152,7 @@ class Channels:
                 mine.bias.data.copy_(module.bias)
 
     def finish(self) -> fx.GraphModule:
-        """The canonical graph that is left."""
+        """The canonical float graph without the removed channels."""
         return _canonical(self.twin)
 
 
@@ -180,7 +190,7 @@ def _canonical(twin: fx.GraphModule) -> fx.GraphModule:
 
 
 def _describe(group: Any, names: dict[nn.Module, str]) -> ChannelGroup | None:
-    """A torch-pruning group as layers by name."""
+    """A torch-pruning group as names of layers; None without a layer that computes its channels."""
     writers, depthwise, readers = list[str](), list[str](), list[tuple[str, int]]()
     size = len(group[0].idxs)
     for item in group:
@@ -204,7 +214,7 @@ def _describe(group: Any, names: dict[nn.Module, str]) -> ChannelGroup | None:
 
 
 def _whole(gm: fx.GraphModule) -> dict[str, str]:
-    """Layers whose channels pass through something that needs all of them, with the reason."""
+    """Layers whose channels pass through an operator that needs all of them, with the reason."""
     reasons: dict[str, str] = {}
     reasons[output_name(gm)] = "it gives the embedding"
     for node, module in module_nodes(gm):
@@ -220,7 +230,7 @@ def _whole(gm: fx.GraphModule) -> dict[str, str]:
 
 
 def _spread(gm: fx.GraphModule, start: fx.Node, reason: str, reasons: dict[str, str]) -> None:
-    """Name the layers that make the channels that pass through ``start``, up and down the graph."""
+    """Add ``reason`` for the layers whose channels pass through ``start``, up and down the graph."""
     seen, left = set[fx.Node](), [start]
     while left:
         node = left.pop()
@@ -237,7 +247,7 @@ def _spread(gm: fx.GraphModule, start: fx.Node, reason: str, reasons: dict[str, 
 
 
 def _reads_anew(gm: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node's outputs are other channels than its inputs."""
+    """Whether a node computes new channels from its inputs."""
     module = module_of(gm, node)
     depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
     return isinstance(module, _LAYERS) and not depthwise

@@ -1,4 +1,4 @@
-"""What pruning is asked for: a share of the multiply-accumulates to remove, or a time to reach."""
+"""The goal of pruning: a share of the multiply-accumulates to remove, or a time to reach."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from efquantface.errors import RecipeError
 
 @dataclass(frozen=True)
 class PruneGoal:
-    """One of both.
+    """A share or a time; the other is None.
 
     Attributes:
-        share: of the multiply-accumulates that is removed, between 0 and 1.
+        share: of the multiply-accumulates to remove, between 0 and 1.
         ms: milliseconds for one crop on one thread of this machine.
     """
 
@@ -25,7 +25,7 @@ class PruneGoal:
         """Read ``0.5`` or ``"2.5ms"``.
 
         Raises:
-            RecipeError: neither.
+            RecipeError: ``value`` is neither.
         """
         text = str(value).strip()
         timed = text.endswith("ms")
@@ -47,8 +47,8 @@ class BlockPrice:
 
     Attributes:
         name: of its sum.
-        ms: that go with it.
-        loss: 1 - cosine of the embedding without it alone, what is left fitted in closed form.
+        ms: saved without it.
+        loss: mean 1 - cosine of the embedding without this block alone, the remaining layers fitted.
         gone: whether it was removed.
     """
 
@@ -60,13 +60,13 @@ class BlockPrice:
 
 @dataclass(frozen=True)
 class Latency:
-    """A goal and what was measured, in ms for one crop on one thread in ONNX Runtime.
+    """The goal and the measured times, in ms for one crop on one thread in ONNX Runtime.
 
     Attributes:
-        goal: asked for; None where a share was, and time decided what went.
-        before: of the network as it is, in the student's form.
-        after: of the pruned network.
-        blocks: that could be removed, where blocks were looked at.
+        goal: the time asked for; None if a share was asked for and was chosen by time.
+        before: of the network that is not pruned, as a student.
+        after: of the pruned network, as a student.
+        blocks: all that could be removed; empty if only channels were tried.
     """
 
     goal: float | None

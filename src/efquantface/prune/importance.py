@@ -1,4 +1,4 @@
-"""What an embedding loses with each channel."""
+"""The importance of channels: what the embedding loses when a channel is removed."""
 
 from __future__ import annotations
 
@@ -24,20 +24,23 @@ def taylor(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, Tensor]:
-    """Scores (C,) of each group's channels: the distillation loss when a channel is removed.
+    """Importance (C,) of each group's channels: the distillation loss when a channel is removed.
 
-    At the teacher itself the distillation loss ``1 - cos = |e - t|^2 / 2`` of unit embeddings is zero
-    and so is its slope. To first order the embedding moves by ``de/dm`` when a channel's gate m is
-    closed where its readers read it, so the loss becomes ``|de/dm|^2 / 2`` (the Gauss-Newton form of
-    Molchanov et al. 2019, eq. 8, with the embedding in the place of the loss). Its mean over crops is
-    estimated along random directions of the embedding, each with one backward pass.
+    The distillation loss of unit embeddings is ``1 - cos = |e - t|^2 / 2``. At the teacher it is zero,
+    and its gradient is zero, too. A gate m scales a channel where layers read it. When the gate closes,
+    the embedding moves by ``de/dm`` to first order, so the loss becomes ``|de/dm|^2 / 2``. This is the
+    Gauss-Newton form of Molchanov et al. 2019, eq. 8, with the embedding in place of the loss. Its mean
+    over crops is estimated along random directions of the embedding, with one backward pass each.
 
     Args:
-        gm: float graph over pixels.
-        groups: of it.
-        batches: pixels (N,3,H,W).
+        gm: float graph, pixels to embeddings (N,D).
+        groups: channel groups of ``gm``.
+        batches: uint8 pixels (N,3,H,W), of which the first 96 crops are taken.
         seed: of the directions.
         progress: called with (done, total).
+
+    Returns:
+        By group, importance (C,), at least 0.
     """
     generator = torch.Generator().manual_seed(seed)
     scores = {group.name: torch.zeros(group.size) for group in groups}
@@ -85,9 +88,13 @@ def _gate(gates: dict[str, Tensor], name: str, spread: int) -> Callable[..., Any
 
 @torch.no_grad()
 def magnitude(gm: fx.GraphModule, groups: list[ChannelGroup]) -> dict[str, Tensor]:
-    """Scores (C,): squared length of the weights that make a channel, over the group's mean.
+    """Importance (C,): squared norm of the weights that compute a channel, over the group's mean.
 
-    What is usual (Li et al. 2017), as a peer; it knows nothing of the embedding.
+    The usual criterion (Li et al. 2017), for comparison. It does not look at the embedding.
+
+    Args:
+        gm: float graph.
+        groups: channel groups of ``gm``.
     """
     scores = {}
     for group in groups:

@@ -1,4 +1,4 @@
-"""Prunes a float network to a share of its multiply-accumulates: channels, and whole blocks first."""
+"""Pruning: removes a share of a float network's multiply-accumulates, first blocks, then channels."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from efquantface.prune.refit import refit
 from efquantface.prune.shortcuts import without_zero_channels
 from efquantface.prune.shorter import Shorter
 
-_ROUNDS = 8  # scores of the channels that stay change with those that went, and so do the fits
+_ROUNDS = 8  # each round scores and fits again: both depend on the channels removed so far
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """What pruning gave.
+    """A pruned network.
 
     Attributes:
         model: the smaller float network.
-        macs_before, macs: multiply-accumulates of a crop.
+        macs_before, macs: multiply-accumulates of one crop, before and after.
         layers: (name, output channels before, after) of each layer, in order.
-        whole: layers whose channels stay, with the reason.
-        blocks: residual blocks that are gone; their layers have no channels after.
+        whole: layers whose channels all stay, with the reason.
+        blocks: names of the removed residual blocks; their layers have 0 channels after.
     """
 
     model: FaceModel
@@ -44,7 +44,7 @@ class Pruned:
 
     @property
     def share(self) -> float:
-        """Of the multiply-accumulates, that was removed."""
+        """Share of the multiply-accumulates that was removed."""
         return 1 - self.macs / self.macs_before
 
     def as_dict(self) -> dict[str, Any]:
@@ -91,25 +91,25 @@ def prune(
     shorter: Shorter | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Pruned:
-    """A copy of a float model without the channels that its embedding misses least.
+    """A copy of a float model without its least important channels.
 
     Args:
         model: canonical float model.
-        batches: pixels (N,3,H,W) of a few hundred crops.
+        batches: uint8 pixels (N,3,H,W) of a few hundred crops.
         share: of the multiply-accumulates to remove, above 0 and below 1.
         importance: ``taylor`` (:func:`~efquantface.prune.importance.taylor`) or ``magnitude``.
-        round_to: channels of a group are a multiple of it.
-        floor: share of its channels that every group keeps.
-        rounds: removed in so many steps, scores found anew each time.
+        round_to: channels left in a group are a multiple of it.
+        floor: share of its channels that every group keeps, 0 to 1.
+        rounds: channels are removed in this many steps, and scored again before each.
         recover: fit the layers that read removed channels to the teacher's outputs, in closed form.
         seed: of random directions and positions.
-        scores: :func:`scores_of` the model, or of ``shorter``, where they are known.
-        shorter: the model without some blocks; what is missing to the share goes by channels.
+        scores: :func:`scores_of` the model, or of ``shorter`` if given, if they are known.
+        shorter: the model without some blocks; channels are removed for the rest of the share.
         progress: called with (done, total).
 
     Raises:
-        RecipeError: a share that is not between 0 and 1, or that cannot be reached.
-        ModelFileError: the network's channels cannot be followed.
+        RecipeError: ``share`` is not between 0 and 1, or cannot be reached.
+        ModelFileError: torch-pruning cannot follow the network's channels.
     """
     if not 0 < share < 1:
         raise RecipeError(f"--prune {share:g}: the share of multiply-accumulates to remove, 0 to 1")
@@ -147,10 +147,17 @@ def prune(
 def scores_of(
     model: FaceModel, batches: list[Tensor], importance: str, *, seed: int = 0
 ) -> dict[str, Tensor]:
-    """What the embedding misses without a channel (C,), for each group of channels.
+    """Importance (C,) of the channels, by channel group.
+
+    Args:
+        model: canonical float model.
+        batches: uint8 pixels (N,3,H,W).
+        importance: ``taylor`` or ``magnitude``.
+        seed: of random directions.
 
     Raises:
-        RecipeError: an importance that is not known, or no channels that can be removed.
+        RecipeError: ``importance`` is unknown, or no channels can be removed.
+        ModelFileError: torch-pruning cannot follow the network's channels.
     """
     channels = _channels(model)
     return _score(channels.original, channels.groups, batches, importance, seed)

@@ -1,8 +1,8 @@
-"""Recovery without training: what is left of each layer is fitted to what the teacher's gave.
+"""Recovery without training: what is left of each layer is fitted to the teacher's outputs.
 
-Layers are visited in order, pruned network and teacher side by side. A layer that has lost inputs, or
-reads tensors that have changed, gets the weights nearest to its own that bring the outputs it still has
-near the teacher's (He et al. 2017, eq. 5, without the selection).
+Layers are visited in order, in the pruned network and in the teacher. A layer that has lost inputs, or
+whose inputs have changed, is fitted again. Its new weights bring its remaining outputs near the
+teacher's, and stay near the old weights (He et al. 2017, eq. 5, without the selection).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def refit(
 
     Args:
         pruned, teacher: float graphs with the same names.
-        batches: pixels (N,3,H,W).
-        kept: of every layer that lost outputs, the teacher's numbers of those it has left.
+        batches: uint8 pixels (N,3,H,W), of which the first 192 crops are taken.
+        kept: by layer that lost output channels: the teacher's numbers of those left.
         stands_for: of a network without some blocks (:class:`~efquantface.prune.blocks.Shallower`).
-            Then a layer in front of a sum makes up for what the sum's other operand lacks.
+            Then a layer before a sum also corrects the error of the sum's other operand.
         seed: of the positions that layers are fitted on.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -59,10 +59,10 @@ def refit(
 def _wants(
     pruned: fx.GraphModule, teacher: fx.GraphModule, stands_for: dict[str, str] | None
 ) -> dict[fx.Node, tuple[str, fx.Node | None]]:
-    """Of each layer: which of the teacher's values it is fitted to, and what is subtracted from it.
+    """By layer: the teacher's value that it is fitted to, and the node subtracted from that value.
 
-    The teacher's values pass by once, so their order is kept: where a layer's would come behind that
-    of a later layer, the layer is fitted to its own.
+    The teacher is run once, so values are taken in its order. If a layer's value would come after that
+    of a later layer, the layer is fitted to its own output.
     """
     order = {name_of(node): place for place, node in enumerate(teacher.graph.nodes)}
     places = {node: place for place, node in enumerate(pruned.graph.nodes)}
@@ -83,7 +83,7 @@ def _wants(
 
 
 def _sum_behind(gm: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
-    """The sum that alone reads a layer, and its other operand."""
+    """The sum that is the only reader of ``node``, and its other operand; None if there is none."""
     if len(node.users) != 1:
         return None
     (user,) = node.users

@@ -1,8 +1,8 @@
-"""Shortcuts that append channels of zeros, as convolutions, so that their channels can be removed.
+"""Shortcuts that append channels of zeros become convolutions, so that channels can be removed.
 
-dlib's residual blocks widen a stream by zeros. Channels of such a stream can only go one by one before
-and after where the zeros are counted, which no padding can say; an identity of 1x1 can, for less than a
-hundredth of the network's multiply-accumulates, and it can be trained.
+The shortcuts of some of dlib's residual blocks append channels of zeros. A padding only counts its
+zeros; it cannot say which channels are left after pruning. A 1x1 convolution with identity weights can,
+and it can be trained. It takes less than a hundredth of the network's multiply-accumulates.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from efquantface.graph.graph import insert_after, module_nodes, shapes, tidy
 
 
 def without_zero_channels(gm: fx.GraphModule, height: int, width: int) -> fx.GraphModule:
-    """The same function with a 1x1 convolution where zeros were appended to channels.
+    """A graph of the same function, with 1x1 convolutions in place of appended channels of zeros.
 
-    The convolution takes the padding's name; zeros around height and width stay a padding after it.
+    A convolution takes its padding's name. Zeros around height and width stay a padding after it.
 
     Args:
         gm: canonical float graph, which is not changed.

@@ -1,4 +1,4 @@
-"""A network without some of its residual blocks, fitted to the whole one."""
+"""A network without some of its residual blocks, fitted to the whole network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from efquantface.prune.refit import refit
 from efquantface.prune.shortcuts import without_zero_channels
 
 _FITTED_CROPS = 48  # for a block's loss
-_LOSS_CROPS = 64  # others, where there are enough
+_LOSS_CROPS = 64  # other crops, if there are enough
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Shorter:
 
     Attributes:
         model: float, its layers fitted to the whole network's.
-        blocks: names of those that are gone.
-        stands_for: as :class:`~efquantface.prune.blocks.Shallower` has it.
+        blocks: names of the removed ones.
+        stands_for: see :class:`~efquantface.prune.blocks.Shallower`.
     """
 
     model: FaceModel
@@ -37,12 +37,12 @@ class Shorter:
 def shorten(
     model: FaceModel, blocks: Sequence[Block], batches: list[Tensor], *, seed: int = 0
 ) -> Shorter:
-    """A copy of a float model without ``blocks``, what is left fitted in closed form.
+    """A copy of a float model without ``blocks``, its other layers fitted in closed form.
 
     Args:
         model: canonical float model.
         blocks: of :func:`blocks_in`.
-        batches: pixels (N,3,H,W); none: nothing is fitted.
+        batches: uint8 pixels (N,3,H,W); with an empty list nothing is fitted.
         seed: of the positions that layers are fitted on.
     """
     whole = without_zero_channels(model.graph, model.contract.height, model.contract.width)
@@ -66,15 +66,15 @@ def block_losses(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, float]:
-    """What the embedding loses without each block, what is left fitted: the mean of 1 - cosine.
+    """What the embedding loses without each block alone: mean 1 - cosine, the other layers fitted.
 
-    What a block is worth without the fit says little: a later one can be what nothing makes up for, an
-    earlier one twice as dear without it and a fifth as dear with it.
+    Losses without the fit are misleading. Some blocks can be compensated well and others hardly: of two
+    blocks, one can lose twice as much without the fit and a fifth as much with it.
 
     Args:
-        model: float.
-        blocks: of it.
-        batches: pixels (N,3,H,W), of which a few are enough.
+        model: canonical float model.
+        blocks: of :func:`blocks_in`.
+        batches: uint8 pixels (N,3,H,W), of about a hundred crops.
         seed: of the positions that layers are fitted on.
         progress: called with (done, total).
     """
@@ -89,10 +89,10 @@ def block_losses(
 
 
 def embeddings(model: FaceModel, batches: list[Tensor]) -> Tensor:
-    """Embeddings (N,D) of the last calibration crops, which losses are measured on."""
+    """Embeddings (N,D) of the last 64 crops of ``batches``, on which losses are measured."""
     return model.embed_pixels(torch.cat(batches)[-_LOSS_CROPS:])
 
 
 def loss(found: Tensor, wanted: Tensor) -> float:
-    """The mean of 1 - cosine of embeddings (N,D) to others."""
+    """Mean 1 - cosine of embeddings ``found`` (N,D) to ``wanted`` (N,D)."""
     return float((1 - F.cosine_similarity(found, wanted)).mean())

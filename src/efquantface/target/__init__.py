@@ -1,1 +1,1 @@
-"""A wanted accuracy, size or time, and which way of compressing meets it."""
+"""Targets: a wanted accuracy, size or time, and the way of compressing that meets it."""

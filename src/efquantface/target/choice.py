@@ -1,4 +1,4 @@
-"""What was tried for a target, and what was chosen."""
+"""The ways of compressing tried for a target, and the one chosen."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from efquantface.target.front import Candidate, Way, front
 
 @dataclass(frozen=True)
 class Choice:
-    """What was tried for a target, and what was chosen.
+    """The ways of compressing tried for a target, and the one chosen.
 
     Attributes:
-        target: as it was written.
-        far: of the predicted losses.
+        target: as the user wrote it.
+        far: FAR of the predicted losses.
         candidates: all that were tried.
         chosen: one of them.
-        faces: that losses were predicted on.
+        faces: number of faces on which losses were predicted.
     """
 
     target: str
@@ -30,7 +30,7 @@ class Choice:
 
     @property
     def front(self) -> list[Candidate]:
-        """The candidates that no other one beats."""
+        """The candidates that no other beats (:func:`~efquantface.target.front.front`)."""
         return front(self.candidates)
 
     def as_dict(self) -> dict[str, Any]:
@@ -39,10 +39,10 @@ class Choice:
 
     @classmethod
     def read(cls, text: str) -> Choice:
-        """From JSON.
+        """Read a choice from JSON.
 
         Raises:
-            ValueError, KeyError, TypeError: it is no choice.
+            ValueError, KeyError, TypeError: ``text`` is no choice.
         """
         found = json.loads(text)
         made = [_candidate(c) for c in found["candidates"]]
@@ -50,7 +50,7 @@ class Choice:
         return cls(found["target"], float(found["far"]), made, chosen, int(found["faces"]))
 
     def lines(self) -> list[str]:
-        """For the log: every candidate, those of the front marked."""
+        """Lines for the log: all candidates; those of the front and the chosen one are marked."""
         best = self.front
         shown = [f"{'':2}{'':24}{'MB':>7}{'ms':>7}{'1 - cosine':>12}{'trained':>9}{'loss':>7}"]
         for one in self.candidates:

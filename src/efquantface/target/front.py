@@ -1,4 +1,4 @@
-"""Ways of compressing a network, what each would cost and bring, and the one that meets a goal."""
+"""Ways of compressing a network: what each loses and saves, and which one meets a target."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from efquantface.target.goal import Target
 
 @dataclass(frozen=True)
 class Way:
-    """One way: settings of a recipe.
+    """One way of compressing: settings of a recipe.
 
     Attributes:
         bits: of weights and activations.
-        budget: of the file, as a share of the 8-bit one; None: all layers have ``bits``.
-        prune: share of multiply-accumulates removed.
+        budget: of the file, as a share of the 8-bit file; None: all layers have ``bits``.
+        prune: share of multiply-accumulates removed; None: nothing is pruned.
     """
 
     bits: str = "w8a8"
@@ -36,7 +36,7 @@ class Way:
         return bits if self.prune is None else f"{bits}, {self.prune:.0%} pruned"
 
 
-# nothing with fewer activation bits: it makes no file smaller and no runtime faster
+# no ways with fewer activation bits: they make no file smaller and no runtime faster
 WAYS = (
     Way("w8a8"),
     Way("w6a8"),
@@ -57,11 +57,11 @@ class Candidate:
 
     Attributes:
         way: its settings.
-        size: bytes of its file.
-        ms: of one crop on one thread of this machine, in ONNX Runtime.
-        before: mean 1 - cosine to the teacher, untrained.
-        after: the same as predicted for the trained student.
-        loss: points of TAR at the goal's FAR, as predicted for the trained student.
+        size: bytes of the file.
+        ms: for one crop on one thread of this machine, in ONNX Runtime.
+        before: mean 1 - cosine to the teacher, before training.
+        after: the same, predicted for the trained student.
+        loss: points of TAR at the target's FAR, predicted for the trained student.
     """
 
     way: Way
@@ -77,7 +77,11 @@ class Candidate:
 
 
 def front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those that no other one beats or equals in size, time and loss together, smallest loss first."""
+    """The candidates that no other beats, by increasing loss.
+
+    One beats another if it is no worse in size, time and loss, and better in one of them. Of equal ones
+    the first is kept.
+    """
     kept: list[Candidate] = []
     for one in sorted(candidates, key=_facts):
         if not any(_beats(other, one) for other in candidates) and all(
@@ -88,15 +92,17 @@ def front(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def choose(candidates: Sequence[Candidate], target: Target) -> Candidate:
-    """The one to train.
+    """The candidate to train.
 
-    A loss is met with the least product of size and time; a size or a time with the least loss.
+    For a target loss it has the least product of size and time. For a target size or time it has the
+    least loss.
 
     Args:
-        candidates: the first is the 8-bit one, of whose file shares are told.
+        candidates: the first has 8 bits; a target size in percent is of its file.
+        target: of the user.
 
     Raises:
-        TargetError: none meets the goal.
+        TargetError: no candidate meets the target.
     """
     fitting = [c for c in candidates if _meets(c, target, candidates[0].size)]
     if fitting:

@@ -1,4 +1,4 @@
-"""What a user asks of the student: a loss at a FAR, a file size, or a time."""
+"""The target that a user sets for the student: a loss at a FAR, a file size, or a time."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*ms", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Target:
-    """One goal; what is not asked for is None.
+    """A loss, a size or a time; the others are None.
 
     Attributes:
-        far: the FAR at which losses are predicted; None: the strictest down to 1e-4 that faces support.
+        far: the FAR at which losses are predicted. None: the strictest that the faces support, down
+            to 1e-4.
         points: the largest loss of TAR at ``far``, in points.
-        size: the largest file, as it was written (600KB, 60%).
-        ms: the longest time of a crop on one thread of this machine.
+        size: the largest file, as the user wrote it (600KB, 60%).
+        ms: the longest time for one crop on one thread of this machine.
     """
 
     far: float | None = None
@@ -36,7 +37,7 @@ class Target:
         """Read ``TAR@1e-4 -0.3``, ``600KB``, ``60%`` (of the 8-bit file) or ``2.5ms``.
 
         Raises:
-            RecipeError: something else.
+            RecipeError: ``text`` is none of these, or its FAR is not between 0 and 1.
 
         >>> Target.parse("TAR@1e-4 -0.3")
         Target(far=0.0001, points=0.3, size=None, ms=None)
@@ -68,7 +69,7 @@ class Target:
         return cls(far=rate, points=float(points))
 
     def describe(self) -> str:
-        """In words.
+        """The target in words.
 
         >>> Target.parse("TAR@1e-4 -0.3").describe()
         'at most 0.3 points of TAR at FAR 0.0001'

@@ -1,9 +1,9 @@
-"""What training will give, told from students that are not trained.
+"""Predicts the loss of a trained student from the untrained one.
 
-Fine-tuning takes a share of the distance to the teacher that depends on what made it: rounding weights,
-or removing channels (:func:`trained`; how well that holds: ``docs/results.md``). The distance that is
-left keeps its direction: an untrained student's errors, made smaller, stand for the trained student's
-(:func:`nearer`), so that every threshold can be tried on them.
+Training reduces the distance to the teacher by a factor, which depends on the distance's cause: rounding
+weights, or removing channels (:func:`trained`; how well this predicts: ``docs/results.md``). The errors
+are assumed to keep their direction. So an untrained student's errors, made smaller, stand for those of
+the trained student (:func:`nearer`), and losses can be predicted at every threshold.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from efquantface.rows import unit
 
 Float32 = npt.NDArray[np.float32]
 
-# of the distance before training, after so many epochs; `python -m benchmarks predicted`
+# share of the distance that is left, after so many epochs; `python -m benchmarks predicted`
 ROUNDED, PRUNED = (0.82, 2), (0.44, 12)
 _MORE_EPOCHS = 0.3  # the share falls with the epochs to this power
 _STEPS = 40
@@ -28,7 +28,12 @@ _FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
 def trained(before: float, epochs: int, pruned: bool) -> float:
-    """The mean ``1 - cosine`` to the teacher after ``epochs``, by what it was before training.
+    """Predicted mean 1 - cosine to the teacher after training.
+
+    Args:
+        before: mean 1 - cosine before training, 0 to 2.
+        epochs: of training, 0 or more.
+        pruned: whether channels were removed.
 
     >>> round(trained(0.05, 12, pruned=True), 3)
     0.022
@@ -43,14 +48,18 @@ def trained(before: float, epochs: int, pruned: bool) -> float:
 
 
 def distance(teacher: Float32, student: Float32) -> float:
-    """Mean ``1 - cosine`` of rows (N,D)."""
+    """Mean 1 - cosine between the rows of two arrays (N,D) of embeddings."""
     return float(1 - (unit(teacher) * unit(student)).sum(axis=1).mean())
 
 
 def nearer(teacher: Float32, student: Float32, wanted: float) -> Float32:
-    """Embeddings (N,D) on the way from the teacher's to the student's, ``wanted`` from the teacher's.
+    """Unit embeddings (N,D) between the teacher's and the student's, at distance ``wanted``.
 
-    A student that is nearer than that is given back as it is.
+    A student that is nearer than ``wanted`` keeps its embeddings.
+
+    Args:
+        teacher, student: embeddings (N,D).
+        wanted: mean 1 - cosine to the teacher.
     """
     start, error = unit(teacher), unit(student) - unit(teacher)
     if distance(teacher, student) <= wanted:
@@ -66,10 +75,13 @@ def nearer(teacher: Float32, student: Float32, wanted: float) -> Float32:
 
 
 def strictest_far(identities: npt.NDArray[np.int64]) -> float:
-    """The strictest FAR down to 1e-4 that all pairs of N faces support.
+    """The strictest FAR that all pairs of these faces support, from 0.1 down to 1e-4.
+
+    Args:
+        identities: (N,) of the faces.
 
     Raises:
-        EvaluationError: not even 0.1.
+        EvaluationError: the faces do not support 0.1.
     """
     sizes = np.unique(identities, return_counts=True)[1]
     impostors = (len(identities) ** 2 - int((sizes**2).sum())) // 2
@@ -84,14 +96,15 @@ def strictest_far(identities: npt.NDArray[np.int64]) -> float:
 def lost(
     teacher: Float32, student: Float32, identities: npt.NDArray[np.int64], far: float
 ) -> float:
-    """Points of TAR at ``far`` that the student loses among all pairs of N embeddings.
+    """Points of TAR at ``far`` that the student loses on all pairs.
 
     Args:
-        teacher, student: (N,D).
+        teacher, student: embeddings (N,D).
         identities: (N,).
+        far: above 0 and below 1.
 
     Raises:
-        EvaluationError: too few impostor pairs for ``far``, or no genuine pair.
+        EvaluationError: there are too few impostor pairs for ``far``, or no genuine pair.
     """
     tars = []
     for rows in (teacher, student):

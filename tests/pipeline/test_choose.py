@@ -16,7 +16,14 @@ from efquantface.pipeline import choose, clock
 from efquantface.recipe import Recipe
 from efquantface.target.front import Way
 
-FAST = {"benchmark": False, "cache": False, "quiet": True, "batch_size": 8, "epochs": 1}
+FAST = {
+    "benchmark": False,
+    "cache": False,
+    "quiet": True,
+    "batch_size": 8,
+    "epochs": 1,
+    "round_to": 4,
+}
 WAYS = (Way("w8a8"), Way("w4a8"), Way("w8a8", prune=0.25))
 
 

@@ -81,7 +81,7 @@ def test_names_on_the_command_line(
     said = done.stdout + done.stderr
     if name == b"bad\xff":  # runtimes open names in UTF-8 only
         assert done.returncode == 2, said
-        assert b"rename it" in said
+        assert b"rename the file" in said
     else:
         assert done.returncode == 0, said
     assert b"Traceback" not in said

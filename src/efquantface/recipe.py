@@ -168,7 +168,10 @@ class Recipe(BaseModel):
         ge=1,
         le=64,
         description="channels left are a multiple of it; kernels are faster then",
-        json_schema_extra={**_PRUNING, "shown": "16, and 8 for a float student"},
+        json_schema_extra={
+            **_PRUNING,
+            "shown": "16; 8 for a float student, and where 16 cannot reach the share",
+        },
     )
 
     max_images: int = Field(
@@ -364,11 +367,14 @@ class Recipe(BaseModel):
         return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
     @property
-    def channels_round_to(self) -> int:
-        """Channels left are a multiple of this. Integer kernels are as slow at 24 channels as at 32."""
+    def multiples(self) -> tuple[int, ...]:
+        """Channels left are a multiple of the first of these that reaches the goal.
+
+        Integer kernels are as slow at 24 channels as at 32. Where time decides, the first one counts.
+        """
         if self.round_to is not None:
-            return self.round_to
-        return 16 if self.quantizes or self.prunes_by_time else 8
+            return (self.round_to,)
+        return (16, 8) if self.quantizes or self.prunes_by_time else (8,)
 
     @property
     def prunes_by_time(self) -> bool:

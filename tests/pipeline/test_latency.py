@@ -89,6 +89,7 @@ def test_time_decides_where_a_time_is_asked_for_unless_told() -> None:
         ("0.5", "time"), ("2ms", "auto"), ("2ms", "time"),
     ]  # fmt: skip
     assert not Recipe.create({**given, "prune_by": "time"}).prunes_by_time
-    assert Recipe.create({**given, "prune": 0.5}).channels_round_to == 8
-    assert Recipe.create({**given, "prune": "2ms"}).channels_round_to == 16
-    assert Recipe.create({**given, "prune": "2ms", "round_to": 4}).channels_round_to == 4
+    assert Recipe.create({**given, "prune": 0.5}).multiples == (8,)
+    assert Recipe.create({**given, "prune": 0.5, "bits": "w8a8"}).multiples == (16, 8)
+    assert Recipe.create({**given, "prune": "2ms"}).multiples[0] == 16
+    assert Recipe.create({**given, "prune": "2ms", "round_to": 4}).multiples == (4,)

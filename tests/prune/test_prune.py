@@ -26,7 +26,7 @@ from efquantface.prune import importance
 from efquantface.prune.allocate import Cost, choose
 from efquantface.prune.channels import Channels
 from efquantface.prune.importance import magnitude, taylor
-from efquantface.prune.prune import prune
+from efquantface.prune.prune import prune, prune_in
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme
@@ -188,6 +188,23 @@ def test_shares_that_make_no_sense(
 def test_a_goal_out_of_reach(model: FaceModel, batches: list[torch.Tensor]) -> None:
     with pytest.raises(RecipeError, match="every group of channels is at its floor"):
         prune(model, batches, 0.97)
+
+
+def test_multiples_that_are_too_coarse_make_way(
+    model: FaceModel, batches: list[torch.Tensor]
+) -> None:
+    said: list[str] = []
+    options = {"rounds": 1, "recover": False}
+    made = prune_in((4, 2), model, batches, 0.1, say=said.append, **options)
+    assert not said
+    left = {after for _, before, after in made.layers if after < before}
+    assert left
+    assert all(count % 4 == 0 for count in left)
+    made = prune_in((64, 4), model, batches, 0.1, say=said.append, **options)
+    assert made.share > 0.05
+    assert "multiples of 64" in said[0]
+    with pytest.raises(RecipeError, match="floor"):
+        prune_in((64, 64), model, batches, 0.1, **options)
 
 
 LIGHT = ("mobilefacenet", "mobilenetv2", "dlib-resnet", "edgeface-xs", "iresnet18-se", "mbf")

@@ -28,7 +28,7 @@ from efquantface.pipeline.clock import Clock, Timings
 from efquantface.pipeline.inputs import Inputs
 from efquantface.pipeline.run_dir import Run
 from efquantface.pipeline.start import calibration_batches, calibration_index, make_start
-from efquantface.prune.prune import prune, scores_of
+from efquantface.prune.prune import prune_in, scores_of
 from efquantface.quantize.scheme import Bits
 from efquantface.recipe import PRUNED_EPOCHS, Recipe
 from efquantface.runtime.sessions import onnxruntime_session, run_onnxruntime
@@ -150,9 +150,9 @@ def _networks(
             try:
                 if scores is None:
                     scores = scores_of(model, batches, recipe.importance, seed=recipe.seed)
-                found = prune(
-                    model, batches, share, importance=recipe.importance,
-                    round_to=recipe.channels_round_to, seed=recipe.seed, scores=scores,
+                found = prune_in(
+                    recipe.multiples, model, batches, share,
+                    importance=recipe.importance, seed=recipe.seed, scores=scores,
                 )  # fmt: skip
                 made[share] = found.model
             except RecipeError as error:

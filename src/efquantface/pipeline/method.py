@@ -33,7 +33,7 @@ from efquantface.pipeline.run_dir import Run, RunDir
 from efquantface.pipeline.start import Start, calibration_batches, make_start
 from efquantface.pipeline.train import teacher_bank, train
 from efquantface.prune.goal import Latency
-from efquantface.prune.prune import Pruned, prune
+from efquantface.prune.prune import Pruned, prune_in
 from efquantface.quantize.float_student import plain, trainable
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import layer_errors
@@ -162,13 +162,15 @@ def _prune(
     with console.stage(estimate.PRUNING), console.bar("pruning") as advance:
         options: dict[str, Any] = {
             "importance": recipe.importance,
-            "round_to": recipe.channels_round_to,
             "seed": recipe.seed,
             "progress": advance,
         }
         if goal.share is not None and not recipe.prunes_by_time:
-            pruned = prune(model, batches, goal.share, **options)
+            pruned = prune_in(
+                recipe.multiples, model, batches, goal.share, say=console.log, **options
+            )
         else:
+            options["round_to"] = recipe.multiples[0]
             clock = Clock(recipe.scheme if recipe.quantizes else None, _timings(run))
             options["say"] = console.log
             if recipe.prunes_by_time:

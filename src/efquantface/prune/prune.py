@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -142,6 +143,33 @@ def prune(
     pruned = dataclasses.replace(model, graph=graph, notes=list(model.notes), channels=had)
     blocks = () if shorter is None else shorter.blocks
     return Pruned(pruned, before, left, sizes_of, channels.whole, blocks)
+
+
+def prune_in(
+    multiples: Sequence[int],
+    model: FaceModel,
+    batches: list[Tensor],
+    share: float,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    **options: Any,
+) -> Pruned:
+    """Prune with channels in the first of ``multiples`` that reaches ``share``.
+
+    Args:
+        multiples: tried in this order, coarse first.
+        model, batches, share, options: of :func:`prune`; ``options`` without ``round_to``.
+        say: called with a line on each multiple that is too coarse.
+
+    Raises:
+        RecipeError: the last multiple does not reach ``share``, either.
+    """
+    for coarse, fine in pairwise(multiples):
+        try:
+            return prune(model, batches, share, round_to=coarse, **options)
+        except RecipeError as error:
+            say(f"channels in multiples of {coarse}: {error}. Multiples of {fine} are tried")
+    return prune(model, batches, share, round_to=multiples[-1], **options)
 
 
 def scores_of(

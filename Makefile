@@ -29,7 +29,7 @@ types: $(STAMP)
 
 # the documents as a site in build/site; a link or name that leads nowhere fails it
 site: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # hostile inputs for every reader (docs/security.md)
 fuzz: $(STAMP)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from project import PYPROJECT, ROOT
 
@@ -75,3 +81,22 @@ def test_drawings_say_what_they_show() -> None:
     for name in ("method", "quantizers", "prelu", "thresholds"):
         text = (ROOT / "docs" / "images" / f"{name}.svg").read_text(encoding="utf-8")
         assert re.search(r"<title id=\"t\">.+</title>\n<desc id=\"d\">.+</desc>", text)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_site_fails_on_a_link_that_leads_nowhere(tmp_path: Path, broken: bool) -> None:
+    """With the options of ``make site``: some of mkdocs's silence the warnings that strict counts."""
+    pytest.importorskip("mkdocs")
+    (command,) = re.findall(r"mkdocs (build .*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    page = "[there](index.md)" if not broken else "[nowhere](gone.md)"
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text(f"# Page\n\n{page}\n", encoding="utf-8")
+    (tmp_path / "mkdocs.yml").write_text("site_name: small\ntheme: mkdocs\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", *command.split()],
+        cwd=tmp_path,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode != 0) == broken, done.stderr

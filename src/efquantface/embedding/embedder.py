@@ -68,8 +68,7 @@ class Embedder:
 
         Args:
             model: ``.onnx``, ``.xml`` (OpenVINO), ``.tflite`` (LiteRT), a checkpoint, a run's folder,
-            the
-                name of a default, an ``nn.Module`` with ``contract``, or a loaded model.
+                the name of a default, an ``nn.Module`` with ``contract``, or a loaded model.
             backend: ``auto`` takes the file's own runtime, PyTorch for checkpoints.
             device: ``cpu`` or ``cuda``.
             threads: threads of the runtime; None takes all cores.

@@ -32,7 +32,7 @@ BEFORE = [
 ]
 AFTER = [
     (COMPRESS, "calibration_batches"),
-    (COMPRESS, "prune"),
+    (COMPRESS, "prune_in"),
     (COMPRESS, "make_start"),
     ("efquantface.pipeline.train", "fine_tune"),
     (COMPRESS, "restore_length"),

@@ -91,9 +91,8 @@ def _try_all(run: Run, inputs: Inputs, bank: TeacherBank, target: Target) -> Cho
     recipe, model = run.recipe, inputs.teacher.model
     faces = _Faces.of(run, inputs, bank)
     far = target.far or strictest_far(faces.identities)
-    lost(
-        faces.teacher, faces.teacher, faces.identities, far
-    )  # raises if they do not support ``far``
+    # raises if the faces do not support ``far``, before anything is tried
+    lost(faces.teacher, faces.teacher, faces.identities, far)
     batches = calibration_batches(
         model, inputs.faces, inputs.train, recipe.seed, recipe.calibration_images
     )

@@ -6,6 +6,7 @@
     python -m benchmarks run bits --measure          # add speeds to the rows whose runs are in --out
     python -m benchmarks tables                      # docs/results.md and README.md from the rows
     python -m benchmarks tables --check              # fail where that would change something
+    python -m benchmarks sets --shared ../shared --out SETS    # a union to train on, people to judge by
     python -m benchmarks predicted                   # what training left of the distance to the teacher
 
 A row that is there, of today's recipe and with every held-out set asked for, is not computed again.
@@ -35,6 +36,11 @@ def main(words: list[str] | None = None) -> int:
             print(f"{name}: {SUITES[name]}")
             for cell in cells(name, args.seeds) if args.suite else []:
                 print(f"  {cell.full}  {cell.digest or ''}")
+        return 0
+    if args.command == "sets":
+        from benchmarks.runner.sets import make_sets
+
+        print(make_sets(args.shared, args.out))
         return 0
     from benchmarks.runner.run import Call, run_cells
 
@@ -74,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--quick", action="store_true", help="300 images, one epoch; row in --out")
     made = commands.add_parser("tables", help="make docs/results.md and README.md from the rows")
     made.add_argument("--check", action="store_true", help="change nothing, fail on a difference")
+    sets = commands.add_parser("sets", help="a checked union of two sets, and people to judge by")
+    sets.add_argument("--shared", type=Path, default=Path("../shared"), help="weights/ and data/")
+    sets.add_argument("--out", type=Path, required=True)
     commands.add_parser("predicted", help="what training left of the distance, by its kind")
     return parser
 

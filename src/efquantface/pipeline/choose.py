@@ -24,18 +24,17 @@ from efquantface.export.onnx_writer import to_onnx
 from efquantface.files import write_text
 from efquantface.graph.model import FaceModel
 from efquantface.pipeline import estimate
-from efquantface.pipeline.clock import Clock, Timings
+from efquantface.pipeline.clock import Clock, timings_of
 from efquantface.pipeline.inputs import Inputs
 from efquantface.pipeline.run_dir import Run
 from efquantface.pipeline.start import calibration_batches, calibration_index, make_start
-from efquantface.prune.prune import prune_in, scores_of
-from efquantface.quantize.scheme import Bits
+from efquantface.prune.prune import prune, scores_of
 from efquantface.recipe import PRUNED_EPOCHS, Recipe
 from efquantface.runtime.sessions import onnxruntime_session, run_onnxruntime
 from efquantface.target.choice import Choice
 from efquantface.target.front import WAYS, Candidate, Way, choose
 from efquantface.target.goal import Target
-from efquantface.target.predict import distance, lost, nearer, strictest_far, trained
+from efquantface.target.predict import distance, nearer, strictest_far, tar, trained
 
 _FACES = 4_000  # at most; they give eight million pairs
 
@@ -89,34 +88,39 @@ def _settled(recipe: Recipe, way: Way) -> Recipe:
 
 def _try_all(run: Run, inputs: Inputs, bank: TeacherBank, target: Target) -> Choice:
     recipe, model = run.recipe, inputs.teacher.model
-    faces = _Faces.of(run, inputs, bank)
-    far = target.far or strictest_far(faces.identities)
-    # raises if the faces do not support ``far``, before anything is tried
-    lost(faces.teacher, faces.teacher, faces.identities, far)
+    faces = _Faces.of(run, inputs, bank, target)
     batches = calibration_batches(
         model, inputs.faces, inputs.train, recipe.seed, recipe.calibration_images
     )
-    clock = Clock(recipe.scheme, Timings(run.directory.timings))
+    clock = Clock(recipe.scheme, timings_of(run))
     tried = []
     with run.console.bar("trying ways of compressing") as advance:
         for done, (way, network) in enumerate(_networks(run, model, batches), 1):
             if network is not None:
-                tried.append(_tried(run, way, network, batches, faces, clock, far))
+                tried.append(_tried(run, way, network, batches, faces, clock))
             advance(done, len(WAYS))
     best = choose(tried, target)
-    return Choice(str(recipe.target), far, tried, best, len(faces.identities))
+    return Choice(str(recipe.target), faces.far, tried, best, len(faces.identities))
 
 
 @dataclass(frozen=True)
 class _Faces:
-    """Crops (N,H,W,3), the teacher's embeddings (N,D) and identities (N,)."""
+    """Crops (N,H,W,3), the teacher's embeddings (N,D), identities (N,), and its TAR at a FAR."""
 
     images: Any
     teacher: npt.NDArray[np.float32]
     identities: npt.NDArray[np.int64]
+    far: float
+    tar: float
 
     @classmethod
-    def of(cls, run: Run, inputs: Inputs, bank: TeacherBank) -> _Faces:
+    def of(cls, run: Run, inputs: Inputs, bank: TeacherBank, target: Target) -> _Faces:
+        """Those that no untrained student has seen.
+
+        Raises:
+            TargetError: the faces have no identities.
+            EvaluationError: they have too few pairs for the target's FAR.
+        """
         if not inputs.faces.has_identities:
             raise TargetError(
                 f"target {run.recipe.target}: predicting losses needs identities; give faces with one "
@@ -126,11 +130,10 @@ class _Faces:
         seen = calibration_index(inputs.train, recipe.seed, recipe.calibration_images)
         unseen = np.setdiff1d(np.concatenate([inputs.train, inputs.held]), seen)
         index = unseen[cap(inputs.faces.identities[unseen], _FACES, recipe.seed)]
-        return cls(
-            inputs.faces.images[index],
-            np.asarray(bank.plain[index]),
-            inputs.faces.identities[index],
-        )
+        teacher, identities = np.asarray(bank.plain[index]), inputs.faces.identities[index]
+        far = target.far or strictest_far(identities)
+        whole = tar(teacher, identities, far)
+        return cls(inputs.faces.images[index], teacher, identities, far, whole)
 
 
 def _networks(
@@ -149,9 +152,9 @@ def _networks(
             try:
                 if scores is None:
                     scores = scores_of(model, batches, recipe.importance, seed=recipe.seed)
-                found = prune_in(
-                    recipe.multiples, model, batches, share,
-                    importance=recipe.importance, seed=recipe.seed, scores=scores,
+                found = prune(
+                    model, batches, share, importance=recipe.importance,
+                    round_to=recipe.multiples, seed=recipe.seed, scores=scores,
                 )  # fmt: skip
                 made[share] = found.model
             except RecipeError as error:
@@ -167,13 +170,9 @@ def _tried(
     batches: list[Tensor],
     faces: _Faces,
     clock: Clock,
-    far: float,
 ) -> Candidate:
     recipe = _settled(run.recipe, way)
-    scheme = dataclasses.replace(recipe.scheme, bits=Bits.parse(way.bits))
-    start = make_start(
-        network, batches, scheme, way.budget, recipe.seed, Console(True), rebuild=True
-    )
+    start = make_start(network, batches, recipe.scheme, way.budget, recipe.seed, Console(True))
     file = to_onnx(start.student).SerializeToString()
     session = onnxruntime_session(file, run.threads, "cpu")
     contract = start.student.contract
@@ -181,5 +180,5 @@ def _tried(
     rows = embedder.embed(faces.images)
     before = distance(faces.teacher, rows)
     after = trained(before, recipe.training.epochs, way.prune is not None)
-    loss = lost(faces.teacher, nearer(faces.teacher, rows, after), faces.identities, far)
+    loss = faces.tar - tar(nearer(faces.teacher, rows, after), faces.identities, faces.far)
     return Candidate(way, len(file), clock(network), before, after, loss)

@@ -16,6 +16,7 @@ from efquantface.export.onnx_writer import to_onnx
 from efquantface.files import write_text
 from efquantface.graph.graph import specs_of
 from efquantface.graph.model import FaceModel
+from efquantface.pipeline.run_dir import Run
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.scheme import Scheme
 from efquantface.runtime.sessions import onnxruntime_session, run_onnxruntime
@@ -149,6 +150,20 @@ class Timings:
             raise RecipeError(
                 f"timings {path}: is not a run's timings.json, the times of networks in ms"
             ) from None
+
+
+def timings_of(run: Run) -> Timings:
+    """The run's timings: known are those of a resumed run, and of the run that the recipe names.
+
+    Raises:
+        RecipeError: they cannot be read.
+    """
+    known: dict[str, float] = {}
+    if run.recipe.timings is not None:
+        known |= Timings.read(Path(run.recipe.timings))
+    if run.resume and run.directory.timings.is_file():
+        known |= Timings.read(run.directory.timings)
+    return Timings(run.directory.timings, known)
 
 
 def _positive(ms: object) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -22,7 +21,7 @@ from efquantface.graph.checkpoint import save_checkpoint
 from efquantface.graph.model import FaceModel
 from efquantface.pipeline import estimate
 from efquantface.pipeline.choose import with_choice
-from efquantface.pipeline.clock import Clock, Timings
+from efquantface.pipeline.clock import Clock, timings_of
 from efquantface.pipeline.compare import compare, time_files, without_vnni
 from efquantface.pipeline.deliver import export_student, restore_length
 from efquantface.pipeline.depth import prune_by_time
@@ -33,7 +32,7 @@ from efquantface.pipeline.run_dir import Run, RunDir
 from efquantface.pipeline.start import Start, calibration_batches, make_start
 from efquantface.pipeline.train import teacher_bank, train
 from efquantface.prune.goal import Latency
-from efquantface.prune.prune import Pruned, prune_in
+from efquantface.prune.prune import Pruned, prune
 from efquantface.quantize.float_student import plain, trainable
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import layer_errors
@@ -166,12 +165,10 @@ def _prune(
             "progress": advance,
         }
         if goal.share is not None and not recipe.prunes_by_time:
-            pruned = prune_in(
-                recipe.multiples, model, batches, goal.share, say=console.log, **options
-            )
+            pruned = prune(model, batches, goal.share, round_to=recipe.multiples, **options)
         else:
             options["round_to"] = recipe.multiples[0]
-            clock = Clock(recipe.scheme if recipe.quantizes else None, _timings(run))
+            clock = Clock(recipe.scheme if recipe.quantizes else None, timings_of(run))
             options["say"] = console.log
             if recipe.prunes_by_time:
                 pruned, latency = prune_by_time(model, batches, goal, clock, **options)
@@ -181,16 +178,6 @@ def _prune(
     for line in pruned.describe():
         console.log(line)
     return pruned, latency
-
-
-def _timings(run: Run) -> Timings:
-    """Known timings to start with: of a resumed run, and of the run that the recipe names."""
-    known: dict[str, float] = {}
-    if run.recipe.timings is not None:
-        known |= Timings.read(Path(run.recipe.timings))
-    if run.resume and run.directory.timings.is_file():
-        known |= Timings.read(run.directory.timings)
-    return Timings(run.directory.timings, known)
 
 
 def _start(run: Run, model: FaceModel, batches: list[Tensor]) -> Start:
@@ -257,5 +244,11 @@ def take_part(run: Run, inputs: Inputs) -> NoReturn:
 def _shared_start(run: Run, make: Callable[[], Start]) -> Start:
     recipe = run.recipe
     training = recipe.training
-    wanted = training.epochs > 0 and (training.settle is not False or training.layer_weight > 0)
-    return shared_start(run.ranks, make, quantizes=recipe.quantizes, teacher=wanted)
+    trains = training.epochs > 0
+    return shared_start(
+        run.ranks,
+        make,
+        quantizes=recipe.quantizes,
+        layers=trains and training.layer_weight > 0,
+        settle=trains and training.settle is not False,
+    )

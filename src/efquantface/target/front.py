@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from efquantface.errors import TargetError
 from efquantface.quantize.budget import parse_budget
@@ -70,10 +69,6 @@ class Candidate:
     before: float
     after: float
     loss: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {**asdict(self), "name": self.way.name}
 
 
 def front(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -1,7 +1,8 @@
 """Predicts the loss of a trained student from the untrained one.
 
 Training reduces the distance to the teacher by a factor, which depends on the distance's cause: rounding
-weights, or removing channels (:func:`trained`; how well this predicts: ``docs/results.md``). The errors
+weights, or removing channels (:func:`trained`; how well this predicts:
+``docs/experiments/2026-11-28-predicting.md``). The errors
 are assumed to keep their direction. So an untrained student's errors, made smaller, stand for those of
 the trained student (:func:`nearer`), and losses can be predicted at every threshold.
 """
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from efquantface.errors import EvaluationError
 from efquantface.evaluation.allpairs import score_all_pairs
 from efquantface.evaluation.metrics import MIN_FALSE_ACCEPTS, supported_fars, tar_at_far
-from efquantface.rows import unit
+from efquantface.rows import mean_cosine, unit
 
 Float32 = npt.NDArray[np.float32]
 
@@ -49,7 +50,7 @@ def trained(before: float, epochs: int, pruned: bool) -> float:
 
 def distance(teacher: Float32, student: Float32) -> float:
     """Mean 1 - cosine between the rows of two arrays (N,D) of embeddings."""
-    return float(1 - (unit(teacher) * unit(student)).sum(axis=1).mean())
+    return 1 - mean_cosine(teacher, student)
 
 
 def nearer(teacher: Float32, student: Float32, wanted: float) -> Float32:
@@ -93,29 +94,23 @@ def strictest_far(identities: npt.NDArray[np.int64]) -> float:
     return supported[-1]
 
 
-def lost(
-    teacher: Float32, student: Float32, identities: npt.NDArray[np.int64], far: float
-) -> float:
-    """Points of TAR at ``far`` that the student loses on all pairs.
+def tar(embeddings: Float32, identities: npt.NDArray[np.int64], far: float) -> float:
+    """TAR at ``far`` on all pairs, in percent.
 
     Args:
-        teacher, student: embeddings (N,D).
+        embeddings: (N,D).
         identities: (N,).
         far: above 0 and below 1.
 
     Raises:
         EvaluationError: there are too few impostor pairs for ``far``, or no genuine pair.
     """
-    tars = []
-    for rows in (teacher, student):
-        pairs = score_all_pairs(rows, identities, kept_far=far)
-        if far * pairs.impostors < MIN_FALSE_ACCEPTS - 1e-9 or not len(pairs.genuine):
-            needed = math.ceil(MIN_FALSE_ACCEPTS / far)
-            raise EvaluationError(
-                f"FAR {far:g} needs {needed:,} impostor pairs, and genuine ones; these faces have "
-                f"{pairs.impostors:,} and {len(pairs.genuine):,}: give more faces with identities, or "
-                "a larger FAR"
-            )
-        found = tar_at_far(pairs.genuine, pairs.top_impostors, far, pairs.impostors)
-        tars.append(100 * found.tar)
-    return tars[0] - tars[1]
+    pairs = score_all_pairs(embeddings, identities, kept_far=far)
+    if not supported_fars(pairs.impostors, (far,)) or not len(pairs.genuine):
+        needed = math.ceil(MIN_FALSE_ACCEPTS / far)
+        raise EvaluationError(
+            f"FAR {far:g} needs {needed:,} impostor pairs, and genuine ones; these faces have "
+            f"{pairs.impostors:,} and {len(pairs.genuine):,}: give more faces with identities, or "
+            "a larger FAR"
+        )
+    return 100 * tar_at_far(pairs.genuine, pairs.top_impostors, far, pairs.impostors).tar

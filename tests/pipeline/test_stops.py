@@ -32,7 +32,7 @@ BEFORE = [
 ]
 AFTER = [
     (COMPRESS, "calibration_batches"),
-    (COMPRESS, "prune_in"),
+    (COMPRESS, "prune"),
     (COMPRESS, "make_start"),
     ("efquantface.pipeline.train", "fine_tune"),
     (COMPRESS, "restore_length"),

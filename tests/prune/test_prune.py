@@ -23,10 +23,10 @@ from efquantface.graph.macs import macs
 from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model
 from efquantface.prune import importance
-from efquantface.prune.allocate import Cost, choose
+from efquantface.prune.allocate import Cost, choose, coarsest, floors
 from efquantface.prune.channels import Channels
 from efquantface.prune.importance import magnitude, taylor
-from efquantface.prune.prune import prune, prune_in
+from efquantface.prune.prune import prune
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
 from efquantface.quantize.scheme import Scheme
@@ -193,18 +193,28 @@ def test_a_goal_out_of_reach(model: FaceModel, batches: list[torch.Tensor]) -> N
 def test_multiples_that_are_too_coarse_make_way(
     model: FaceModel, batches: list[torch.Tensor]
 ) -> None:
-    said: list[str] = []
     options = {"rounds": 1, "recover": False}
-    made = prune_in((4, 2), model, batches, 0.1, say=said.append, **options)
-    assert not said
+    made = prune(model, batches, 0.1, round_to=(4, 2), **options)
     left = {after for _, before, after in made.layers if after < before}
     assert left
     assert all(count % 4 == 0 for count in left)
-    made = prune_in((64, 4), model, batches, 0.1, say=said.append, **options)
+    assert made.round_to == 4
+    assert "in multiples of 4" in made.describe()[0]
+    made = prune(model, batches, 0.1, round_to=(64, 4), **options)
     assert made.share > 0.05
-    assert "multiples of 64" in said[0]
+    assert made.round_to == 4
     with pytest.raises(RecipeError, match="floor"):
-        prune_in((64, 64), model, batches, 0.1, **options)
+        prune(model, batches, 0.1, round_to=(64, 64), **options)
+
+
+def test_the_coarsest_multiple_is_the_first_that_its_floors_allow() -> None:
+    cost = Cost([("a", 1, 1, 1.0), ("b", 1, 1, 1.0)], fixed=0.0)
+    sizes = {"a": 64, "b": 24}
+    assert floors(sizes, 16, 0.25) == {"a": 16, "b": 16}
+    assert coarsest((16, 8), cost, sizes, 32, 0.25) == 16  # 16 + 16
+    assert coarsest((16, 8), cost, sizes, 31, 0.25) == 8  # 16 + 8
+    assert coarsest((32, 16), cost, sizes, 56, 0.25) == 32  # 32, and 24 stay whole
+    assert coarsest((16, 8), cost, sizes, 1, 0.25) == 8  # none: the last one
 
 
 LIGHT = ("mobilefacenet", "mobilenetv2", "dlib-resnet", "edgeface-xs", "iresnet18-se", "mbf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -101,10 +102,7 @@ def choose(
         RecipeError: the floors leave more than the goal; the message says how much.
     """
     counts = {name: len(values) for name, values in scores.items()}
-    least = {
-        name: max(round_to, round_to * -(-int((sizes or counts)[name] * floor) // round_to))
-        for name in counts
-    }
+    least = floors(sizes or counts, round_to, floor)
     orders = {name: torch.argsort(values).tolist() for name, values in scores.items()}
     removed: dict[str, list[int]] = {name: [] for name in scores}
     steps: dict[str, list[tuple[float, int]]] = {name: [] for name in scores}
@@ -134,6 +132,38 @@ def choose(
         steps[name].append((loss, fewer))
     _give_back(removed, steps, cost, counts, goal)
     return removed
+
+
+def floors(sizes: dict[str, int], round_to: int, floor: float) -> dict[str, int]:
+    """The fewest channels that removing leaves in each group; smaller groups stay whole.
+
+    Args:
+        sizes: original sizes of the groups.
+        round_to, floor: see :func:`choose`.
+    """
+    return {
+        name: max(round_to, round_to * -(-int(size * floor) // round_to))
+        for name, size in sizes.items()
+    }
+
+
+def coarsest(
+    multiples: Sequence[int], cost: Cost, sizes: dict[str, int], goal: float, floor: float
+) -> int:
+    """The first of ``multiples`` with which ``goal`` multiply-accumulates can be reached, or the last.
+
+    Args:
+        multiples: for ``round_to`` of :func:`choose`, the coarsest first.
+        cost: of the network.
+        sizes: of the groups of the whole network.
+        goal: multiply-accumulates.
+        floor: see :func:`choose`.
+    """
+    for multiple in multiples:
+        least = floors(sizes, multiple, floor)
+        if cost.total({name: min(size, least[name]) for name, size in sizes.items()}) <= goal:
+            return multiple
+    return multiples[-1]
 
 
 def _give_back(

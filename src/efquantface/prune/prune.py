@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -14,7 +13,7 @@ from efquantface.errors import RecipeError
 from efquantface.graph.graph import outputs_of
 from efquantface.graph.macs import macs
 from efquantface.graph.model import FaceModel
-from efquantface.prune.allocate import Cost, choose
+from efquantface.prune.allocate import Cost, choose, coarsest
 from efquantface.prune.channels import ChannelGroup, Channels
 from efquantface.prune.importance import IMPORTANCES, magnitude, taylor
 from efquantface.prune.refit import refit
@@ -33,6 +32,7 @@ class Pruned:
         macs_before, macs: multiply-accumulates of one crop, before and after.
         layers: (name, output channels before, after) of each layer, in order.
         whole: layers whose channels all stay, with the reason.
+        round_to: channels left are a multiple of it, in layers that have fewer.
         blocks: names of the removed residual blocks; their layers have 0 channels after.
     """
 
@@ -41,6 +41,7 @@ class Pruned:
     macs: float
     layers: list[tuple[str, int, int]]
     whole: dict[str, str]
+    round_to: int
     blocks: tuple[str, ...] = ()
 
     @property
@@ -55,6 +56,7 @@ class Pruned:
             "macs": self.macs,
             "layers": self.layers,
             "whole": self.whole,
+            "round_to": self.round_to,
             "blocks": list(self.blocks),
         }
 
@@ -63,7 +65,8 @@ class Pruned:
         fewer = sum(0 < after < before for _, before, after in self.layers)
         lines = [
             f"pruned {self.share:.0%} of {self.macs_before / 1e6:,.0f} million "
-            f"multiply-accumulates: {fewer} of {len(self.layers)} layers have fewer channels"
+            f"multiply-accumulates: {fewer} of {len(self.layers)} layers have fewer channels, "
+            f"in multiples of {self.round_to}"
         ]
         if self.blocks:
             some = "block" if len(self.blocks) == 1 else "blocks"
@@ -83,7 +86,7 @@ def prune(
     share: float,
     *,
     importance: str = "taylor",
-    round_to: int = 8,
+    round_to: int | tuple[int, ...] = 8,
     floor: float = 0.25,
     rounds: int = _ROUNDS,
     recover: bool = True,
@@ -99,7 +102,8 @@ def prune(
         batches: uint8 pixels (N,3,H,W) of a few hundred crops.
         share: of the multiply-accumulates to remove, above 0 and below 1.
         importance: ``taylor`` (:func:`~efquantface.prune.importance.taylor`) or ``magnitude``.
-        round_to: channels left in a group are a multiple of it.
+        round_to: channels left in a group are a multiple of it; of several numbers, of the first with
+            which the share can be reached.
         floor: share of its channels that every group keeps, 0 to 1.
         rounds: channels are removed in this many steps, and scored again before each.
         recover: fit the layers that read removed channels to the teacher's outputs, in closed form.
@@ -122,12 +126,14 @@ def prune(
     graph, groups = channels.original, channels.groups
     left = before if shorter is None else float(macs(graph, *size))
     lost = 1 - left / before
+    multiples = round_to if isinstance(round_to, tuple) else (round_to,)
+    multiple = coarsest(multiples, Cost.of(graph, groups, size), sizes, before * (1 - share), floor)
     for turn in range(rounds if share > lost else 0):
         known = scores if turn == 0 else None
         score = known or _score(graph, groups, batches, importance, seed)
         cost = Cost.of(graph, groups, size)
         goal = before * (1 - lost - (share - lost) * (turn + 1) / rounds)
-        removed = choose(score, cost, goal, round_to=round_to, floor=floor, sizes=sizes)
+        removed = choose(score, cost, goal, round_to=multiple, floor=floor, sizes=sizes)
         for group in groups:
             channels.remove(group, removed[group.name])
         groups = [dataclasses.replace(g, size=g.size - len(removed[g.name])) for g in groups]
@@ -142,34 +148,7 @@ def prune(
     had = {name: count for name, count, now in sizes_of if 0 < now < count}
     pruned = dataclasses.replace(model, graph=graph, notes=list(model.notes), channels=had)
     blocks = () if shorter is None else shorter.blocks
-    return Pruned(pruned, before, left, sizes_of, channels.whole, blocks)
-
-
-def prune_in(
-    multiples: Sequence[int],
-    model: FaceModel,
-    batches: list[Tensor],
-    share: float,
-    *,
-    say: Callable[[str], None] = lambda _: None,
-    **options: Any,
-) -> Pruned:
-    """Prune with channels in the first of ``multiples`` that reaches ``share``.
-
-    Args:
-        multiples: tried in this order, coarse first.
-        model, batches, share, options: of :func:`prune`; ``options`` without ``round_to``.
-        say: called with a line on each multiple that is too coarse.
-
-    Raises:
-        RecipeError: the last multiple does not reach ``share``, either.
-    """
-    for coarse, fine in pairwise(multiples):
-        try:
-            return prune(model, batches, share, round_to=coarse, **options)
-        except RecipeError as error:
-            say(f"channels in multiples of {coarse}: {error}. Multiples of {fine} are tried")
-    return prune(model, batches, share, round_to=multiples[-1], **options)
+    return Pruned(pruned, before, left, sizes_of, channels.whole, multiple, blocks)
 
 
 def scores_of(

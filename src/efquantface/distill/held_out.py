@@ -29,7 +29,6 @@ class HeldOut:
 
     Attributes:
         best: the best weights so far, in the first process.
-        least: their loss.
     """
 
     def __init__(
@@ -49,7 +48,6 @@ class HeldOut:
         self.name = "cosine" if settings.loss == "none" else settings.loss
         self.loss = LOSSES[self.name]
         self.best: dict[str, Tensor] = {}
-        self.least = math.inf
 
     def look(
         self, model: Any, microbatches: Microbatches, step: int, *, whole: bool = True
@@ -72,8 +70,9 @@ class HeldOut:
         self.validated(step, value)
         # a metric loss alone leaves the embedding free to turn away from the teacher's
         alone = self.settings.loss == "none"
-        if whole and (alone or value <= self.least):
-            self.history.best_step, self.least = step, value
+        least = dict(self.history.held_out)[self.history.best_step]
+        if whole and (alone or value <= least):
+            self.history.best_step = step
             if self.ranks.first:
                 state = self.student.graph.state_dict()
                 self.best = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}

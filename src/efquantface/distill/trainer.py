@@ -320,7 +320,6 @@ class _Trainer:
             self.history.best_step = state["best_step"]
             self.history.steps = [(int(a), float(b)) for a, b in state["history"]]
             self.history.held_out = [(int(a), float(b)) for a, b in state["held_out"]]
-            self.held.least = dict(self.history.held_out)[self.history.best_step]
             self.history.seconds, self.history.device = (
                 float(state["seconds"]),
                 str(state["device"]),

@@ -20,10 +20,11 @@ from efquantface.importers.load import load_model
 from efquantface.pipeline.start import Start
 from efquantface.quantize.float_student import trainable
 from efquantface.quantize.scheme import Scheme
+from efquantface.quantize.settling import settling_layers
 
 
 def shared_start(
-    ranks: Ranks, make: Callable[[], Start], *, quantizes: bool, teacher: bool
+    ranks: Ranks, make: Callable[[], Start], *, quantizes: bool, layers: bool, settle: bool
 ) -> Start:
     """The start that the first process makes, for all processes.
 
@@ -34,7 +35,8 @@ def shared_start(
         ranks: the processes of the run.
         make: called in the first process only.
         quantizes: the student is quantized. A float student is made trainable in each process.
-        teacher: weights settle or layers are distilled, so all processes need the float network.
+        layers: layers are distilled, so all processes need the float network.
+        settle: weights of few bits may settle, for which they need it, too.
 
     Raises:
         RunError: another process has ended.
@@ -49,7 +51,7 @@ def shared_start(
 
     received = _model(ranks.once(student))
     floating = received
-    if teacher and quantizes:
+    if quantizes and (layers or (settle and any(settling_layers(received.graph)))):
         floating = _model(ranks.once(lambda: checkpoint_bytes(made[0].teacher)))
     if quantizes:
         trained = ranks.once(lambda: json.dumps(trained_in(made[0].student.graph)).encode())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,16 +22,34 @@ Shape = tuple[int, int] | None  # height and width, where they are known
 
 
 def fitted(
-    opened: Callable[[Shape], Embedder], size: Shape, source: FaceSource, resize: bool
+    model: str | Path,
+    source: FaceSource,
+    *,
+    size: Shape,
+    resize: bool,
+    backend: str,
+    preprocess: str | None,
+    device: str,
+    threads: int | None,
 ) -> Embedder:
     """Open a model; where neither file nor user gives the size of crops, take the source's.
 
     Args:
-        opened: opens the model for crops of a size.
-        size: as the user gave it.
         source: of the crops.
         resize: whether crops are scaled to the model's own size instead.
+        model, size, backend, preprocess, device, threads: of :meth:`Embedder.open`.
     """
+
+    def opened(wanted: Shape) -> Embedder:
+        return Embedder.open(
+            model,
+            backend=backend,
+            preprocess=preprocess,
+            size=wanted,
+            device=device,
+            threads=threads,
+        )
+
     embedder = opened(size)
     if embedder.open_size and not resize and (found := crop_size(source)) is not None:
         return opened(found)

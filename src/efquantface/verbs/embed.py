@@ -15,7 +15,6 @@ from efquantface.assets import file_sha256
 from efquantface.console import Console
 from efquantface.data.faces import open_source
 from efquantface.data.source import FaceSource
-from efquantface.embedding.embedder import Embedder
 from efquantface.embedding.parts import SIZE, Part, Way, embed_part, fitted
 from efquantface.embedding.stored import FORMATS, Arrays, write
 from efquantface.errors import DataError
@@ -102,18 +101,16 @@ def embed_faces(
         with wanted_for(f"{output}: parquet"):
             import pyarrow.parquet  # noqa: F401 - before anything is embedded
     source = open_source(Path(faces), follow_links)
-
-    def opened(wanted: tuple[int, int] | None) -> Embedder:
-        return Embedder.open(
-            model,
-            backend=backend,
-            preprocess=preprocess,
-            size=wanted,
-            device=device,
-            threads=threads,
-        )
-
-    embedder = fitted(opened, size, source, resize)
+    embedder = fitted(
+        model,
+        source,
+        size=size,
+        resize=resize,
+        backend=backend,
+        preprocess=preprocess,
+        device=device,
+        threads=threads,
+    )
     console.log(f"{embedder.name} ({embedder.backend}): {embedder.contract.describe()}")
     for note in embedder.notes:
         console.log(f"  {note}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,17 +157,19 @@ def compare_gallery(
     source = open_source(Path(sample), follow_links)
     index = cap(source.identities, max_images, seed)
 
-    def opened(model: str | Path, wanted: tuple[int, int] | None) -> Embedder:
-        return Embedder.open(
+    embedders = [
+        fitted(
             model,
+            source,
+            size=size,
+            resize=resize,
             backend=backend,
             preprocess=preprocess,
-            size=wanted,
             device=device,
             threads=threads,
         )
-
-    embedders = [fitted(partial(opened, model), size, source, resize) for model in (old, new)]
+        for model in (old, new)
+    ]
     for embedder in embedders:
         console.log(f"{embedder.name} ({embedder.backend}): {embedder.contract.describe()}")
     sets = _crops(source, embedders, index, resize, console)

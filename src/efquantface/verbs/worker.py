@@ -178,19 +178,17 @@ class Worker:
         """The model; where it leaves the size of crops open, the first shard decides it."""
         if self._embedder is None:
             job = self.job
-            self._embedder = fitted(self._open, job.size, source, job.way.resize)
+            self._embedder = fitted(
+                job.model,
+                source,
+                size=job.size,
+                resize=job.way.resize,
+                backend=job.backend,
+                preprocess=job.preprocess,
+                device=job.device,
+                threads=job.threads,
+            )
         return self._embedder
-
-    def _open(self, size: tuple[int, int] | None) -> Embedder:
-        job = self.job
-        return Embedder.open(
-            job.model,
-            backend=job.backend,
-            preprocess=job.preprocess,
-            size=size,
-            device=job.device,
-            threads=job.threads,
-        )
 
 
 class _Place:

@@ -8,7 +8,7 @@ another name, and the default as it is ``shown``. The command line is made from 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import (
@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from efquantface.contract import PREPROCESS, parse_size
+from efquantface.data.settings import FaceSettings
 from efquantface.distill.settings import TrainSettings
 from efquantface.errors import RecipeError
 from efquantface.evaluation.settings import EvalSettings
@@ -35,8 +36,10 @@ from efquantface.given import (
     told,
 )
 from efquantface.prune.goal import PruneGoal
+from efquantface.prune.settings import PruneSettings
 from efquantface.quantize.budget import parse_budget
 from efquantface.quantize.scheme import Bits, Scheme
+from efquantface.quantize.settings import BitSettings
 from efquantface.reading import parse_yaml
 from efquantface.target.goal import Target
 from efquantface.text import plain
@@ -45,9 +48,6 @@ FLOAT = "float"  # bits of a student that is pruned only
 PRUNED_EPOCHS = 12  # a pruned network starts far from its teacher, and gains up to the twelfth
 FLAGS = "command line"  # source of settings; errors then name flags instead of fields
 
-_BITS: dict[str, JsonValue] = {"group": "Bits"}
-_PRUNING: dict[str, JsonValue] = {"group": "Pruning"}
-_FACES: dict[str, JsonValue] = {"group": "Faces"}
 _RUN: dict[str, JsonValue] = {"group": "The run"}
 
 
@@ -55,8 +55,8 @@ def _flag(name: str) -> str:
     return name.upper() if name in ("teacher", "faces") else flag_name(Recipe, name)
 
 
-class Recipe(BaseModel):
-    """All settings of a run. They are validated here only."""
+class Asked(BaseModel):
+    """What is compressed, to what, and where: the settings that matter first."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -114,108 +114,12 @@ class Recipe(BaseModel):
         json_schema_extra={"shown": "1, or as many as torchrun started"},
     )
 
-    layers: dict[str, str] = Field(
-        {},
-        description="PATTERN=w4a8: bits of layers by name (*, ?); may be repeated",
-        json_schema_extra={**_BITS, "flag": "--layer-bits"},
-    )
-    wide_ends: bool = Field(
-        False, description="first and last layer keep 8 bits", json_schema_extra=_BITS
-    )
-    activations: Literal["affine", "symmetric"] = Field(
-        "affine",
-        description="affine, or symmetric: signed codes with zero point 0, as efq export's formats "
-        "tensorrt and ncnn and several NPUs need",
-        json_schema_extra=_BITS,
-    )
-    full_range: bool = Field(
-        False,
-        description="8-bit weights use all codes. Only for fleets that are known to have VNNI: the file "
-        "is wrong on x86 processors without VNNI",
-        json_schema_extra=_BITS,
-    )
-    rounding: Literal["auto", "reconstruct", "nearest"] = Field(
-        "auto",
-        description="reconstruct: each layer's weights are fitted and rounded against the teacher's "
-        "outputs; nearest: every weight gets its nearest code; auto: reconstruct, unless the student "
-        "is trained with activations below 8 bits",
-        json_schema_extra=_BITS,
-    )
-    calibration_images: int = Field(
-        256, ge=8, description="images that ranges are searched on", json_schema_extra=_BITS
-    )
 
-    importance: Literal["taylor", "magnitude"] = Field(
-        "taylor",
-        description="importance of channels: taylor (by what the embedding loses) or magnitude (by the "
-        "channels' weights only)",
-        json_schema_extra=_PRUNING,
-    )
-    prune_by: Literal["auto", "macs", "time"] = Field(
-        "auto",
-        description="what is removed: channels with the least loss for each multiply-accumulate (macs, "
-        "the same on every machine), or channels and residual blocks with the least loss for each ms "
-        "measured on this machine (time); auto: macs for a share, time for a time",
-        json_schema_extra=_PRUNING,
-    )
-    timings: str | None = Field(
-        None,
-        description="timings.json of another run: with its times the choice is the same on any machine",
-        json_schema_extra=_PRUNING,
-    )
-    round_to: int | None = Field(
-        None,
-        ge=1,
-        le=64,
-        description="channels left are a multiple of it; kernels are faster then",
-        json_schema_extra={
-            **_PRUNING,
-            "shown": "16; 8 for a float student, and where 16 cannot reach the share",
-        },
-    )
+class Recipe(FaceSettings, PruneSettings, BitSettings, Asked):
+    """All settings of a run. They are validated here only.
 
-    max_images: int = Field(
-        14_000,
-        ge=8,
-        description="larger sets of faces are capped, spread over the identities",
-        json_schema_extra=_FACES,
-    )
-    faces_gb: float = Field(
-        4.0,
-        ge=0,
-        description="crops of up to this many GB are held in memory; larger sets stay in their files, "
-        "and are decoded batch by batch",
-        json_schema_extra=_FACES,
-    )
-    hold_out: float = Field(
-        0.1, gt=0, lt=0.9, description="share of identities held out", json_schema_extra=_FACES
-    )
-    exclude: str | None = Field(
-        None,
-        description="list of images to leave out, from efq data check",
-        json_schema_extra=_FACES,
-    )
-    resize: bool = Field(False, description="scale crops of another size", json_schema_extra=_FACES)
-    follow_links: bool = Field(
-        False,
-        description="take items of a list file that are links to files outside their folder",
-        json_schema_extra=_FACES,
-    )
-    check_alignment: bool = Field(
-        True,
-        description="compare the crops' landmarks with the template",
-        json_schema_extra=_FACES,
-    )
-    anyway: bool = Field(
-        False,
-        description="go on if a check of the teacher fails",
-        json_schema_extra=_FACES,
-    )
-    cache: bool = Field(
-        True,
-        description="keep the teacher's embeddings of the faces (biometric data) in the user cache",
-        json_schema_extra=_FACES,
-    )
+    Settings stand in the order of the bases from right to left, then this class's own.
+    """
 
     training: TrainSettings = TrainSettings()
     evaluation: EvalSettings = EvalSettings()

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from efquantface.addresses import is_address
 from efquantface.cli.flags import share, whole
 from efquantface.cli.options import (
     Backend,
@@ -24,6 +23,7 @@ from efquantface.cli.options import (
     in_pixels,
 )
 from efquantface.cli.verb import Json, give
+from efquantface.data.addresses import is_address
 from efquantface.errors import DataError
 from efquantface.files import write_text
 

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from efquantface.addresses import exists, expand, fetch, folder_of, is_address, read, version
 from efquantface.assets import file_sha256
+from efquantface.data.addresses import exists, expand, fetch, folder_of, is_address, read, version
 from efquantface.data.containers import CONTAINERS
 from efquantface.data.faces import open_source
 from efquantface.data.images import SUFFIXES

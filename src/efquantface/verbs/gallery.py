@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from efquantface import addresses
 from efquantface.assets import MODELS, file_sha256
 from efquantface.console import Console
+from efquantface.data import addresses
 from efquantface.data import shards as data
 from efquantface.data.shards import Shard
 from efquantface.embedding.parts import Way

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from efquantface import addresses
+from efquantface.data import addresses
 from efquantface.data import shards as data
 from efquantface.data.shards import Shard
 from efquantface.data.source import FaceSource

@@ -9,8 +9,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from efquantface import addresses as module
-from efquantface.addresses import exists, expand, fetch, is_address, read, sending, version
+from efquantface.data import addresses as module
+from efquantface.data.addresses import exists, expand, fetch, is_address, read, sending, version
 from efquantface.errors import DataError, MissingPackageError, WriteError
 
 

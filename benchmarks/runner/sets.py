@@ -4,7 +4,7 @@
 
 ``SETS/union`` holds faces6k and ``extra``, without what ``efq data check`` lists against LFW.
 ``SETS/judge`` holds 300 identities of ``extra`` and the identities of faces6k that a run holds out; none
-of them is in ``union``. Both are folders of links, for ``--follow-links``. A minute or two.
+of them is in ``union``. Both are folders of links. It takes two minutes.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def main(folder: Path, job: dict) -> None:
     contract = FaceContract(height=SIZE, width=SIZE, embedding_size=16, template="unknown")
     teacher = load_model(randomize(SmallFaceNet()), contract=contract)
     faces = make_faces(16, 4, seed=1)
-    student = quantize(teacher, Scheme.parse("w8a8"))
+    student = quantize(teacher, Scheme.parse(job.get("bits", "w8a8")))
     set_ranges(student.graph, [torch.from_numpy(contract.pixels(make_faces().images))])
     ranks = Ranks.join(Started.find(None, "cpu"), "cpu")
     with ranks.together():

@@ -197,9 +197,11 @@ class _QuantizedWeight(_IntegerLayer):
         scale = self._shaped(self.scale())
         if self.settled is None:
             return self._clamped(round_through(self.weight / scale)) * scale
-        # free weights stop half a code beyond the last one, which they will become
-        inside = torch.clamp(self.weight / scale, -self.limit - _REACH, self.limit + _REACH)
-        return torch.where(self.settled.isnan(), inside, self.settled) * scale
+        # free weights stop half a code beyond the last one, which they will become; not through the
+        # scale, whose gradient would be rounding alone, of which Adam makes whole steps
+        most = (self.limit + _REACH) * scale.detach()
+        inside = torch.clamp(self.weight, -most, most)
+        return torch.where(self.settled.isnan(), inside, self.settled.nan_to_num() * scale)
 
     @property
     def free(self) -> Tensor:

@@ -82,7 +82,7 @@ def test_training_brings_the_student_closer(
 def test_settled_weights_come_closer_too(
     tmp_path: Path, student: FaceModel, data: TrainData
 ) -> None:
-    settings = TrainSettings(epochs=6, batch_size=8, settle=True)
+    settings = TrainSettings(epochs=24, batch_size=8, settle=True)
     history = fine_tune(student, data, settings, tmp_path / "s.pt")
     losses = [loss for _, loss in history.held_out]
     assert history.best_step == history.held_out[-1][0]

@@ -122,3 +122,20 @@ def test_a_recipe_is_made_without_what_computes() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("bits", "told", "wide"),
+    [
+        ("w4a8", None, True),
+        ("w6a8", None, True),
+        ("w4a4", None, False),
+        ("w4a8", False, False),
+        ("w4a4", True, True),
+    ],
+)
+def test_depthwise_weights_keep_eight_bits_beside_activations_of_eight(
+    bits: str, told: bool | None, wide: bool
+) -> None:
+    given = {"teacher": "t.onnx", "faces": "faces", "bits": bits, "wide_depthwise": told}
+    assert Recipe.create(given, "test").scheme.wide_depthwise is wide

@@ -11,7 +11,7 @@ from typing import Any
 from efquantface.runtime.processor import ARM, WITH_VNNI, WITHOUT_VNNI
 
 from . import rows
-from .suites import FACES, SUITES, Cell, cells
+from .suites import SUITES, USUAL, Cell, cells
 
 MARK = "†"
 NOT_RECORDED = "not recorded"
@@ -36,7 +36,7 @@ class Group:
     @property
     def title(self) -> str:
         """Network, name, and the training set where it is not that of most rows."""
-        if self.faces in (FACES, None):
+        if self.faces in (USUAL, None):
             return f"{self.network}, {self.name}"
         images = self.value("images")
         count = f"{images:,.0f} images of " if images else ""

@@ -305,10 +305,13 @@ class Recipe(FaceSettings, PruneSettings, BitSettings, Asked):
     @property
     def scheme(self) -> Scheme:
         """The bits as a scheme; the recipe must not be ``float``."""
+        bits = Bits.parse(self.bits)
+        wide = bits.activation == 8 if self.wide_depthwise is None else self.wide_depthwise
         return Scheme(
-            Bits.parse(self.bits),
+            bits,
             tuple((pattern, Bits.parse(bits)) for pattern, bits in self.layers.items()),
             self.wide_ends,
+            wide,
             self.activations == "symmetric",
             self.full_range,
         )

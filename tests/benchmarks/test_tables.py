@@ -31,7 +31,7 @@ def row(name: str, seed: int, loss: float, network: str = "y1", **more: Any) -> 
         "network": network,
         "name": name,
         "seed": seed,
-        "faces": "faces6k",
+        "faces": "union",
         "mb": 1.16,
         "lfw": {"flags": "flip off", "cosine": 0.997, "1e-4": numbers, "1e-5": numbers},
         **more,
@@ -71,19 +71,19 @@ def test_rows_of_todays_recipe_replace_older_ones() -> None:
 
 def test_two_training_sets_stand_side_by_side() -> None:
     first = row("w8a8", 0, 0.009, date="2026-11-28", images=6086)
-    more = {"date": "2026-11-29", "faces": "union"}
+    more = {"date": "2026-11-29", "faces": "mine"}
     last = [row("w8a8", s, 0.001, images=n, **more) for s, n in enumerate((11_300, 11_400))]
     for found in ([first, *last], [*last, first]):
         labels = [group.label for group in grouped("bits", found)]
-        assert labels == ["y1, w8a8, on 11,350 images of union", "y1, w8a8"]
+        assert labels == ["y1, w8a8, on 11,350 images of mine", "y1, w8a8"]
 
 
 def test_of_old_rows_those_count_that_were_measured_last() -> None:
     first = row("w8a8", 0, 0.009, recipe=None, date="2026-11-28")
-    last = row("w8a8", 0, 0.001, recipe=None, date="2026-11-29", faces="union")
+    last = row("w8a8", 0, 0.001, recipe=None, date="2026-11-29", faces="mine")
     for found in ([first, last], [last, first]):
         (group,) = grouped("bits", found)
-        assert group.label == f"y1, w8a8, on union {MARK}"
+        assert group.label == f"y1, w8a8, on mine {MARK}"
 
 
 def test_a_peer_has_no_recipe_to_be_marked_for() -> None:

@@ -29,6 +29,7 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "device": (["--device", "cuda:1"], "cuda:1"),
     "layers": (["--layer-bits", "fc*=4", "--layer-bits", "a=w6a6"], {"fc*": "w4a8", "a": "w6a6"}),
     "wide_ends": (["--wide-ends"], True),
+    "wide_depthwise": (["--no-wide-depthwise"], False),
     "full_range": (["--full-range"], True),
     "anyway": (["--anyway"], True),
     "activations": (["--activations", "symmetric"], "symmetric"),

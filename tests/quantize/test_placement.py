@@ -329,6 +329,32 @@ def test_bits_by_name_and_wide_ends(network: nn.Module, contract: FaceContract) 
         quantize(model, Scheme(layers=(("nowhere*", Bits(6, 6)),)))
 
 
+def test_the_first_and_depthwise_convolutions_keep_eight_bits_of_weights(
+    contract: FaceContract,
+) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, 1, 1, groups=8),
+        nn.Conv2d(8, 8, 1),
+        nn.Conv2d(8, 8, 3, groups=2),
+        nn.Flatten(),
+        nn.LazyLinear(16),
+    )
+    network(torch.zeros(1, 3, contract.height, contract.width))
+    model = load_model(network, contract=contract)
+
+    def bits(scheme: Scheme) -> list[int]:
+        found = (m for _, m in module_nodes(quantize(model, scheme).graph))
+        return [m.bits for m in found if isinstance(m, QuantConv2d | QuantLinear)]
+
+    assert bits(Scheme(Bits(4, 8), wide_depthwise=True)) == [8, 8, 4, 4, 4]
+    assert bits(Scheme(Bits(4, 8))) == [4, 4, 4, 4, 4]
+    (name, *_) = (n.name for n, m in module_nodes(model.graph) if isinstance(m, ops.Conv2d))
+    named = Scheme(Bits(4, 8), ((name, Bits(6, 8)),), wide_depthwise=True)
+    assert bits(named) == [6, 8, 4, 4, 4]
+
+
 def test_additions_keep_eight_bits(network: nn.Module, contract: FaceContract) -> None:
     """Low bits are for what convolutions read; an addition beside them reads the 8-bit codes."""
     student = quantize(load_model(network, contract=contract), Scheme.parse("w4a4"))

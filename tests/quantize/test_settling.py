@@ -109,11 +109,12 @@ def test_training_begins_with_the_teachers_weights() -> None:
     torch.testing.assert_close(other[0].weight, _layer().weight)
 
 
-def test_long_trainings_of_wide_activations_settle(
-    network: nn.Module, contract: FaceContract
-) -> None:
+def test_few_bits_in_long_trainings_settle(network: nn.Module, contract: FaceContract) -> None:
     model = load_model(network, contract=contract)
-    wide, few = (quantize(model, Scheme.parse(bits)).graph for bits in ("w4a8", "w4a4"))
-    assert suits(wide, 1000)
-    assert not suits(wide, 999)
-    assert not suits(few, 5000)
+    six, four, few = (
+        quantize(model, Scheme.parse(bits)).graph for bits in ("w6a8", "w4a8", "w4a4")
+    )
+    assert suits(four, 2000)
+    assert suits(few, 2000)
+    assert not suits(four, 1999)
+    assert not suits(six, 9999)

@@ -81,7 +81,7 @@ class TrainSettings(BaseModel):
         None,
         description="weights of 4 bits settle on their codes one after the other; otherwise all are "
         "rounded in every step",
-        json_schema_extra={**_TUNING, "shown": "w4a8 in trainings of a thousand steps and more"},
+        json_schema_extra={**_TUNING, "shown": "in trainings of two thousand steps and more"},
     )
     memory_gb: float = Field(
         8.0,

@@ -76,7 +76,8 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
     _requantize_clamps(gm, scheme.symmetric, codes)
     _place_behind_islands(gm, scheme.symmetric, codes, end)
     outer = {layers[0], layers[-1], *end}
-    bits = {n: scheme.of(name_of(n), n in outer) for n in layers}
+    thin = {n for n, m in module_nodes(gm) if n in layers and _is_thin(m, n is layers[0])}
+    bits = {n: scheme.of(name_of(n), n in outer, n in thin) for n in layers}
     scheme.check_names([name_of(n) for n in layers])
     for node, module in module_nodes(gm):
         if isinstance(module, ops.Affine) and node not in end:
@@ -89,6 +90,11 @@ def quantize(model: FaceModel, scheme: Scheme) -> FaceModel:
     tidy(gm)
     gm.train()
     return dataclasses.replace(model, graph=gm, quantized=True, notes=list(model.notes))
+
+
+def _is_thin(module: nn.Module, first: bool) -> bool:
+    """Whether it is a depthwise convolution or the network's first one: few weights, read often."""
+    return isinstance(module, ops.Conv2d) and (first or module.groups == module.in_channels > 1)
 
 
 def limit_pairs(gm: fx.GraphModule) -> None:

@@ -55,6 +55,8 @@ class Scheme:
         bits: of layers that ``layers`` does not name.
         layers: (shell pattern of layer names, bits); the last matching pattern decides.
         wide_ends: the first and the last layer keep 8 bits, unless ``layers`` names them.
+        wide_depthwise: weights of the first convolution and of depthwise ones keep 8 bits, unless
+            ``layers`` names them. They are few, and rounding them costs most.
         symmetric: activation codes are signed with zero point 0 (for TensorRT, ncnn, many NPUs).
             Otherwise they are unsigned with a zero point.
         full_range: weights of 8 bits use all codes. Then 16-bit sums can overflow on x86 processors
@@ -64,6 +66,7 @@ class Scheme:
     bits: Bits = field(default_factory=Bits)
     layers: tuple[tuple[str, Bits], ...] = ()
     wide_ends: bool = False
+    wide_depthwise: bool = False
     symmetric: bool = False
     full_range: bool = False
 
@@ -72,9 +75,19 @@ class Scheme:
         """A scheme with the same bits for all layers."""
         return cls(Bits.parse(text))
 
-    def of(self, layer: str, end: bool = False) -> Bits:
-        """Bits of the layer called ``layer``. ``end`` is true for the first and the last layer."""
-        found = Bits() if end and self.wide_ends else self.bits
+    def of(self, layer: str, end: bool = False, thin: bool = False) -> Bits:
+        """Bits of the layer called ``layer``.
+
+        Args:
+            layer: its name.
+            end: it is the first or the last one.
+            thin: it is the first convolution, or a depthwise one.
+        """
+        found = self.bits
+        if thin and self.wide_depthwise:
+            found = Bits(8, found.activation)
+        if end and self.wide_ends:
+            found = Bits()
         for pattern, bits in self.layers:
             if fnmatchcase(layer, pattern):
                 found = bits

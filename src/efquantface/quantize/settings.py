@@ -22,6 +22,12 @@ class BitSettings(BaseModel):
     wide_ends: bool = Field(
         False, description="first and last layer keep 8 bits", json_schema_extra=_BITS
     )
+    wide_depthwise: bool | None = Field(
+        None,
+        description="weights of the first and of depthwise convolutions keep 8 bits: few, and dear to "
+        "round",
+        json_schema_extra={**_BITS, "shown": "where activations have 8 bits"},
+    )
     activations: Literal["affine", "symmetric"] = Field(
         "affine",
         description="affine, or symmetric: signed codes with zero point 0, as efq export's formats "

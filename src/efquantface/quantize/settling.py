@@ -14,11 +14,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from efquantface.quantize.fake_quant import ActivationQuantizer
 from efquantface.quantize.layers import QuantConv2d, QuantLinear
 
 MOST_BITS = 4  # with more, codes lie so close that jumps cost little
-_LEAST_STEPS = 1000  # in fewer, free weights cannot make up for those that settle
+_LEAST_STEPS = 2000  # in fewer, free weights cannot make up for those that settle
 _EVERY = 10  # steps
 _LAST = 0.95  # of the training, in which the last weight settles; biases and scales learn on
 _POWER = 2.0  # many settle early, when the many that are free can make up for them
@@ -42,12 +41,8 @@ def settling_layers(graph: nn.Module) -> Iterator[tuple[str, QuantConv2d | Quant
 
 
 def suits(graph: nn.Module, steps: int) -> bool:
-    """Whether a training of so many steps gains by settling: few-bit weights that read 8-bit codes.
-
-    With activations of few bits it ends no better (docs/experiments/2026-11-28-settling.md).
-    """
-    quantizers = [m for m in graph.modules() if isinstance(m, ActivationQuantizer)]
-    return steps >= _LEAST_STEPS and all(q.bits == 8 for q in quantizers)
+    """Whether so long a training gains by settling (docs/experiments/2026-11-28-settling.md)."""
+    return steps >= _LEAST_STEPS and any(settling_layers(graph))
 
 
 class Settling:

@@ -18,9 +18,9 @@ def rate_for(loss: float, batch: int = _BATCH) -> float:
     """Learning rate for a student that starts with this held-out cosine loss.
 
     The rate is ``0.0044 sqrt(loss)`` for 64 images a step, and proportional to the batch. The closer the
-    start is to the teacher, the less a weight has to move. The formula agrees with the best rates in
-    trials from 1 - cosine 0.0003 (dlib in W8A8) to 0.38 (y1 in W4A4). These rates differ sixtyfold
-    (docs/experiments/2026-11-25-low-bit-defaults.md).
+    start is to the teacher, the less a weight has to move. From 1 - cosine 0.004 (W8A8) to 0.49 (W4A4)
+    neither a quarter of it nor four times it is better
+    (docs/experiments/2026-11-28-low-bit-defaults.md).
 
     Args:
         loss: mean 1 - cosine to the teacher, divided by that of strangers.

@@ -2,7 +2,7 @@
 
 OpenMP's threads (PyTorch's and our kernels') spin at every barrier. When another process holds a core,
 the last thread cannot run, and all others spin. So next to other work, setting ranges and rounding take
-many times as long (``benchmarks/busy_machine.py``).
+many times as long (docs/experiments/2026-11-27-beside-other-work.md).
 """
 
 from __future__ import annotations

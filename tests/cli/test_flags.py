@@ -57,7 +57,7 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "metric_weight": (["--metric-weight", "0.5"], 0.5),
     "images_per_identity": (["--images-per-identity", "3"], 3),
     "layer_weight": (["--layer-weight", "0.3"], 0.3),
-    "settle": (["--no-settle"], False),
+    "damping": (["--damping", "0"], 0.0),
     "memory_gb": (["--memory-gb", "4"], 4.0),
     "compile": (["--no-compile"], False),
     "eval": (["--eval", "a=faces", "--eval", "b=faces"], ("a=faces", "b=faces")),

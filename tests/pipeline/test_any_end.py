@@ -202,7 +202,7 @@ def test_training_looks_through_a_norm(tmp_path: Path) -> None:
     kept = {"bits": "w4a4", "rounding": "nearest"}
     trained = compress(
         path, FACES, tmp_path / "run", quiet=True, cache=False, anyway=True, benchmark=False,
-        epochs=4, batch_size=8, lr=3e-3, **kept
+        epochs=4, batch_size=8, lr=1e-3, **kept
     )  # fmt: skip
     untrained = _compressed(path, tmp_path / "other", **kept)
     assert trained.results.history.best_step > 0

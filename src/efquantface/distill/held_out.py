@@ -49,14 +49,11 @@ class HeldOut:
         self.loss = LOSSES[self.name]
         self.best: dict[str, Tensor] = {}
 
-    def look(
-        self, model: Any, microbatches: Microbatches, step: int, *, whole: bool = True
-    ) -> None:
+    def look(self, model: Any, microbatches: Microbatches, step: int) -> None:
         """The loss with the exact biases of the file; keeps the best weights.
 
         Args:
             model: one that no other process waits for.
-            whole: all weights stand on codes; others are on their way, and are not kept.
 
         Raises:
             TrainingError: the loss is not finite.
@@ -71,13 +68,12 @@ class HeldOut:
         # a metric loss alone leaves the embedding free to turn away from the teacher's
         alone = self.settings.loss == "none"
         least = dict(self.history.held_out)[self.history.best_step]
-        if whole and (alone or value <= least):
+        if alone or value <= least:
             self.history.best_step = step
             if self.ranks.first:
                 state = self.student.graph.state_dict()
                 self.best = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}
-        on_the_way = "" if whole else ", weights partly in float"
-        self.say(f"step {step}: held-out {self.name} loss {value:.5f}{on_the_way}")
+        self.say(f"step {step}: held-out {self.name} loss {value:.5f}")
 
     def _sums(self, model: Any, size: int) -> tuple[float, float]:
         """The loss summed over this process's images, and how many they are."""

@@ -10,23 +10,23 @@ from torch import nn
 from efquantface.distill.settings import TrainSettings
 
 _WARMUP_SHARE = 0.05
-_RATE = 0.0044
+_RATE = 0.0132
+_MOST = 0.004  # activations of four bits leave gradients too rough for more
 _BATCH = 64
 
 
 def rate_for(loss: float, batch: int = _BATCH) -> float:
     """Learning rate for a student that starts with this held-out cosine loss.
 
-    The rate is ``0.0044 sqrt(loss)`` for 64 images a step, and proportional to the batch. The closer the
-    start is to the teacher, the less a weight has to move. From 1 - cosine 0.004 (W8A8) to 0.49 (W4A4)
-    neither a quarter of it nor four times it is better
-    (docs/experiments/2026-11-28-low-bit-defaults.md).
+    The rate is ``0.0132 sqrt(loss)``, at most 0.004, for 64 images a step, and proportional to the batch.
+    The closer the start is to the teacher, the less a weight has to move
+    (docs/experiments/2026-11-28-damping.md).
 
     Args:
         loss: mean 1 - cosine to the teacher, divided by that of strangers.
         batch: images a step.
     """
-    return _RATE * math.sqrt(max(loss, 0.0)) * batch / _BATCH
+    return min(_RATE * math.sqrt(max(loss, 0.0)), _MOST) * batch / _BATCH
 
 
 def parameter_groups(graph: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:

@@ -77,11 +77,13 @@ class TrainSettings(BaseModel):
         "until the end",
         json_schema_extra=_TUNING,
     )
-    settle: bool | None = Field(
-        None,
-        description="weights of 4 bits settle on their codes one after the other; otherwise all are "
-        "rounded in every step",
-        json_schema_extra={**_TUNING, "shown": "in trainings of two thousand steps and more"},
+    damping: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="how strongly weights are drawn to their codes, as a share of the learning rate; "
+        "0 lets them jump between two",
+        json_schema_extra=_TUNING,
     )
     memory_gb: float = Field(
         8.0,

@@ -29,9 +29,9 @@ from efquantface.distill.started import Started
 from efquantface.distill.state import read_state, unusable, write_state
 from efquantface.errors import TrainingError
 from efquantface.graph.model import FaceModel
+from efquantface.quantize.damping import draw_to_codes
 from efquantface.quantize.fused import fused
 from efquantface.quantize.placement import refresh_biases
-from efquantface.quantize.settling import Settling, suits
 
 _SAVE_EVERY = 60.0  # seconds between checkpoints inside an epoch
 _OTHER_LOSSES_RATE = 4e-4
@@ -57,8 +57,8 @@ def fine_tune(
     The untrained start is among the candidates, except where no distillation is asked for: then the
     last weights are kept. The order of images and mirrors depends on seed and epoch only, so a
     resumed run ends with the same weights as an unbroken one. ``teacher`` is the float network that
-    the student was quantized from: weights that settle begin with its own, and ``layer_weight`` needs
-    it. ``progress`` is called with step, steps and loss, ``validated`` with step and held-out loss.
+    the student was quantized from, which ``layer_weight`` needs. ``progress`` is called with step, steps
+    and loss, ``validated`` with step and held-out loss.
 
     Of several processes (``ranks``) each gives the same student, data and settings, and takes its share
     of every batch; the first one keeps the state and ends with the best weights. The order of images,
@@ -78,7 +78,6 @@ def fine_tune(
     ranks = ranks or Ranks(Started(), device)
     trainer = _Trainer(student, module, data, settings, seed, ranks, state_path, say)
     trainer.progress, trainer.validated = progress, validated
-    trainer.teacher = None if teacher is None else teacher.graph
     return trainer.run(resume)
 
 
@@ -110,8 +109,7 @@ class _Trainer:
         self.total = self.steps_an_epoch * settings.epochs
         self.step = 0
         self.stepping = False
-        self.settling: Settling | None = None
-        self.teacher: nn.Module | None = None
+        self.rate = 0.0
         self.prepared = Prepared(module, settings, ranks, say)
         torch.manual_seed(seed)
         self.fabric = ranks.fabric
@@ -141,8 +139,6 @@ class _Trainer:
         )
         if state is None:
             self.held.look(self.bare, self.microbatches, self.step)
-        if self._settles(0 if state is None else int(state["step"])):
-            self.settling = Settling(graph, self.teacher)
         if state is not None:
             self._take(state, optimizer)
         if self.settings.metric != "none" and self.step < self.total:
@@ -169,10 +165,7 @@ class _Trainer:
             while self.step < self.total:
                 self._train_step(model, optimizer)
                 if self.step % self.steps_an_epoch == 0:
-                    if self.settling is not None and self.step == self.total:
-                        self.settling.finish()
-                    whole = self.settling is None or self.settling.whole
-                    self.held.look(self.bare, self.microbatches, self.step, whole=whole)
+                    self.held.look(self.bare, self.microbatches, self.step)
                     self._save(optimizer, began)
                     began = saved = time.monotonic()
                 elif time.monotonic() - saved > _SAVE_EVERY:
@@ -186,12 +179,6 @@ class _Trainer:
                 self._save(optimizer, began)
                 self.say(f"stopped at step {self.step} of {self.total}; go on with --resume")
             raise
-
-    def _settles(self, step: int) -> bool:
-        """Whether weights settle on their codes in what is left of the training."""
-        told = self.settings.settle
-        wanted = suits(self.student.graph, self.total) if told is None else told
-        return wanted and step < self.total
 
     def _microbatches(self, state: dict[str, Any] | None) -> Microbatches:
         """As many in every process; the same again, or sums would round differently."""
@@ -232,6 +219,7 @@ class _Trainer:
                 _OTHER_LOSSES_RATE if self.settings.loss == "mse" else rate_for(start, self.batch)
             )
             self.say(f"learning rate {rate:.2g} of each channel's largest weight")
+        self.rate = rate
         for group in optimizer.param_groups:
             if group["base_lr"] is None:
                 group["base_lr"] = rate
@@ -246,8 +234,6 @@ class _Trainer:
         return as_input(pixels, device), torch.from_numpy(teacher.astype(np.float32)).to(device)
 
     def _train_step(self, model: Any, optimizer: Any) -> None:
-        if self.settling is not None:
-            self.settling.advance(self.step, self.total)
         factor = schedule(self.step, self.total)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
@@ -266,6 +252,7 @@ class _Trainer:
             raise TrainingError(f"a gradient is not finite at step {self.step}; lower --lr")
         self.stepping = True
         optimizer.step()
+        draw_to_codes(self.student.graph, self.settings.damping * self.rate * factor)
         optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.stepping = False

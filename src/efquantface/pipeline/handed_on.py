@@ -20,11 +20,10 @@ from efquantface.importers.load import load_model
 from efquantface.pipeline.start import Start
 from efquantface.quantize.float_student import trainable
 from efquantface.quantize.scheme import Scheme
-from efquantface.quantize.settling import settling_layers
 
 
 def shared_start(
-    ranks: Ranks, make: Callable[[], Start], *, quantizes: bool, layers: bool, settle: bool
+    ranks: Ranks, make: Callable[[], Start], *, quantizes: bool, layers: bool
 ) -> Start:
     """The start that the first process makes, for all processes.
 
@@ -36,7 +35,6 @@ def shared_start(
         make: called in the first process only.
         quantizes: the student is quantized. A float student is made trainable in each process.
         layers: layers are distilled, so all processes need the float network.
-        settle: weights of few bits may settle, for which they need it, too.
 
     Raises:
         RunError: another process has ended.
@@ -51,7 +49,7 @@ def shared_start(
 
     received = _model(ranks.once(student))
     floating = received
-    if quantizes and (layers or (settle and any(settling_layers(received.graph)))):
+    if quantizes and layers:
         floating = _model(ranks.once(lambda: checkpoint_bytes(made[0].teacher)))
     if quantizes:
         trained = ranks.once(lambda: json.dumps(trained_in(made[0].student.graph)).encode())

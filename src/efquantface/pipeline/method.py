@@ -244,11 +244,9 @@ def take_part(run: Run, inputs: Inputs) -> NoReturn:
 def _shared_start(run: Run, make: Callable[[], Start]) -> Start:
     recipe = run.recipe
     training = recipe.training
-    trains = training.epochs > 0
     return shared_start(
         run.ranks,
         make,
         quantizes=recipe.quantizes,
-        layers=trains and training.layer_weight > 0,
-        settle=trains and training.settle is not False,
+        layers=training.epochs > 0 and training.layer_weight > 0,
     )

@@ -14,7 +14,6 @@ from efquantface.quantize.pairs import clamp_codes
 
 BIAS_LIMIT = 2.0**29  # int32 accumulators leave room for the products beside the bias
 _SMALLEST = 1e-30
-_REACH = 0.49  # of a code
 
 
 class _IntegerLayer(ops.Operator):
@@ -151,13 +150,10 @@ class _QuantizedWeight(_IntegerLayer):
 
     Attributes:
         pair_limit: what two codes of one sign in a channel may sum up to (:mod:`pairs`); None: any.
-        settled: codes of the weight's shape, NaN where a weight is still trained in float
-            (:mod:`settling`); None outside of such a training.
     """
 
     log_scale: nn.Parameter
     min_scale: Tensor
-    settled: Tensor | None
 
     def _init_quantizer(self, shape: tuple[int, ...], bits: int, pair_limit: int | None) -> None:
         self._init_latents(shape, bits)
@@ -165,7 +161,6 @@ class _QuantizedWeight(_IntegerLayer):
         self.log_scale = nn.Parameter(torch.zeros(shape[0]))
         # keeps |bias| / (input scale * weight scale) inside int32 for channels that are nearly dead
         self.register_buffer("min_scale", torch.zeros(shape[0]))
-        self.register_buffer("settled", None)
 
     def scale(self) -> Tensor:
         return torch.maximum(self.log_scale.exp(), self.min_scale)
@@ -195,18 +190,7 @@ class _QuantizedWeight(_IntegerLayer):
         if not self.enabled:
             return self.weight
         scale = self._shaped(self.scale())
-        if self.settled is None:
-            return self._clamped(round_through(self.weight / scale)) * scale
-        # free weights stop half a code beyond the last one, which they will become; not through the
-        # scale, whose gradient would be rounding alone, of which Adam makes whole steps
-        most = (self.limit + _REACH) * scale.detach()
-        inside = torch.clamp(self.weight, -most, most)
-        return torch.where(self.settled.isnan(), inside, self.settled.nan_to_num() * scale)
-
-    @property
-    def free(self) -> Tensor:
-        """Which weights (of their shape, bool) have not settled."""
-        return torch.ones_like(self.latent) > 0 if self.settled is None else self.settled.isnan()
+        return self._clamped(round_through(self.weight / scale)) * scale
 
     @torch.no_grad()
     def ratio(self) -> Tensor:
@@ -214,23 +198,19 @@ class _QuantizedWeight(_IntegerLayer):
         return self.weight / self._shaped(self.scale())
 
     @torch.no_grad()
-    def take_weight(self, weight: Tensor) -> None:
-        """Go on from a real-valued weight of this shape; scales, units and bias stay."""
-        self.latent.copy_(weight.to(self.latent) / self._shaped(self.unit))
+    def code_size(self) -> Tensor:
+        """One code in units of the latent weight, for each channel (O,1,...)."""
+        return self._shaped(self.scale() / self.unit)
 
     @torch.no_grad()
-    def take_settled(self) -> None:
-        """Make the settled codes the weight, which is trained on like any other."""
-        assert self.settled is not None
-        self.latent.copy_(self.settled * self._shaped(self.scale() / self.unit))
-        self.settled = None
+    def nearest_codes(self) -> Tensor:
+        """The weight's codes, as floats."""
+        return self._clamped(torch.round(self.ratio()))
 
     @torch.no_grad()
     def weight_codes(self) -> tuple[Tensor, Tensor]:
         """(int8 codes of the weight's shape, float32 scales (O,))."""
-        scale = self.scale()
-        codes = self._clamped(torch.round(self.weight / self._shaped(scale)))
-        return codes.to(torch.int8), scale
+        return self.nearest_codes().to(torch.int8), self.scale()
 
     def _clamped(self, codes: Tensor) -> Tensor:
         return clamp_codes(codes, self.limit, self.pair_limit)

@@ -18,8 +18,8 @@ _BATCH = 64
 def rate_for(loss: float, batch: int = _BATCH) -> float:
     """Learning rate for a student that starts with this held-out cosine loss.
 
-    The rate is ``0.0132 sqrt(loss)``, at most 0.004, for 64 images a step, and proportional to the batch.
-    The closer the start is to the teacher, the less a weight has to move
+    The rate is ``0.0132 sqrt(loss)``, at most 0.004, for 64 images a step, and proportional to the
+    batch. The closer the start is to the teacher, the less a weight has to move
     (docs/experiments/2026-11-28-damping.md).
 
     Args:

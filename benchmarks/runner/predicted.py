@@ -11,6 +11,7 @@ from efquantface.errors import RecipeError
 from efquantface.quantize.scheme import Bits
 
 from .rows import Row, read
+from .suites import cells
 
 SUITES = ("bits", "pruning", "networks", "synthetic")
 
@@ -33,15 +34,18 @@ class Share:
 
 
 def shares(rows: Iterable[Row] | None = None) -> list[Share]:
-    """By kind and epochs, most rows first."""
+    """By kind and epochs, most rows first; where there are rows of today's recipes only these count."""
     found = [row for suite in SUITES for row in read(suite)] if rows is None else rows
-    kinds: dict[tuple[bool, int], list[float]] = defaultdict(list)
+    todays = {cell.digest for suite in SUITES for cell in cells(suite)}
+    kinds: dict[tuple[bool, int], list[tuple[bool, float]]] = defaultdict(list)
     for row in found:
         share = _share(row)
         if share is not None:
-            kinds[_pruned(row), row["epochs"]].append(math.log(share))
+            fresh = row.get("recipe") in todays
+            kinds[_pruned(row), row["epochs"]].append((fresh, math.log(share)))
     made = []
-    for (pruned, epochs), logs in kinds.items():
+    for (pruned, epochs), measured in kinds.items():
+        logs = [log for fresh, log in measured if fresh] or [log for _, log in measured]
         mean = sum(logs) / len(logs)
         deviation = math.sqrt(sum((log - mean) ** 2 for log in logs) / len(logs))
         made.append(Share(pruned, epochs, len(logs), math.exp(mean), math.exp(deviation)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.runner.predicted import as_text, shares
+from benchmarks.runner.suites import cells
 from efquantface.target.predict import PRUNED, ROUNDED
 
 
@@ -26,6 +27,13 @@ def test_shares_are_geometric_means_by_kind() -> None:
     assert rounded.spread == pytest.approx(2)
     assert (pruned.pruned, pruned.epochs, pruned.mean) == (True, 12, pytest.approx(0.5))
     assert "| channels removed | 12 | 1 | 0.50 | times 1.00 |" in as_text([pruned])
+
+
+def test_where_there_are_rows_of_todays_recipes_only_they_count() -> None:
+    (today,) = {cell.digest for cell in cells("bits") if cell.full == "y1/w4a8 seed 0"}
+    rows = [_row("w4a8", 0.4, 0.3), {**_row("w4a8", 0.4, 0.1), "recipe": today}]
+    (found,) = shares(rows)
+    assert (found.rows, found.mean) == (1, pytest.approx(0.25))
 
 
 def test_the_product_predicts_with_what_was_measured() -> None:

@@ -60,8 +60,9 @@ def _note(shown: list[Group]) -> str:
     old = sum(group.marked for group in shown)
     some = "All" if old == len(shown) else f"{old} of {len(shown)}"
     pairs = (group.value("lfw", "pairs", 1) or 0) / 1e6
+    seeds = "means over seeds" if any(len(g.rows) > 1 for g in shown) else "of one seed"
     return (
-        f"Losses are means over seeds, of all {pairs:.1f} million pairs of LFW. Speed is of one "
+        f"Losses are {seeds}, of all {pairs:.1f} million pairs of LFW. Speed is of one "
         f"face on one thread in ONNX Runtime, against the teacher's *best* float form.{slower}"
         + (
             f" {some} rows are of another recipe than today's default, or of one not recorded."

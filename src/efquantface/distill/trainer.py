@@ -139,7 +139,7 @@ class _Trainer:
         )
         if state is None:
             self.held.look(self.bare, self.microbatches, self.step)
-        if state is not None:
+        else:
             self._take(state, optimizer)
         if self.settings.metric != "none" and self.step < self.total:
             self.microbatches.metric = self._metric_bank()
@@ -252,7 +252,8 @@ class _Trainer:
             raise TrainingError(f"a gradient is not finite at step {self.step}; lower --lr")
         self.stepping = True
         optimizer.step()
-        draw_to_codes(self.student.graph, self.settings.damping * self.rate * factor)
+        if self.settings.damping:
+            draw_to_codes(self.student.graph, self.settings.damping * self.rate * factor)
         optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.stepping = False

@@ -26,9 +26,8 @@ def draw_to_codes(graph: nn.Module, step: float) -> None:
         step: in units of a channel's largest weight, as the learning rate of weights. No weight moves
             by more than half a code.
     """
-    for layer in graph.modules():
-        if not isinstance(layer, QuantConv2d | QuantLinear) or layer.bits > _MOST_BITS:
-            continue
-        if layer.enabled:
+    layers = (m for m in graph.modules() if isinstance(m, QuantConv2d | QuantLinear))
+    for layer in layers:
+        if layer.enabled and layer.bits <= _MOST_BITS:
             away = (layer.nearest_codes() - layer.ratio()) / _BORDER
             layer.latent.add_(away.clamp(-1, 1) * (_BORDER * layer.code_size()).clamp(max=step))

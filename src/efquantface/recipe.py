@@ -306,7 +306,9 @@ class Recipe(FaceSettings, PruneSettings, BitSettings, Asked):
     def scheme(self) -> Scheme:
         """The bits as a scheme; the recipe must not be ``float``."""
         bits = Bits.parse(self.bits)
-        wide = bits.activation == 8 if self.wide_depthwise is None else self.wide_depthwise
+        wide = self.wide_depthwise
+        if wide is None:
+            wide = bits.activation == 8 and self.budget is None
         return Scheme(
             bits,
             tuple((pattern, Bits.parse(bits)) for pattern, bits in self.layers.items()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -15,10 +16,13 @@ from efquantface.contract import FaceContract
 from efquantface.data.faces import FaceSet
 from efquantface.errors import RecipeError
 from efquantface.export.onnx_writer import to_onnx
+from efquantface.graph.model import FaceModel
 from efquantface.importers.load import load_model
 from efquantface.pipeline.start import make_start
 from efquantface.quantize.budget import parse_budget
+from efquantface.quantize.layers import QuantConv2d, QuantLinear
 from efquantface.quantize.mixed import CHOICES, LayerChoice, allocate, sensitivities
+from efquantface.quantize.placement import quantize
 from efquantface.quantize.scheme import Bits, Scheme
 
 _LAYER = st.tuples(
@@ -76,6 +80,31 @@ def test_budget_is_kept(
     assert {c.bits for c in start.choices} - {8}
     pinned = make_start(model, pixels, start.scheme, None, 0, console)
     assert to_onnx(pinned.student).SerializeToString() == to_onnx(start.student).SerializeToString()
+
+
+def _rounded_layers(model: FaceModel) -> set[str]:
+    """Names of layers whose weights have fewer than eight bits."""
+    layers = model.graph.named_modules()
+    return {n for n, m in layers if isinstance(m, QuantConv2d | QuantLinear) and m.bits < 8}
+
+
+@pytest.mark.parametrize("wide", ["wide_ends", "wide_depthwise"])
+def test_a_budget_leaves_wide_layers_at_eight_bits(
+    network: nn.Module, contract: FaceContract, faces: FaceSet, wide: str
+) -> None:
+    model = load_model(network, contract=contract)
+    pixels = [torch.from_numpy(contract.pixels(faces.images))]
+    console = Console(quiet=True)
+    scheme = dataclasses.replace(Scheme(), **{wide: True})
+    fewest = quantize(model, dataclasses.replace(scheme, bits=Bits(4, 8)))
+    free = _rounded_layers(fewest)
+    budget = f"{to_onnx(fewest).ByteSize() * 1.01:.0f}B"
+    start = make_start(model, pixels, scheme, budget, 0, console)
+    assert _rounded_layers(start.student) <= free
+    assert {c.name for c in start.choices if c.bits < 8} == _rounded_layers(start.student)
+    unasked = make_start(model, pixels, Scheme(), budget, 0, console)
+    assert len(unasked.choices) == len(start.choices)
+    assert _rounded_layers(unasked.student) - free
 
 
 def test_budget_that_cannot_be_met(

@@ -17,11 +17,12 @@ from efquantface.data.faces import FaceSet
 from efquantface.errors import RecipeError
 from efquantface.export.onnx_writer import to_onnx
 from efquantface.export.packing import stored_bits
-from efquantface.graph.graph import shapes
+from efquantface.graph.graph import module_nodes, name_of, shapes
 from efquantface.graph.model import FaceModel
 from efquantface.quantize.borders import equalize_borders
 from efquantface.quantize.budget import parse_budget
 from efquantface.quantize.equalize import equalize
+from efquantface.quantize.layers import QuantConv2d, QuantLinear
 from efquantface.quantize.mixed import CHOICES, LayerChoice, allocate, sensitivities
 from efquantface.quantize.placement import quantize
 from efquantface.quantize.ranges import set_ranges
@@ -131,11 +132,15 @@ def make_start(
 
     if budget is None:
         return Start(build(scheme), teacher, scheme)
-    if scheme.layers or scheme.wide_ends or scheme.bits.weight != 8:
+    if scheme.layers or scheme.bits.weight != 8:
         raise RecipeError("a budget chooses the bits of weights itself; leave out bits of layers")
     with console.bar("measuring what layers lose") as advance:
         found = sensitivities(teacher.graph, batches[:_SENSITIVITY_BATCHES], scheme, advance)
-    chosen = _fit(found, scheme, budget, lambda wanted: _file_size(quantize(teacher, wanted)))
+    wide = _wide(quantize(teacher, _fewest(scheme)))
+    free = [layer for layer in found if layer.name not in wide]
+    fitted = _fit(free, scheme, budget, lambda wanted: _file_size(quantize(teacher, wanted)))
+    by_name = {layer.name: layer for layer in fitted}
+    chosen = [by_name.get(layer.name, layer) for layer in found]
     pinned = dataclasses.replace(scheme, layers=_as_layers(chosen, scheme))
     student = build(pinned)
     weights = sum(c.weights * c.bits for c in chosen) / sum(c.weights for c in chosen)
@@ -163,9 +168,8 @@ def _fit(
 ) -> list[LayerChoice]:
     """Choose bits, measure the file, and choose again if it is too large."""
     limit = parse_budget(budget, measure(scheme))
-    fewest = Bits(min(CHOICES), scheme.bits.activation)
-    packed = sum(layer.weights for layer in found) * stored_bits(fewest.weight) / 8
-    fixed = measure(dataclasses.replace(scheme, bits=fewest)) - packed
+    packed = sum(layer.weights for layer in found) * stored_bits(min(CHOICES)) / 8
+    fixed = measure(_fewest(scheme)) - packed
     left = limit - fixed
     for _ in range(_TRIES):
         chosen = allocate(found, lambda layer, bits: layer.weights * stored_bits(bits) / 8, left)
@@ -175,6 +179,19 @@ def _fit(
         # not below the fewest bits: the operators that unpack 6 bits may be larger than what they save
         left = max(left - (size - limit), packed)
     raise RecipeError(f"budget {budget}: the smallest file found has {size:,} bytes")
+
+
+def _fewest(scheme: Scheme) -> Scheme:
+    return dataclasses.replace(scheme, bits=Bits(min(CHOICES), scheme.bits.activation))
+
+
+def _wide(student: FaceModel) -> set[str]:
+    """Names of the layers whose weights keep 8 bits."""
+    return {
+        name_of(node)
+        for node, layer in module_nodes(student.graph)
+        if isinstance(layer, QuantConv2d | QuantLinear) and layer.bits == 8
+    }
 
 
 def _as_layers(chosen: list[LayerChoice], scheme: Scheme) -> tuple[tuple[str, Bits], ...]:

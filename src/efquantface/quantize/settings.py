@@ -26,7 +26,10 @@ class BitSettings(BaseModel):
         None,
         description="weights of the first and of depthwise convolutions keep 8 bits: few, and dear to "
         "round",
-        json_schema_extra={**_BITS, "shown": "where activations have 8 bits"},
+        json_schema_extra={
+            **_BITS,
+            "shown": "where activations have 8 bits and no --budget chooses",
+        },
     )
     activations: Literal["affine", "symmetric"] = Field(
         "affine",

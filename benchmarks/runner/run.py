@@ -195,13 +195,11 @@ def _compressed(cell: Cell, call: Call, run: Path, teacher: FaceModel) -> rows.R
         "mb": file.stat().st_size / 1e6,
         "int8": [integer.integer_convolutions, integer.convolutions],
         "macs": [macs(model.graph, *size) for model in (teacher, student)],
-        **evaluated(session, teacher, call.sets(cell), call.threads),
     }
-    if cell.by_processor:
-        row["to_integers"] = _to_integers(
-            student, session, call.sets(cell)["lfw"].partition("=")[2]
-        )
-    return row
+    if not cell.by_processor:
+        return row | evaluated(session, teacher, call.sets(cell), call.threads)
+    lfw = call.sets(cell)["lfw"].partition("=")[2]
+    return row | {"to_integers": _to_integers(student, session, lfw)}
 
 
 def _to_integers(student: FaceModel, session: Embedder, lfw: str) -> float:

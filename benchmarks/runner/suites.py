@@ -139,7 +139,7 @@ def _processors(seeds: int) -> Iterator[Cell]:
     rows["w8a8 full range"] = {"full_range": True}
     for network in THREE:
         for name, options in rows.items():
-            untrained = {**options, "epochs": 0}
+            untrained = {**options, "epochs": 0, "rounding": "nearest"}
             yield Cell("processors", network, name, untrained, by_processor=True)
 
 

@@ -214,7 +214,8 @@ def processors() -> str:
     note = (
         "Speed does not depend on training. Times as fast as the best float form in the same runtime, "
         "batch 1 and 16, one thread. A plain session's cosine to the integers is 1 with VNNI. "
-        "`python -m benchmarks run processors`, once on each kind of processor"
+        "`python -m benchmarks run processors`, once on each kind of processor; one that is masked is "
+        "`benchmarks/without_vnni.py`'s: kernels as without VNNI, clock and caches of one with it"
     )
     return block(verdict, head, body, conditions(used, note))
 

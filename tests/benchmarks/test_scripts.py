@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import platform
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -174,3 +178,36 @@ def test_the_papers_cells_are_taken_from_their_protocols() -> None:
     assert paper.cells(metrics) == ["99.75", *[""] * 5, "95.50", "14000", "1.5"]
     assert paper.cells(metrics, "teacher") == ["99.80", *[""] * 5, "96.00", "", ""]
     assert paper.cells(None) == [""] * len(paper.HEAD)
+
+
+@pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64")
+    or not all(map(shutil.which, ("cc", "objdump", "readelf"))),
+    reason="needs Linux on x86, cc and binutils",
+)
+def test_a_masked_library_finds_no_vnni(tmp_path: Path) -> None:
+    """It reads cpuid, and the process /proc/cpuinfo, as a processor without VNNI has them."""
+    module = importlib.import_module("without_vnni")
+    folder, source = tmp_path / "package", tmp_path / "leaf.c"
+    folder.mkdir()
+    source.write_text(
+        "#include <cpuid.h>\n"
+        "unsigned leaf(void) { unsigned a, b, c, d; __cpuid_count(7, 0, a, b, c, d);"
+        " return (c >> 11 & 1) | (b >> 16 & 1) << 1 | (b >> 5 & 1) << 2; }\n"  # VNNI, AVX-512, AVX2
+    )
+    library = folder / "leaf.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    plain = int(subprocess.check_output([sys.executable, "-c", LEAF, str(library)]).split()[0])
+    assert module.masked(folder) == 1
+    environment = {**os.environ, **module.answers(tmp_path)}
+    told = subprocess.check_output(
+        [sys.executable, "-c", LEAF, str(library)], env=environment, text=True
+    )
+    assert told.split() == [str(plain & 4), "False"]
+
+
+LEAF = """
+import ctypes, sys
+from efquantface.runtime.processor import has_vnni
+print(ctypes.CDLL(sys.argv[1]).leaf(), has_vnni())
+"""

@@ -9,6 +9,7 @@ from typing import Any
 
 from efquantface.embedding.benchmark import benchmark
 from efquantface.embedding.embedder import Embedder
+from efquantface.errors import EfqError
 from efquantface.export.onnx_writer import write_onnx
 from efquantface.formats.delivery import deliver
 from efquantface.formats.table import FORMATS
@@ -63,6 +64,10 @@ def _files(student: Path, folder: Path) -> dict[str, Path]:
     model = load_model(student / "student.safetensors")
     files = {"onnxruntime": student / "student.onnx", "openvino": student / "student.onnx"}
     if model.quantized:
-        files["openvino"] = folder / "student.xml"
-        deliver(model, FORMATS["openvino"], files["openvino"])
+        try:
+            deliver(model, FORMATS["openvino"], folder / "student.xml")
+            files["openvino"] = folder / "student.xml"
+        except EfqError as refused:  # full range without VNNI: it would be wrong
+            print(f"{student}: not in OpenVINO: {refused}")
+            del files["openvino"]
     return files

@@ -98,8 +98,7 @@ def _times(row: rows.Row, runtime: str, batch: int, against: str) -> float | Non
     ms = _at(row, ("speed", runtime, str(batch))) or {}
     if STUDENT in ms and against in ms:
         return float(ms[against] / ms[STUDENT])
-    found = _at(row, ("ratio", runtime, str(batch))) if against == FLOAT else None
-    return None if found is None else float(found)
+    return None
 
 
 def _first(found: Iterable[float | None]) -> float | None:

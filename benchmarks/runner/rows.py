@@ -12,8 +12,7 @@ is null. A student's row has also:
 * ``lfw`` and ``judge``: ``flags``, ``pairs`` (genuine, impostor), ``cosine``, and for each metric
   ``[teacher, student, loss, low, high]``, shares of 1 with the loss's paired 95 % interval;
 * ``speed``: by runtime and batch the milliseconds of the ``user``'s file, the best ``float`` form and
-  the ``student``, or ``ratio``, the student's times as fast as ``float``; ``speed_on`` the processor,
-  ``speed_date``.
+  the ``student``; ``speed_on`` the processor, ``speed_date``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from .groups import FLOAT, MARK, Group, conditions, grouped, number
+from efquantface.runtime.processor import WITH_VNNI, WITHOUT_VNNI
+
+from .groups import FLOAT, MARK, NOT_RECORDED, Group, conditions, grouped, number
 from .suites import BITS, NETWORKS, NNCF, QUANTFACE
 
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
@@ -164,52 +166,31 @@ def pruned_groups(groups: Sequence[Group], network: str, share: str) -> list[Gro
 
 def processors() -> str:
     """Right sums and speed by the kind of processor."""
-    kinds = {"x86 with VNNI": "with VNNI", "x86 without VNNI": "without VNNI"}
-    measured = grouped("processors")
-    by_bits = grouped("bits")
-    names = ("w8a8", "w8a8 full range", "w7a8", "w6a8", "w4a8")
-    body, used = [], []
-    for network in ("y1", "foamliu_mobilefacenet", "mobileface2"):
-        for name in names:
-            found = {
-                kind: next(
-                    (g for g in measured if (g.network, g.name, g.kind) == (network, name, kind)),
-                    None,
-                )
-                for kind in kinds
-            }
-            timed = [
-                g
-                for g in _named(by_bits, network, f"{name} untrained", name)
-                if g.times("onnxruntime", 1)
-            ]
-            found["x86 with VNNI"] = found["x86 with VNNI"] or next(iter(timed), None)
-            there = [g for g in found.values() if g]
-            if not there:
-                continue
-            used += there
-            exact = found["x86 without VNNI"]
-            cells = [
-                f"{network}, {name}",
-                number(exact.value("to_integers") if exact else None, ".4f"),
-            ]
-            for kind in kinds:
-                g = found[kind]
-                sign = f" {MARK}" if g and g.marked else ""
-                for runtime in RUNTIMES:
-                    pair = [g.times(runtime, batch) if g else None for batch in (1, 16)]
-                    cells.append(", ".join(number(t, ".2f", "x") for t in pair) + sign)
-            body.append(
-                [cell.replace("not recorded, not recorded", "not recorded") for cell in cells]
-            )
+    kinds = {WITH_VNNI: "with VNNI", WITHOUT_VNNI: "without VNNI"}
+    shown = [g for g in grouped("processors") if g.kind in kinds]
+    by_kind = {(g.network, g.name, g.kind): g for g in shown}
+    body = []
+    for network, name in dict.fromkeys((g.network, g.name) for g in shown):
+        there = [by_kind.get((network, name, kind)) for kind in kinds]
+        exact = number(there[1].value("to_integers") if there[1] else None, ".4f")
+        speeds = [_on(g, runtime) for g in there for runtime in RUNTIMES]
+        body.append([f"{network}, {name}", exact, *speeds])
     head = ["", "cosine to the integers without VNNI"]
     head += [f"{runtime} {words}" for words in kinds.values() for runtime in RUNTIMES.values()]
-    fast = [t for g in used if g.name.startswith("w8a8") and (t := g.times("onnxruntime", 1))]
-    wrong = [c for g in measured if _FULL in g.name and (c := g.value("to_integers")) is not None]
+    fast, slow = (
+        [
+            t
+            for g in shown
+            if (g.name, g.kind) == ("w8a8", kind) and (t := g.times("onnxruntime", 1))
+        ]
+        for kind in kinds
+    )
+    sums = [(_FULL in g.name, c) for g in shown if (c := g.value("to_integers")) is not None]
+    wrong, right = (min(c for full, c in sums if full is kind) for kind in (True, False))
     verdict = (
-        f"W8A8 is up to {max(fast):.1f} times as fast as the best float form with VNNI. Without it W8A8 "
-        "in the portable form (the default), W7A8 and W6A8 give the same integers; a file of full range "
-        f"does not (cosine {min(wrong):.3f})."
+        f"W8A8 is up to {max(fast):.1f} times as fast as the best float form with VNNI, and up to "
+        f"{max(slow):.1f} times without. There the portable form (the default) gives the same integers "
+        f"at all bits (cosine {right:.4f}); a file of full range does not ({wrong:.4f})."
     )
     note = (
         "Speed does not depend on training. Times as fast as the best float form in the same runtime, "
@@ -217,7 +198,15 @@ def processors() -> str:
         "`python -m benchmarks run processors`, once on each kind of processor; one that is masked is "
         "`benchmarks/without_vnni.py`'s: kernels as without VNNI, clock and caches of one with it"
     )
-    return block(verdict, head, body, conditions(used, note))
+    return block(verdict, head, body, conditions(shown, note))
+
+
+def _on(g: Group | None, runtime: str) -> str:
+    """Times as fast at batch 1 and 16."""
+    if g is None or g.times(runtime, 1) is None:
+        return NOT_RECORDED
+    both = ", ".join(number(g.times(runtime, batch), ".2f", "x") for batch in (1, 16))
+    return f"{both} {MARK}" if g.marked else both
 
 
 def peers() -> str:

@@ -19,11 +19,11 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from runner.groups import MASKED
 from runner.script import parser
 
 PACKAGES = ("onnxruntime", "openvino")
 CPUID, UD2 = b"\x0f\xa2", b"\x0f\x0b"
-MASKED = " masked"
 _FLAGS = re.compile(r"\b(avx512\w*|avx_vnni\w*|amx_\w+)\s?")
 
 HANDLER = r"""
@@ -140,7 +140,7 @@ def _mask(library: Path) -> int:
 
 def described(cpuinfo: str) -> str:
     """What /proc/cpuinfo says of the masked processor."""
-    named = re.sub(r"^(model name\s*:.*)$", rf"\1{MASKED}", cpuinfo, flags=re.MULTILINE)
+    named = re.sub(r"^(model name\s*:.*)$", rf"\1 {MASKED}", cpuinfo, flags=re.MULTILINE)
     return _FLAGS.sub("", named)
 
 

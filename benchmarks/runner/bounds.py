@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from . import rows
-from .groups import FLOAT, MARK, USER, Group, caption, grouped
+from .groups import FLOAT, MARK, USER, caption, grouped
 from .tables import RUNTIMES, block, pruned_groups, speed_of
 
 # bits: largest loss of accuracy, of TAR@1e-3 (pairs), in points
@@ -120,17 +120,17 @@ def _fast() -> list[Bound]:
 
 def _portable() -> list[Bound]:
     """Held-out loss of the portable form against full range, after training."""
-    named: dict[tuple[str, str], Group] = {}
-    for group in grouped("bits") + grouped("networks"):  # of several training sets the newest
-        named.setdefault((group.network, group.name), group)
-    ratios = {}
-    for network, name in named:
-        full = named.get((network, "w8a8 full range"))
-        if name == "w8a8" and full is not None:
-            ours, theirs = (g.value("held_out", 1) for g in (named[network, name], full))
-            if ours and theirs:
-                ratios[network] = ours / theirs
-    marked = any(named[network, "w8a8"].marked for network in ratios)
+    found = grouped("bits") + grouped("networks")
+    full = {(g.network, g.faces): g for g in found if g.name == "w8a8 full range"}
+    ratios, marked = {}, False
+    for ours in (g for g in found if g.name == "w8a8"):
+        theirs = full.get(
+            (ours.network, ours.faces)
+        )  # another training set has other people held out
+        losses = [g.value("held_out", 1) for g in (ours, theirs) if g]
+        if len(losses) == 2 and losses[0] and losses[1]:
+            ratios[ours.network] = losses[0] / losses[1]
+            marked = marked or ours.marked
     return _together("held-out loss, w8a8 against full range", 1.1, ratios, "x", marked=marked)
 
 

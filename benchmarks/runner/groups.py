@@ -16,6 +16,7 @@ from .suites import SUITES, USUAL, Cell, cells
 MARK = "†"
 NOT_RECORDED = "not recorded"
 FLOAT, USER, STUDENT = "float", "user", "student"
+MASKED = "masked"  # a processor that hides its VNNI (without_vnni.py)
 
 
 @dataclass(frozen=True)

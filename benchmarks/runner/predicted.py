@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from efquantface.errors import RecipeError
 from efquantface.quantize.scheme import Bits
+from efquantface.target.predict import Cause, cause
 
 from .rows import Row, read
 from .suites import cells
@@ -21,12 +22,12 @@ class Share:
     """Of the held-out ``1 - cosine`` before training, what is left after it.
 
     Attributes:
-        pruned: channels were removed; otherwise weights were rounded, and activations have 8 bits.
+        cause: of the distance; activations have 8 bits.
         mean: geometric, over rows.
         spread: factor of one standard deviation.
     """
 
-    pruned: bool
+    cause: Cause
     epochs: int
     rows: int
     mean: float
@@ -37,18 +38,18 @@ def shares(rows: Iterable[Row] | None = None) -> list[Share]:
     """By kind and epochs, most rows first; where there are rows of today's recipes only these count."""
     found = [row for suite in SUITES for row in read(suite)] if rows is None else rows
     todays = {cell.digest for suite in SUITES for cell in cells(suite)}
-    kinds: dict[tuple[bool, int], list[tuple[bool, float]]] = defaultdict(list)
+    kinds: dict[tuple[Cause, int], list[tuple[bool, float]]] = defaultdict(list)
     for row in found:
         share = _share(row)
         if share is not None:
             fresh = row.get("recipe") in todays
-            kinds[_pruned(row), row["epochs"]].append((fresh, math.log(share)))
+            kinds[_cause(row), row["epochs"]].append((fresh, math.log(share)))
     made = []
-    for (pruned, epochs), measured in kinds.items():
+    for (why, epochs), measured in kinds.items():
         logs = [log for fresh, log in measured if fresh] or [log for _, log in measured]
         mean = sum(logs) / len(logs)
         deviation = math.sqrt(sum((log - mean) ** 2 for log in logs) / len(logs))
-        made.append(Share(pruned, epochs, len(logs), math.exp(mean), math.exp(deviation)))
+        made.append(Share(why, epochs, len(logs), math.exp(mean), math.exp(deviation)))
     return sorted(made, key=lambda share: -share.rows)
 
 
@@ -56,11 +57,16 @@ def as_text(found: Iterable[Share]) -> str:
     """A table."""
     lines = ["| | epochs | rows | share left | one deviation |", "|---|---|---|---|---|"]
     for one in found:
-        kind = "channels removed" if one.pruned else "weights rounded"
+        kind = one.cause.value
         lines.append(
             f"| {kind} | {one.epochs} | {one.rows} | {one.mean:.2f} | times {one.spread:.2f} |"
         )
     return "\n".join(lines)
+
+
+def _cause(row: Row) -> Cause:
+    bits = _bits(row["name"])
+    return cause(8 if bits is None else bits.weight, _pruned(row))
 
 
 def _pruned(row: Row) -> bool:
@@ -73,14 +79,15 @@ def _share(row: Row) -> float | None:
     before, after = row.get("held_out") or (None, None)
     if not before or not after or not row.get("epochs") or "magnitude" in row["name"]:
         return None
-    if not _pruned(row) and not _wide(row["name"]):
+    bits = _bits(row["name"])
+    if not _pruned(row) and (bits is None or bits.activation != 8):
         return None
     return float(after / before)
 
 
-def _wide(name: str) -> bool:
-    """Whether activations have 8 bits."""
+def _bits(name: str) -> Bits | None:
+    """The bits that a row's name begins with."""
     try:
-        return Bits.parse(name.split()[0].rstrip(",")).activation == 8
+        return Bits.parse(name.split()[0].rstrip(","))
     except RecipeError:
-        return False
+        return None

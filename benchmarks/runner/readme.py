@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from efquantface.runtime.processor import WITH_VNNI, WITHOUT_VNNI
 
-from .groups import FLOAT, USER, Group, grouped, kind_of
+from .groups import FLOAT, MASKED, USER, Group, grouped, kind_of
 from .plots import SHOWN
 from .tables import row, speed_of
 
@@ -69,8 +69,18 @@ def _note(shown: list[Group]) -> str:
             if old
             else ""
         )
+        + _masked(shown)
         + " Commands, dates and machines: [results](docs/results.md)."
     )
+
+
+def _masked(shown: list[Group]) -> str:
+    """Where the speed without VNNI comes from, if not from such a processor."""
+    networks = {group.network for group in shown}
+    rows = [r for g in grouped("processors") if g.network in networks for r in g.rows]
+    if any(MASKED in str(row.get("speed_on")) for row in rows):
+        return " Speed without VNNI is that of its kernels on a processor that has it."
+    return ""
 
 
 def _first(network: str, name: str) -> Group:

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.runner.predicted import as_text, shares
 from benchmarks.runner.suites import cells
-from efquantface.target.predict import PRUNED, ROUNDED
+from efquantface.target.predict import LEFT, Cause
 
 
 def _row(name: str, before: float, after: float, epochs: int = 2, left: float = 1.0) -> dict:
@@ -15,17 +15,19 @@ def _row(name: str, before: float, after: float, epochs: int = 2, left: float = 
 
 def test_shares_are_geometric_means_by_kind() -> None:
     rows = [
-        _row("w4a8", 0.4, 0.1),
+        _row("w6a8", 0.4, 0.1),
+        _row("w4a8", 0.4, 0.1, 4),
         _row("w8a8 full range", 0.01, 0.01),
         _row("w6a6", 0.4, 0.1),  # activations: another kind, which no target tries
         _row("25% w8a8", 0.2, 0.1, 12, 0.75),
         _row("25% w8a8 magnitude", 0.2, 0.2, 12, 0.75),
         _row("w8a8 untrained", 0.2, 0.2, 0),
     ]
-    rounded, pruned = shares(rows)
-    assert (rounded.pruned, rounded.rows, rounded.mean) == (False, 2, pytest.approx(0.5))
+    rounded, few, pruned = shares(rows)
+    assert (rounded.cause, rounded.rows, rounded.mean) == (Cause.ROUNDED, 2, pytest.approx(0.5))
+    assert (few.cause, few.epochs, few.mean) == (Cause.FEW_BITS, 4, pytest.approx(0.25))
     assert rounded.spread == pytest.approx(2)
-    assert (pruned.pruned, pruned.epochs, pruned.mean) == (True, 12, pytest.approx(0.5))
+    assert (pruned.cause, pruned.epochs, pruned.mean) == (Cause.PRUNED, 12, pytest.approx(0.5))
     assert "| channels removed | 12 | 1 | 0.50 | times 1.00 |" in as_text([pruned])
 
 
@@ -37,6 +39,6 @@ def test_where_there_are_rows_of_todays_recipes_only_they_count() -> None:
 
 
 def test_the_product_predicts_with_what_was_measured() -> None:
-    found = {(share.pruned, share.epochs): share.mean for share in shares()}
-    for pruned, (share, epochs) in ((False, ROUNDED), (True, PRUNED)):
-        assert found[pruned, epochs] == pytest.approx(share, rel=0.05)
+    found = {(share.cause, share.epochs): share.mean for share in shares()}
+    for why, (share, epochs) in LEFT.items():
+        assert found[why, epochs] == pytest.approx(share, rel=0.05)

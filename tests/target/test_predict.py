@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from efquantface.errors import EvaluationError
-from efquantface.target.predict import distance, nearer, strictest_far, tar, trained
+from efquantface.target.predict import Cause, cause, distance, nearer, strictest_far, tar, trained
 
 PEOPLE, EACH, WIDTH = 60, 6, 24
 
@@ -75,10 +75,19 @@ def test_too_few_pairs_for_a_far_are_said(
 
 
 def test_training_takes_its_share_and_never_adds() -> None:
-    assert trained(0.1, 12, pruned=True) < trained(0.1, 4, pruned=True) < 0.1
-    assert trained(0.1, 2, pruned=False) < 0.1
-    assert trained(0.1, 0, pruned=True) == 0.1
-    assert trained(0.1, 1, pruned=True) <= 0.1
+    for why in Cause:
+        assert trained(0.1, 12, why) < trained(0.1, 4, why) < trained(0.1, 1, why) <= 0.1
+        assert trained(0.1, 0, why) == 0.1
+
+
+def test_few_bits_leave_more_to_training() -> None:
+    assert [cause(bits, False) for bits in (8, 6, 4)] == [
+        Cause.ROUNDED,
+        Cause.ROUNDED,
+        Cause.FEW_BITS,
+    ]
+    assert {cause(bits, True) for bits in (8, 4)} == {Cause.PRUNED}
+    assert trained(0.1, 2, Cause.FEW_BITS) < trained(0.1, 2, Cause.ROUNDED)
 
 
 def test_the_strictest_far_is_the_one_with_three_false_accepts() -> None:

@@ -34,7 +34,7 @@ from efquantface.runtime.sessions import onnxruntime_session, run_onnxruntime
 from efquantface.target.choice import Choice
 from efquantface.target.front import WAYS, Candidate, Way, choose
 from efquantface.target.goal import Target
-from efquantface.target.predict import distance, nearer, strictest_far, tar, trained
+from efquantface.target.predict import cause, distance, nearer, strictest_far, tar, trained
 
 _FACES = 4_000  # at most; they give eight million pairs
 
@@ -179,6 +179,7 @@ def _tried(
     embedder = Embedder(contract, way.name, "onnxruntime", run_onnxruntime(session))
     rows = embedder.embed(faces.images)
     before = distance(faces.teacher, rows)
-    after = trained(before, recipe.training.epochs, way.prune is not None)
+    why = cause(recipe.scheme.bits.weight, way.prune is not None)
+    after = trained(before, recipe.training.epochs, why)
     loss = faces.tar - tar(nearer(faces.teacher, rows, after), faces.identities, faces.far)
     return Candidate(way, len(file), clock(network), before, after, loss)

@@ -1,7 +1,7 @@
 """Predicts the loss of a trained student from the untrained one.
 
 Training reduces the distance to the teacher by a factor, which depends on the distance's cause: rounding
-weights, or removing channels (:func:`trained`; how well this predicts:
+weights to many or to few bits, or removing channels (:func:`trained`; how well this predicts:
 ``docs/experiments/2026-11-28-predicting.md``). The errors
 are assumed to keep their direction. So an untrained student's errors, made smaller, stand for those of
 the trained student (:func:`nearer`), and losses can be predicted at every threshold.
@@ -10,6 +10,7 @@ the trained student (:func:`nearer`), and losses can be predicted at every thres
 from __future__ import annotations
 
 import math
+from enum import Enum
 
 import numpy as np
 import numpy.typing as npt
@@ -21,29 +22,45 @@ from efquantface.rows import mean_cosine, unit
 
 Float32 = npt.NDArray[np.float32]
 
+
+class Cause(Enum):
+    """What an untrained student's distance to its teacher comes from."""
+
+    ROUNDED = "weights of 6 bits or more"
+    FEW_BITS = "weights of fewer bits"
+    PRUNED = "channels removed"
+
+
 # share of the distance that is left, after so many epochs; `python -m benchmarks predicted`
-ROUNDED, PRUNED = (0.66, 2), (0.44, 12)
-_MORE_EPOCHS = 0.3  # the share falls with the epochs to this power
+LEFT = {Cause.ROUNDED: (0.74, 2), Cause.FEW_BITS: (0.50, 4), Cause.PRUNED: (0.34, 12)}
+_MORE_EPOCHS = 0.14  # the share falls with the epochs to this power
 _STEPS = 40
 _FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
-def trained(before: float, epochs: int, pruned: bool) -> float:
+def cause(weight_bits: int, pruned: bool) -> Cause:
+    """What costs most where weights have so many bits and channels were removed, or were not."""
+    if pruned:
+        return Cause.PRUNED
+    return Cause.FEW_BITS if weight_bits < 6 else Cause.ROUNDED
+
+
+def trained(before: float, epochs: int, why: Cause) -> float:
     """Predicted mean 1 - cosine to the teacher after training.
 
     Args:
         before: mean 1 - cosine before training, 0 to 2.
         epochs: of training, 0 or more.
-        pruned: whether channels were removed.
+        why: what the distance comes from.
 
-    >>> round(trained(0.05, 12, pruned=True), 3)
-    0.022
-    >>> trained(0.05, 0, pruned=False)
+    >>> round(trained(0.05, 12, Cause.PRUNED), 3)
+    0.017
+    >>> trained(0.05, 0, Cause.ROUNDED)
     0.05
     """
     if not epochs:
         return before
-    share, usual = PRUNED if pruned else ROUNDED
+    share, usual = LEFT[why]
     fewer: float = (epochs / usual) ** -_MORE_EPOCHS
     return before * min(share * fewer, 1.0)
 

@@ -121,7 +121,8 @@ def _synthetic(seeds: int) -> Iterator[Cell]:
     for network in THREE:
         for bits in ("w8a8", "w4a8"):
             for seed in range(seeds):
-                yield Cell("synthetic", network, bits, {"bits": bits}, seed, "synthetic:6000")
+                options = {"bits": bits, "epochs": EPOCHS.get(bits, 2)}
+                yield Cell("synthetic", network, bits, options, seed, "synthetic:6000")
 
 
 def _peers(seeds: int) -> Iterator[Cell]:

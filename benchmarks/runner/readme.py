@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from statistics import mode
 
 from efquantface.runtime.processor import WITH_VNNI, WITHOUT_VNNI
 
@@ -60,9 +61,9 @@ def _note(shown: list[Group]) -> str:
     old = sum(group.marked for group in shown)
     some = "All" if old == len(shown) else f"{old} of {len(shown)}"
     pairs = (group.value("lfw", "pairs", 1) or 0) / 1e6
-    seeds = "means over seeds" if any(len(g.rows) > 1 for g in shown) else "of one seed"
     return (
-        f"Losses are {seeds}, of all {pairs:.1f} million pairs of LFW. Speed is of one "
+        f"Losses are of all {pairs:.1f} million pairs of LFW, {_seeds(shown)}. Students were "
+        f"{_epochs(shown)}. Speed is of one "
         f"face on one thread in ONNX Runtime, against the teacher's *best* float form.{slower}"
         + (
             f" {some} rows are of another recipe than today's default, or of one not recorded."
@@ -72,6 +73,22 @@ def _note(shown: list[Group]) -> str:
         + _masked(shown)
         + " Commands, dates and machines: [results](docs/results.md)."
     )
+
+
+def _seeds(shown: list[Group]) -> str:
+    """How many seeds a loss is the mean of."""
+    fewest, most = (of(len(g.rows) for g in shown) for of in (min, max))
+    if most == 1:
+        return "of one seed"
+    return f"means of {most} seeds" if fewest == most else f"means of {fewest} to {most} seeds"
+
+
+def _epochs(shown: list[Group]) -> str:
+    """How long students were trained: most of them, then the others."""
+    epochs = {group.name.upper(): group.value("epochs") or 0 for group in shown}
+    usual = mode(epochs.values())
+    others = [f"{name} for {found:.0f}" for name, found in epochs.items() if found != usual]
+    return ", ".join([f"trained for {usual:.0f} epochs", *others])
 
 
 def _masked(shown: list[Group]) -> str:

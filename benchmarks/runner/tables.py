@@ -67,6 +67,7 @@ def _value(form: str, *path: str | int) -> Cell:
 
 LABEL: dict[str, Cell] = {"": lambda g: g.label}
 SEEDS: dict[str, Cell] = {"seeds": lambda g: str(len(g.rows))}
+EPOCHS = {"epochs": _value(".0f", "epochs")}
 MB = {"MB": _value(".2f", "mb")}
 PAIRS = {"TAR@1e-3, pairs": _loss("1e-3 pairs"), "1e-4": _loss("1e-4"), "1e-5": _loss("1e-5")}
 MINUTES = {"minutes": _value(".0f", "minutes")}
@@ -96,6 +97,7 @@ def by_bits() -> str:
     columns = {
         **LABEL,
         **SEEDS,
+        **EPOCHS,
         "cosine": _value(".4f", "lfw", "cosine"),
         **PAIRS,
         **second_set(shown),
@@ -128,7 +130,7 @@ def pruning() -> str:
     columns = {
         **LABEL,
         **SEEDS,
-        "epochs": _value(".0f", "epochs"),
+        **EPOCHS,
         "accuracy": _loss("accuracy"),
         "TAR@1e-4": _loss("1e-4"),
         **second_set(shown),
@@ -292,7 +294,7 @@ def synthetic() -> str:
         f"{worst(shown, _names(shown)):.2f} points of TAR at FAR 1e-4 in what is measured."
     )
     note = "6,000 images of the default generator. `python -m benchmarks run synthetic`"
-    return table(verdict, shown, {**LABEL, **SEEDS, **PAIRS, **MINUTES}, note)
+    return table(verdict, shown, {**LABEL, **SEEDS, **EPOCHS, **PAIRS, **MINUTES}, note)
 
 
 def all_tables() -> dict[str, Callable[[], str]]:

@@ -100,8 +100,8 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     text = by_bits()
     (line,) = [line for line in text.splitlines() if line.startswith("| y1, w8a8")]
     assert line.split(" | ")[0] == f"| y1, w8a8 {MARK}"
-    # TAR@1e-3 of the pairs, megabytes and two speeds
-    assert line.count(NOT_RECORDED) == 4
+    # epochs, TAR@1e-3 of the pairs, megabytes and two speeds
+    assert line.count(NOT_RECORDED) == 5
     assert "made by abc1234" in text
     assert "2026-11-28" in text
     assert "AMD EPYC with VNNI" in text

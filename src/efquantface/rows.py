@@ -37,5 +37,11 @@ def unit(
 
 def mean_cosine(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> float:
     """Mean cosine (-1 to 1) of the rows of two arrays (N,D), pair by pair; rows may have any length."""
+    return float(cosines(a, b).mean())
+
+
+def cosines(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Cosines (N,) of the rows of two arrays (N,D), pair by pair; rows may have any length."""
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(((a * b).sum(axis=1) / np.maximum(lengths, _SHORTEST)).mean())
+    found: npt.NDArray[np.floating] = (a * b).sum(axis=1) / np.maximum(lengths, _SHORTEST)
+    return found

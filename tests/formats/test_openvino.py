@@ -130,6 +130,40 @@ def test_a_file_that_fails_is_removed(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("bits", "moved", "kept"), [
+    ("w4a4", 1, True), ("w4a4", 16, False), ("w8a8", 1, False)
+])  # fmt: skip
+def test_few_crops_may_move_where_codes_are_wide(
+    tmp_path: Path,
+    network: nn.Module,
+    contract: FaceContract,
+    monkeypatch: pytest.MonkeyPatch,
+    bits: str,
+    moved: int,
+    kept: bool,
+) -> None:
+    """A mean 1 - cosine of 2e-3, in one crop or in all."""
+    _, student = student_of(network, contract, bits)
+    right, crops = openvino.run_openvino, 16
+    away = np.sqrt(2 * 2e-3 * crops / moved)
+
+    def run(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+        def embed(x: np.ndarray) -> np.ndarray:
+            rows = right(path)(x)
+            there = np.arange(len(x)) % crops < moved  # the same crops in every batch
+            rows[there, 0] += away * np.linalg.norm(rows[there], axis=1)
+            return rows
+
+        return embed
+
+    monkeypatch.setattr(openvino, "run_openvino", run)
+    if kept:
+        deliver(student, FORMATS["openvino"], tmp_path / "student.xml")
+        return
+    with pytest.raises(ParityError, match="mean cosine"):
+        deliver(student, FORMATS["openvino"], tmp_path / "student.xml")
+
+
 def test_a_full_range_student_says_where_it_is_wrong(
     tmp_path: Path, network: nn.Module, contract: FaceContract
 ) -> None:

@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from runner.groups import MASKED
+from runner.places import shown
 from runner.script import parser
 
 PACKAGES = ("onnxruntime", "openvino")
@@ -100,8 +101,7 @@ def answers(work: Path) -> dict[str, str]:
     """The environment of a process in which ``ud2`` answers as the masked processor."""
     source, library, cpuinfo = (work / name for name in ("answer.c", "answer.so", "cpuinfo"))
     source.write_text(HANDLER, encoding="utf-8")
-    compiled = ["cc", "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
-    subprocess.run(compiled, check=True)
+    shown(["cc", "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"])
     cpuinfo.write_text(described(Path("/proc/cpuinfo").read_text()), encoding="utf-8")
     return {"LD_PRELOAD": str(library), "MASKED_CPUINFO": str(cpuinfo)}
 
@@ -121,12 +121,12 @@ def masked(folder: Path) -> int:
 
 
 def _mask(library: Path) -> int:
-    code = _printed("objdump", "-d", "--no-show-raw-insn", str(library))
+    disassemble = ["objdump", "-d", "--no-show-raw-insn", str(library)]
+    code = subprocess.check_output(disassemble, text=True)
+    headers = subprocess.check_output(["readelf", "-lW", str(library)], text=True)
     segments = [
         (int(m[2], 16), int(m[3], 16), int(m[1], 16))
-        for m in re.finditer(
-            r"LOAD\s+0x(\w+) 0x(\w+) 0x\w+ 0x(\w+)", _printed("readelf", "-lW", str(library))
-        )
+        for m in re.finditer(r"LOAD\s+0x(\w+) 0x(\w+) 0x\w+ 0x(\w+)", headers)
     ]
     data = bytearray(library.read_bytes())
     found = [int(m[1], 16) for m in re.finditer(r"^\s*(\w+):\s+cpuid\b", code, re.MULTILINE)]
@@ -142,10 +142,6 @@ def described(cpuinfo: str) -> str:
     """What /proc/cpuinfo says of the masked processor."""
     named = re.sub(r"^(model name\s*:.*)$", rf"\1 {MASKED}", cpuinfo, flags=re.MULTILINE)
     return _FLAGS.sub("", named)
-
-
-def _printed(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 if __name__ == "__main__":

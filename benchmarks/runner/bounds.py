@@ -124,9 +124,8 @@ def _portable() -> list[Bound]:
     full = {(g.network, g.faces): g for g in found if g.name == "w8a8 full range"}
     ratios, marked = {}, False
     for ours in (g for g in found if g.name == "w8a8"):
-        theirs = full.get(
-            (ours.network, ours.faces)
-        )  # another training set has other people held out
+        # another training set has other people held out
+        theirs = full.get((ours.network, ours.faces))
         losses = [g.value("held_out", 1) for g in (ours, theirs) if g]
         if len(losses) == 2 and losses[0] and losses[1]:
             ratios[ours.network] = losses[0] / losses[1]

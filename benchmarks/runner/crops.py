@@ -16,6 +16,7 @@ from efquantface.evaluation.protocols.pairs import pair_scores
 from efquantface.evaluation.sets import EvalSet, Pairs
 from efquantface.export.emulate import emulate
 from efquantface.graph.model import FaceModel
+from efquantface.rows import cosines as row_cosines
 from efquantface.rows import unit
 
 REFERENCE = 64  # crops that are computed in integers
@@ -72,6 +73,5 @@ def cosines(a: Floats, b: Floats) -> list[float]:
     """Mean and least cosine of the rows that both have."""
     count = min(len(a), len(b))
     a, b = a[:count].astype(np.float64), b[:count].astype(np.float64)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    each = (a * b).sum(axis=1) / np.maximum(norms, 1e-12)
+    each = row_cosines(a, b)
     return [float(each.mean()), float(each.min())]

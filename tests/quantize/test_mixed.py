@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from efquantface.console import Console
 from efquantface.contract import FaceContract
@@ -56,9 +56,17 @@ def test_choice_is_the_best_of_all(drawn: list[tuple[int, list[float]]], share: 
         allocate(layers, _size, 0.49 * sum(layer.weights for layer in layers))
 
 
-def test_fewer_bits_cost_more(network: nn.Module, contract: FaceContract, faces: FaceSet) -> None:
-    model = load_model(network, contract=contract)
+@pytest.fixture
+def calibrated(
+    network: nn.Module, contract: FaceContract, faces: FaceSet
+) -> tuple[FaceModel, list[Tensor]]:
+    """A float model, and batches to calibrate on."""
     pixels = torch.from_numpy(contract.pixels(faces.images))
+    return load_model(network, contract=contract), [pixels]
+
+
+def test_fewer_bits_cost_more(calibrated: tuple[FaceModel, list[Tensor]]) -> None:
+    model, (pixels,) = calibrated
     before = model.embed_pixels(pixels)
     found = sensitivities(model.graph, [pixels], Scheme())
     assert len(found) == 6
@@ -67,11 +75,8 @@ def test_fewer_bits_cost_more(network: nn.Module, contract: FaceContract, faces:
 
 
 @pytest.mark.parametrize("budget", ["9KB", "8800B"])
-def test_budget_is_kept(
-    network: nn.Module, contract: FaceContract, faces: FaceSet, budget: str
-) -> None:
-    model = load_model(network, contract=contract)
-    pixels = [torch.from_numpy(contract.pixels(faces.images))]
+def test_budget_is_kept(calibrated: tuple[FaceModel, list[Tensor]], budget: str) -> None:
+    model, pixels = calibrated
     console = Console(quiet=True)
     full = make_start(model, pixels, Scheme(), None, 0, console)
     start = make_start(model, pixels, Scheme(), budget, 0, console)
@@ -90,10 +95,9 @@ def _rounded_layers(model: FaceModel) -> set[str]:
 
 @pytest.mark.parametrize("wide", ["wide_ends", "wide_depthwise"])
 def test_a_budget_leaves_wide_layers_at_eight_bits(
-    network: nn.Module, contract: FaceContract, faces: FaceSet, wide: str
+    calibrated: tuple[FaceModel, list[Tensor]], wide: str
 ) -> None:
-    model = load_model(network, contract=contract)
-    pixels = [torch.from_numpy(contract.pixels(faces.images))]
+    model, pixels = calibrated
     console = Console(quiet=True)
     scheme = dataclasses.replace(Scheme(), **{wide: True})
     fewest = quantize(model, dataclasses.replace(scheme, bits=Bits(4, 8)))
@@ -107,11 +111,8 @@ def test_a_budget_leaves_wide_layers_at_eight_bits(
     assert _rounded_layers(unasked.student) - free
 
 
-def test_budget_that_cannot_be_met(
-    network: nn.Module, contract: FaceContract, faces: FaceSet
-) -> None:
-    model = load_model(network, contract=contract)
-    pixels = [torch.from_numpy(contract.pixels(faces.images))]
+def test_budget_that_cannot_be_met(calibrated: tuple[FaceModel, list[Tensor]]) -> None:
+    model, pixels = calibrated
     with pytest.raises(RecipeError, match="larger"):
         make_start(model, pixels, Scheme(), "10%", 0, Console(quiet=True))
     with pytest.raises(RecipeError, match="itself"):
